@@ -1,0 +1,1 @@
+//! The engine: a tensor language, its gradients, and the schedule that runs it.

@@ -1,0 +1,1 @@
+//! The native device: runs a schedule on all cores.

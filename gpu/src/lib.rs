@@ -1,0 +1,1 @@
+//! The wgpu device: runs a schedule on Vulkan, Metal or DX12.

@@ -1,0 +1,1 @@
+//! The WGSL kernels, one file a kernel family, and their assembly.

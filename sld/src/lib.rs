@@ -1,0 +1,1 @@
+//! The program: configs, data, augmentation, distillers, trainer, reports.
