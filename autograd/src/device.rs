@@ -1,0 +1,64 @@
+//! What a device is to the rest of the project: something that compiles a schedule and keeps state.
+
+use crate::error::Result;
+use crate::schedule::Schedule;
+use crate::tensor::Variable;
+
+/// One input of a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    F32(&'a [f32]),
+    /// Labels and indices; must lie in `0..2^24` in magnitude.
+    I32(&'a [i32]),
+}
+
+impl Value<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Value::F32(v) => v.len(),
+            Value::I32(v) => v.len(),
+        }
+    }
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A device: compiles schedules, and owns the state (parameters, momentum, running statistics) that
+/// all its compiled steps share. State is keyed by [`Variable::id`].
+pub trait Device {
+    /// A name for people: `CPU (2 threads, AVX-512)` or the adapter's name.
+    fn name(&self) -> String;
+
+    /// Makes a runnable program. State named by the schedule and not yet on the device is created
+    /// with the variable's initial value.
+    fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>>;
+
+    /// Overwrites a variable. Wrong length, NaN and infinity are errors and change nothing.
+    fn write(&self, variable: &Variable, values: &[f32]) -> Result<()>;
+
+    /// Reads a variable back (its initial value if no step and no write has touched it).
+    fn read(&self, variable: &Variable) -> Result<Vec<f32>>;
+}
+
+/// A compiled step.
+pub trait Executable {
+    /// Runs one step. All inputs must be given, by name. After an error the executable and the device
+    /// are still usable.
+    fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()>;
+
+    /// Reads an output of the latest call (waits for it on an asynchronous device).
+    fn output(&mut self, name: &str) -> Result<Vec<f32>>;
+
+    /// Bytes this executable holds (temporaries, outputs, prepared buffers, scratch), without state.
+    fn bytes(&self) -> u64;
+
+    /// Per-kernel seconds of one more call with the same inputs, in kernel order, where the device
+    /// can measure them.
+    fn profile(&mut self) -> Result<Vec<(String, f64)>>;
+
+    /// The schedule this was compiled from.
+    fn schedule(&self) -> &Schedule;
+}
