@@ -1,1 +1,3 @@
-//! The native device: runs a schedule on all cores.
+//! The native device: runs schedules on all cores, and the plain reference that tests compare with.
+
+pub mod reference;

@@ -1,0 +1,211 @@
+//! The slow, plain evaluator in `f64`: what every other way of running an expression is tested against.
+//!
+//! It walks the [`Tensor`] graph itself, one primitive at a time, with loops that read like the
+//! primitive's definition. No schedule, no fusion, no threads, no tolerance for cleverness.
+
+mod convolution;
+mod elementwise;
+mod fold;
+mod pool;
+mod view;
+
+use std::collections::HashMap;
+
+use autograd::tensor::{Op, Tensor};
+use autograd::{Error, Result};
+
+/// Values of one tensor, dense and row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Array {
+    pub shape: Vec<usize>,
+    pub data: Vec<f64>,
+}
+
+impl Array {
+    /// The array whose element at each index is `f(index)`.
+    pub fn from_fn(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Array {
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for_each_index(shape, |index| data.push(f(index)));
+        Array { shape: shape.to_vec(), data }
+    }
+
+    /// The position of `index` in `data`.
+    pub fn position(&self, index: &[usize]) -> usize {
+        index.iter().zip(&self.shape).fold(0, |position, (i, size)| position * size + i)
+    }
+
+    /// The element at `index`.
+    pub fn at(&self, index: &[usize]) -> f64 {
+        self.data[self.position(index)]
+    }
+}
+
+/// Visits every index of `shape` in row-major order (once, with the empty index, for a scalar).
+pub(crate) fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
+    let mut index = vec![0; shape.len()];
+    for _ in 0..shape.iter().product::<usize>() {
+        visit(&index);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+}
+
+/// Evaluates `outputs` in `f64`, each row-major.
+///
+/// `inputs` are by name (labels as whole numbers), `state` by [`autograd::Variable::id`]; a variable
+/// that is not in `state` has its initial value. `overrides` replace the value of any node by its
+/// [`Tensor::id`], so that a gradient can be checked in the middle of a graph.
+///
+/// # Errors
+/// The first invalid expression's error; a missing or wrongly sized input, state or override.
+pub fn evaluate(
+    outputs: &[Tensor],
+    inputs: &HashMap<String, Vec<f64>>,
+    state: &HashMap<u64, Vec<f64>>,
+    overrides: &HashMap<u64, Vec<f64>>,
+) -> Result<Vec<Vec<f64>>> {
+    for output in outputs {
+        output.check()?;
+    }
+    let mut values: HashMap<u64, Array> = HashMap::new();
+    for tensor in in_order(outputs, overrides) {
+        let value = match overrides.get(&tensor.id()) {
+            Some(data) => sized(data, &tensor, |message| Error::Step(format!("override: {message}")))?,
+            None => {
+                let operands: Vec<&Array> = tensor.inputs().iter().map(|t| &values[&t.id()]).collect();
+                apply(&tensor, &operands, inputs, state)?
+            }
+        };
+        values.insert(tensor.id(), value);
+    }
+    Ok(outputs.iter().map(|t| values[&t.id()].data.clone()).collect())
+}
+
+/// The nodes that `outputs` need, operands before users. (Ids are a topological order.)
+fn in_order(outputs: &[Tensor], overrides: &HashMap<u64, Vec<f64>>) -> Vec<Tensor> {
+    let mut found: HashMap<u64, Tensor> = HashMap::new();
+    let mut pending: Vec<Tensor> = outputs.to_vec();
+    while let Some(tensor) = pending.pop() {
+        if found.insert(tensor.id(), tensor.clone()).is_none() && !overrides.contains_key(&tensor.id()) {
+            pending.extend(tensor.inputs().iter().cloned());
+        }
+    }
+    let mut nodes: Vec<Tensor> = found.into_values().collect();
+    nodes.sort_by_key(Tensor::id);
+    nodes
+}
+
+/// `data` in the shape of `tensor`, or an error if it does not fit.
+fn sized(data: &[f64], tensor: &Tensor, error: impl Fn(String) -> Error) -> Result<Array> {
+    if data.len() != tensor.len() {
+        let message = format!("{} values for shape {:?}", data.len(), tensor.shape());
+        return Err(error(message));
+    }
+    Ok(Array { shape: tensor.shape().to_vec(), data: data.to_vec() })
+}
+
+/// One primitive.
+fn apply(
+    tensor: &Tensor,
+    operands: &[&Array],
+    inputs: &HashMap<String, Vec<f64>>,
+    state: &HashMap<u64, Vec<f64>>,
+) -> Result<Array> {
+    let shape = tensor.shape();
+    Ok(match tensor.op() {
+        Op::Invalid => {
+            tensor.check()?;
+            return Err(Error::Step("an invalid expression without an error".into()));
+        }
+        Op::Input(name) => {
+            let error = |message| Error::Input { name: name.clone(), message };
+            let data = inputs.get(name).ok_or_else(|| error("is missing".into()))?;
+            sized(data, tensor, error)?
+        }
+        Op::State(variable) => {
+            let error = |message| Error::State { name: variable.name().to_string(), message };
+            match state.get(&variable.id()) {
+                Some(data) => sized(data, tensor, error)?,
+                None => {
+                    let initial: Vec<f64> = variable.initial().iter().map(|&v| v.into()).collect();
+                    sized(&initial, tensor, error)?
+                }
+            }
+        }
+        Op::Constant(values) => {
+            let values: Vec<f64> = values.iter().map(|&v| v.into()).collect();
+            sized(&values, tensor, |message| Error::Step(format!("constant: {message}")))?
+        }
+        Op::Full(value) => Array::from_fn(shape, |_| *value),
+        Op::Iota(axis) => Array::from_fn(shape, |index| index[*axis] as f64),
+        Op::Random { stream } => elementwise::random(shape, *stream, operands[0], operands[1]),
+        Op::Unary(op) => elementwise::unary(*op, operands[0]),
+        Op::Binary(op) => elementwise::binary(*op, operands[0], operands[1]),
+        Op::Select => elementwise::select(operands[0], operands[1], operands[2]),
+        Op::Cast | Op::Detach => operands[0].clone(),
+        Op::Reduce(op, axes) => fold::reduce(*op, axes, operands[0]),
+        Op::ArgMax(axis) => fold::argmax(*axis, operands[0]),
+        Op::Reshape => Array { shape: shape.to_vec(), data: operands[0].data.clone() },
+        Op::Permute(axes) => view::permute(axes, operands[0]),
+        Op::Slice { starts, steps } => view::slice(shape, starts, steps, operands[0]),
+        Op::Pad { starts, steps } => view::pad(shape, starts, steps, operands[0]),
+        Op::Broadcast => view::broadcast(shape, operands[0]),
+        Op::Concatenate(axis) => view::concatenate(shape, *axis, operands),
+        Op::MatMul => fold::matmul(operands[0], operands[1]),
+        Op::Convolution(conv) => convolution::forward(shape, conv, operands[0], operands[1]),
+        Op::ConvolutionInputGrad(conv) => convolution::input_grad(shape, conv, operands[0], operands[1]),
+        Op::ConvolutionWeightGrad(conv) => convolution::weight_grad(shape, conv, operands[0], operands[1]),
+        Op::MaxPoolGather(window) => pool::max_gather(shape, window, operands[0], operands[1]),
+        Op::MaxPoolScatter(window) => pool::max_scatter(window, operands[0], operands[1]),
+        Op::AveragePool(window) => pool::average(shape, window, operands[0]),
+        Op::AveragePoolTransposed(window) => pool::average_transposed(shape, window, operands[0]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use autograd::Variable;
+
+    fn none() -> (HashMap<String, Vec<f64>>, HashMap<u64, Vec<f64>>) {
+        (HashMap::new(), HashMap::new())
+    }
+
+    #[test]
+    fn leaves_and_overrides() -> Result<()> {
+        let x = Tensor::input("x", &[2]);
+        let variable = Variable::new("w", &[2], vec![5.0, 6.0])?;
+        let w = variable.tensor();
+        let iota = Tensor::iota(&[2, 3], 1);
+        let inputs = HashMap::from([("x".to_string(), vec![1.0, 2.0])]);
+        let outputs = [x.clone(), w.clone(), iota];
+        let (_, no) = none();
+        let values = evaluate(&outputs, &inputs, &no, &no)?;
+        assert_eq!(values, [vec![1.0, 2.0], vec![5.0, 6.0], vec![0.0, 1.0, 2.0, 0.0, 1.0, 2.0]]);
+
+        let state = HashMap::from([(variable.id(), vec![7.0, 8.0])]);
+        let overrides = HashMap::from([(x.id(), vec![-1.0, -2.0])]);
+        let values = evaluate(&[x, w], &HashMap::new(), &state, &overrides)?;
+        assert_eq!(values, [vec![-1.0, -2.0], vec![7.0, 8.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let (nothing, no) = none();
+        let x = Tensor::input("x", &[2]);
+        let missing = evaluate(std::slice::from_ref(&x), &nothing, &no, &no);
+        assert!(matches!(missing, Err(Error::Input { name, .. }) if name == "x"));
+        let short = HashMap::from([("x".to_string(), vec![1.0])]);
+        assert!(matches!(evaluate(std::slice::from_ref(&x), &short, &no, &no), Err(Error::Input { .. })));
+        let bad = Tensor::constant(&[3], vec![1.0]);
+        assert!(matches!(evaluate(&[bad], &nothing, &no, &no), Err(Error::Expression { .. })));
+        let overrides = HashMap::from([(x.id(), vec![1.0])]);
+        assert!(matches!(evaluate(&[x], &nothing, &no, &overrides), Err(Error::Step(_))));
+    }
+}
