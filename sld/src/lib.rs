@@ -1,1 +1,5 @@
 //! The program: configs, data, augmentation, distillers, trainer, reports.
+
+pub mod augment;
+pub mod data;
+pub mod random;
