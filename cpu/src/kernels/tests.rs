@@ -1,0 +1,237 @@
+//! Every algorithm against plain f64 loops, on ragged shapes, with plain and fused operands.
+
+use std::ops::Range;
+
+use super::*;
+
+/// Numbers in [-1, 1), the same on every machine.
+pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Calls `visit(x index, weight index, y index)` for every multiply-add of a convolution.
+fn every_product(s: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
+    let (ci, co) = (s.cin_per_group(), s.cout_per_group());
+    for n in 0..s.n {
+        for (oy, ox) in (0..s.oh()).flat_map(|y| (0..s.ow()).map(move |x| (y, x))) {
+            for (ky, kx) in (0..s.kh).flat_map(|y| (0..s.kw).map(move |x| (y, x))) {
+                let y = (oy * s.stride[0] + ky * s.dilation[0]).wrapping_sub(s.pad[0]);
+                let x = (ox * s.stride[1] + kx * s.dilation[1]).wrapping_sub(s.pad[1]);
+                if y >= s.h || x >= s.w {
+                    continue;
+                }
+                for o in 0..s.cout {
+                    for i in 0..ci {
+                        visit(
+                            ((n * s.h + y) * s.w + x) * s.cin + o / co * ci + i,
+                            ((o * ci + i) * s.kh + ky) * s.kw + kx,
+                            ((n * s.oh() + oy) * s.ow() + ox) * s.cout + o,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The pass in f64.
+pub(super) fn exact(pass: Pass, s: &ConvShape, x: &[f32], w: &[f32], y: &[f32]) -> Vec<f64> {
+    let len = match pass {
+        Pass::Forward => s.output_len(),
+        Pass::InputGrad => s.input_len(),
+        Pass::WeightGrad => s.weight_len(),
+    };
+    let mut out = vec![0.0; len];
+    every_product(s, |xi, wi, yi| match pass {
+        Pass::Forward => out[yi] += x[xi] as f64 * w[wi] as f64,
+        Pass::InputGrad => out[xi] += y[yi] as f64 * w[wi] as f64,
+        Pass::WeightGrad => out[wi] += x[xi] as f64 * y[yi] as f64,
+    });
+    out
+}
+
+/// A tensor that is only known row by row, scaled by two as it is fetched.
+struct Twice<'a>(Dense<'a>);
+
+impl Source for Twice<'_> {
+    fn rows(&self, image: usize, rows: Range<usize>, out: &mut [f32]) {
+        self.0.rows(image, rows, out);
+        out.iter_mut().for_each(|v| *v *= 2.0);
+    }
+}
+
+/// A sink that stores by itself, adds one, and notes which blocks came.
+struct PlusOne<'a> {
+    out: SharedSlice<'a>,
+    dims: [usize; 3],
+    in_place: bool,
+    seen: std::sync::Mutex<Vec<(usize, usize, usize)>>,
+}
+
+impl Sink for PlusOne<'_> {
+    fn target(&self) -> Option<SharedSlice<'_>> {
+        self.in_place.then_some(self.out)
+    }
+
+    fn finish(&self, image: usize, rows: Range<usize>, tile: &mut [f32]) {
+        let [h, w, c] = self.dims;
+        assert_eq!(tile.len(), rows.len() * w * c);
+        self.seen.lock().unwrap().push((image, rows.start, rows.end));
+        tile.iter_mut().for_each(|v| *v += 1.0);
+        if !self.in_place {
+            let start = (image * h + rows.start) * w * c;
+            // SAFETY: every block comes once.
+            unsafe { self.out.range(start..start + tile.len()) }.copy_from_slice(tile);
+        }
+    }
+}
+
+/// Runs a plan on dense operands.
+pub(super) fn run_dense(
+    pool: &Pool,
+    plan: &Plan,
+    x: &[f32],
+    w: &[f32],
+    dy: &[f32],
+    workspace: &mut Workspace,
+) -> Vec<f32> {
+    let s = plan.shape();
+    let x = Dense::new(x, s.h, s.w, s.cin);
+    let dy = Dense::new(dy, s.oh(), s.ow(), s.cout);
+    let mut packed = vec![f32::NAN; plan.packed_len()];
+    plan.pack(pool, w, &mut packed);
+    let mut out;
+    match plan.pass() {
+        Pass::Forward => {
+            out = vec![f32::NAN; s.output_len()];
+            forward(pool, plan, &x, &packed, &Store::new(&mut out), workspace);
+        }
+        Pass::InputGrad => {
+            out = vec![f32::NAN; s.input_len()];
+            input_grad(pool, plan, &dy, &packed, &Store::new(&mut out), workspace);
+        }
+        Pass::WeightGrad => {
+            out = vec![f32::NAN; s.weight_len()];
+            weight_grad(pool, plan, &x, &dy, &mut out, workspace);
+        }
+    }
+    out
+}
+
+/// Checks a plan against f64, with dense and with fused operands, on one and on three threads.
+pub(super) fn check(plan: &Plan, tolerance: f64) {
+    let s = plan.shape();
+    let (x, w, dy) = (noise(1, s.input_len()), noise(2, s.weight_len()), noise(3, s.output_len()));
+    let want = exact(plan.pass(), &s, &x, &w, &dy);
+    let norm = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt().max(1e-3);
+    let close = |got: &[f32], f: &dyn Fn(f64) -> f64, what: &str| {
+        for (at, (&got, &want)) in got.iter().zip(&want).enumerate() {
+            let want = f(want);
+            assert!(
+                (got as f64 - want).abs() <= tolerance * norm.max(1.0),
+                "{what}: {plan:?} at {at}: {got}, should be {want}"
+            );
+        }
+    };
+    let mut first: Option<Vec<f32>> = None;
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        // Left-over values must not matter.
+        let mut workspace = Workspace::new();
+        workspace.reserve(plan.workspace_len(threads));
+        let len = workspace.len();
+        workspace.get(len).fill(f32::NAN);
+        let got = run_dense(&pool, plan, &x, &w, &dy, &mut workspace);
+        assert_eq!(workspace.len(), len, "workspace_len is too small for {plan:?}");
+        close(&got, &|v| v, "dense");
+        let same = first.get_or_insert_with(|| got.clone());
+        assert!(
+            same.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{plan:?} depends on the number of threads"
+        );
+
+        let x_source = Twice(Dense::new(&x, s.h, s.w, s.cin));
+        let dy_source = Twice(Dense::new(&dy, s.oh(), s.ow(), s.cout));
+        if plan.pass() == Pass::WeightGrad {
+            let mut out = vec![f32::NAN; s.weight_len()];
+            weight_grad(&pool, plan, &x_source, &dy_source, &mut out, &mut workspace);
+            close(&out, &|v| 4.0 * v, "fused");
+            continue;
+        }
+        let mut packed = vec![f32::NAN; plan.packed_len()];
+        plan.pack(&pool, &w, &mut packed);
+        for in_place in [false, true] {
+            let dims = match plan.pass() {
+                Pass::Forward => [s.oh(), s.ow(), s.cout],
+                _ => [s.h, s.w, s.cin],
+            };
+            let mut out = vec![f32::NAN; want.len()];
+            let sink = PlusOne { out: SharedSlice::new(&mut out), dims, in_place, seen: Default::default() };
+            match plan.pass() {
+                Pass::Forward => {
+                    forward(&pool, plan, &x_source, &packed, &sink, &mut workspace);
+                }
+                _ => input_grad(&pool, plan, &dy_source, &packed, &sink, &mut workspace),
+            }
+            let mut seen = sink.seen.into_inner().unwrap();
+            seen.sort_unstable();
+            let rows = plan.tile_rows();
+            let blocks: Vec<_> = (0..s.n)
+                .flat_map(|n| (0..dims[0]).step_by(rows).map(move |y| (n, y, (y + rows).min(dims[0]))))
+                .collect();
+            assert_eq!(seen, blocks, "{plan:?}");
+            close(&out, &|v| 2.0 * v + 1.0, "fused");
+        }
+    }
+}
+
+const PASSES: [Pass; 3] = [Pass::Forward, Pass::InputGrad, Pass::WeightGrad];
+
+/// Shapes with every kind of raggedness: sizes, channels, strides, padding, dilation, groups.
+fn ragged_shapes() -> Vec<ConvShape> {
+    let same = ConvShape::same;
+    vec![
+        same(2, 7, 3, 5, 3, 1),
+        same(1, 9, 16, 16, 3, 1),
+        same(3, 8, 20, 33, 3, 1),
+        same(2, 10, 16, 17, 3, 2),
+        same(2, 9, 5, 48, 3, 2),
+        same(2, 6, 24, 40, 1, 1),
+        same(2, 7, 18, 20, 1, 2),
+        ConvShape { groups: 6, ..same(2, 7, 6, 6, 3, 1) },
+        ConvShape { groups: 20, ..same(2, 8, 20, 20, 3, 2) },
+        ConvShape { groups: 3, ..same(2, 5, 24, 48, 1, 1) },
+        ConvShape { groups: 2, ..same(2, 6, 6, 4, 3, 2) },
+        ConvShape { pad: [0, 2], dilation: [1, 2], ..same(2, 9, 4, 6, 3, 1) },
+        ConvShape { w: 11, kh: 5, kw: 2, stride: [3, 1], pad: [2, 0], ..same(1, 8, 7, 9, 1, 1) },
+        ConvShape { h: 1, w: 1, pad: [2, 2], ..same(1, 1, 2, 2, 3, 1) },
+        ConvShape { pad: [0, 0], stride: [4, 4], ..same(2, 9, 3, 3, 2, 1) },
+    ]
+}
+
+#[test]
+fn general_loops() {
+    for shape in ragged_shapes() {
+        for pass in PASSES {
+            let plan = Plan::with(pass, shape, Algorithm::General).unwrap();
+            check(&plan, 1e-5 * 4.0);
+        }
+    }
+}
+
+#[test]
+fn the_chosen_plan() {
+    for shape in ragged_shapes() {
+        for pass in PASSES {
+            check(&Plan::new(pass, shape), 1e-4);
+        }
+    }
+}
