@@ -6,6 +6,8 @@
 
 pub mod device;
 pub mod error;
+pub mod grad;
+pub mod ops;
 
 pub mod random;
 pub mod schedule;
@@ -13,6 +15,7 @@ pub mod tensor;
 
 pub use device::{Device, Executable, Value};
 pub use error::{Error, Result};
+pub use grad::grad;
 
-pub use schedule::Schedule;
+pub use schedule::{Schedule, Step};
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};

@@ -479,7 +479,12 @@ impl Tensor {
             );
         }
 
-        Tensor::make(Op::Random { stream }, vec![seed.clone(), step.clone()], shape.to_vec(), DType::F32)
+        Tensor::make(
+            Op::Random { stream },
+            vec![seed.reshape(&[]), step.reshape(&[])],
+            shape.to_vec(),
+            DType::F32,
+        )
     }
 
     /// Dims, outermost first.

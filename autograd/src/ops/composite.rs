@@ -1,0 +1,177 @@
+//! What is written in the primitives: softmax, losses, normalisation, accuracy, dropout.
+//!
+//! None of these has a gradient of its own; [`crate::grad`] derives it, and the schedule fuses it.
+
+use crate::tensor::{DType, Tensor};
+
+/// What training-mode batch normalisation gives.
+pub struct BatchNorm {
+    /// The normalised, scaled and shifted tensor, shaped like the input.
+    pub output: Tensor,
+    /// Per-channel batch mean, `[views, C]` (see [`Tensor::batch_norm`]).
+    pub mean: Tensor,
+    /// Per-channel biased batch variance, `[views, C]`.
+    pub variance: Tensor,
+    /// Elements a channel and view were averaged over.
+    pub count: usize,
+}
+
+impl Tensor {
+    /// `exp(x_i) / sum_j exp(x_j)` along one axis, computed on `x - max(x)`.
+    #[track_caller]
+    pub fn softmax(&self, axis: usize) -> Tensor {
+        let exp = (self - self.max(axis).detach()).exp();
+        &exp / exp.sum(&[axis])
+    }
+
+    /// `log(softmax(x))` along one axis, stable for any spread of logits. Subtracting the maximum is
+    /// an identity, so its own gradient is zero and it is detached.
+    #[track_caller]
+    pub fn log_softmax(&self, axis: usize) -> Tensor {
+        let shifted = self - self.max(axis).detach();
+        &shifted - shifted.exp().sum(&[axis]).log()
+    }
+
+    /// 1 at the label, 0 elsewhere: integer labels `[N] -> [N, classes]`. A label outside
+    /// `0..classes` gives a row of zeros.
+    #[track_caller]
+    pub fn one_hot(&self, classes: usize) -> Tensor {
+        if self.dtype() != DType::I32 {
+            return Tensor::invalid("one_hot", &[self], "takes integer labels".into());
+        }
+        let mut shape = self.shape().to_vec();
+        shape.push(classes);
+        Tensor::iota(&shape, self.rank()).equal(&self.unsqueeze(self.rank()))
+    }
+
+    /// Picks along one axis: self `[.., C, ..]`, integer `index` of the same shape but size 1 along
+    /// `axis`; result shaped like `index`. Written with a one-hot mask, so its gradient is dense and
+    /// needs no atomics. An index out of range gives 0.
+    #[track_caller]
+    pub fn gather(&self, axis: usize, index: &Tensor) -> Tensor {
+        let mut expected = self.shape().to_vec();
+        if axis < expected.len() {
+            expected[axis] = 1;
+        }
+        if axis >= self.rank() || index.dtype() != DType::I32 || index.shape() != expected {
+            let message = format!("needs an integer index of shape {expected:?} along axis {axis}");
+            return Tensor::invalid("gather", &[self, index], message);
+        }
+        let chosen = Tensor::iota(self.shape(), axis).equal(index);
+        chosen.select(self, &Tensor::scalar(0.0)).sum(&[axis])
+    }
+
+    /// Cross entropy of each row: logits `[N, C]` (self) and integer labels `[N]`, result `[N]`.
+    #[track_caller]
+    pub fn cross_entropy(&self, labels: &Tensor) -> Tensor {
+        if self.rank() != 2
+            || labels.rank() != 1
+            || labels.dtype() != DType::I32
+            || labels.dim(0) != self.dim(0)
+        {
+            let message = "takes logits [N, C] and integer labels [N]".into();
+            return Tensor::invalid("cross_entropy", &[self, labels], message);
+        }
+        -self.log_softmax(1).gather(1, &labels.unsqueeze(1)).reshape(&[self.dim(0)])
+    }
+
+    /// `KL(softmax(target) || softmax(self))` of each row of logits `[N, C]`, result `[N]`. The
+    /// gradient flows into both; detach the target where it should not. Formed from log-softmaxes, so
+    /// a probability that underflows contributes 0 and no NaN.
+    #[track_caller]
+    pub fn kl_divergence(&self, target: &Tensor) -> Tensor {
+        if self.rank() != 2 || target.shape() != self.shape() {
+            return Tensor::invalid("kl_divergence", &[self, target], "takes two equal shapes [N, C]".into());
+        }
+        let (log_p, log_q) = (target.log_softmax(1), self.log_softmax(1));
+        (log_p.exp() * (&log_p - &log_q)).sum(&[1]).reshape(&[self.dim(0)])
+    }
+
+    /// 1 for each row whose label is among the `k` largest logits, else 0: logits `[N, C]` (self),
+    /// integer labels `[N]`, result `[N]`. Of equal logits the lower index ranks first.
+    #[track_caller]
+    pub fn top_k_correct(&self, labels: &Tensor, k: usize) -> Tensor {
+        if self.rank() != 2
+            || labels.rank() != 1
+            || labels.dtype() != DType::I32
+            || labels.dim(0) != self.dim(0)
+        {
+            return Tensor::invalid(
+                "top_k_correct",
+                &[self, labels],
+                "takes logits [N, C] and integer labels [N]".into(),
+            );
+        }
+        let label = labels.unsqueeze(1);
+        let own = self.gather(1, &label);
+        let index = Tensor::iota(self.shape(), 1);
+        let ahead = self.greater(&own) + self.equal(&own) * index.less(&label);
+        let rank = ahead.sum(&[1]);
+        rank.less(&Tensor::scalar(k as f64)).reshape(&[self.dim(0)])
+    }
+
+    /// Training-mode batch normalisation over the last axis (Ioffe & Szegedy 2015):
+    /// `(x - mean) / sqrt(variance + eps) * gamma + beta`, biased variance.
+    ///
+    /// `views` splits the first dim into that many equal parts, each normalised with its own
+    /// statistics: two augmentations of one batch go through a network together without mixing.
+    #[track_caller]
+    pub fn batch_norm(&self, gamma: &Tensor, beta: &Tensor, eps: f64, views: usize) -> BatchNorm {
+        let rank = self.rank();
+        let channels = self.dim(rank.wrapping_sub(1));
+        if rank < 2
+            || views == 0
+            || self.dim(0) % views != 0
+            || gamma.shape() != [channels]
+            || beta.shape() != [channels]
+        {
+            let message = format!("needs [N, .., C] in {views} equal views and gamma, beta of shape [C]");
+            let output = Tensor::invalid("batch_norm", &[self, gamma, beta], message);
+            return BatchNorm { mean: output.clone(), variance: output.clone(), output, count: 1 };
+        }
+        let mut split = vec![views, self.dim(0) / views];
+        split.extend_from_slice(&self.shape()[1..]);
+        let x = self.reshape(&split);
+        let folded: Vec<usize> = (1..rank).collect();
+        let count = folded.iter().map(|&a| x.dim(a)).product();
+        let (mean, variance) = (x.mean(&folded), x.variance(&folded));
+        // One multiply-add an element: the scale is made once a channel.
+        let scale = (&variance + eps).sqrt().reciprocal() * gamma;
+        // Stretched to the views first, so that its gradient is the same per-view channel sum that
+        // the mean's gradient needs, and only then a sum over views.
+        let shift = beta.broadcast_to(mean.shape());
+        let output = (&x - &mean) * scale + shift;
+        BatchNorm {
+            output: output.reshape(self.shape()),
+            mean: mean.reshape(&[views, channels]),
+            variance: variance.reshape(&[views, channels]),
+            count,
+        }
+    }
+
+    /// Evaluation-mode batch normalisation over the last axis with given statistics `[C]`.
+    #[track_caller]
+    pub fn batch_norm_eval(
+        &self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        mean: &Tensor,
+        variance: &Tensor,
+        eps: f64,
+    ) -> Tensor {
+        let scale = gamma * (variance + eps).sqrt().reciprocal();
+        let shift = beta - mean * &scale;
+        self * scale + shift
+    }
+
+    /// Zeroes each element with probability `rate` and scales the rest by `1 / (1 - rate)`. `seed` and
+    /// `step` are integer scalars; `stream` tells the dropouts of one step apart.
+    #[track_caller]
+    pub fn dropout(&self, rate: f64, seed: &Tensor, step: &Tensor, stream: u32) -> Tensor {
+        if !(0.0..1.0).contains(&rate) {
+            return Tensor::invalid("dropout", &[self], format!("rate {rate} is not in [0, 1)"));
+        }
+        let dropped = Tensor::random(self.shape(), seed, step, stream).less(&Tensor::scalar(rate));
+        dropped.select(&Tensor::scalar(0.0), &(self * (1.0 / (1.0 - rate))))
+    }
+}

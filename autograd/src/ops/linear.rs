@@ -1,0 +1,80 @@
+//! Matrix products and convolutions. Images are `[N, H, W, C]`, convolution weights
+//! `[Cout, Cin/groups, kh, kw]` (PyTorch's order, so that checkpoints need no rearranging).
+
+use crate::tensor::{Conv2d, DType, Op, Tensor};
+
+/// Output size of one image dim: `floor((size + 2 pad - dilation (kernel - 1) - 1) / stride) + 1`.
+fn output_size(size: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<usize> {
+    let span = dilation * kernel.checked_sub(1)? + 1;
+    Some((size + 2 * padding).checked_sub(span)? / stride + 1)
+}
+
+impl Tensor {
+    /// `[.., m, k] x [.., k, n] -> [.., m, n]`. Leading dims broadcast.
+    #[track_caller]
+    pub fn matmul(&self, other: &Tensor) -> Tensor {
+        let operands = [self, other];
+        if operands.iter().any(|t| t.dtype() != DType::F32 || t.rank() < 2) {
+            return Tensor::invalid("matmul", &operands, "takes f32 with at least two dims".into());
+        }
+        let (a, b) = (self.shape(), other.shape());
+        let (m, k, n) = (a[a.len() - 2], a[a.len() - 1], b[b.len() - 1]);
+        if b[b.len() - 2] != k {
+            let message = format!("inner dims differ: {k} and {}", b[b.len() - 2]);
+            return Tensor::invalid("matmul", &operands, message);
+        }
+        let batch = super::elementwise::broadcast_shapes(&a[..a.len() - 2], &b[..b.len() - 2]);
+        let Some(batch) = batch else {
+            return Tensor::invalid("matmul", &operands, "leading dims do not broadcast together".into());
+        };
+        let with = |tail: [usize; 2]| [&batch[..], &tail[..]].concat();
+        let inputs = vec![self.broadcast_to(&with([m, k])), other.broadcast_to(&with([k, n]))];
+        Tensor::make(Op::MatMul, inputs, with([m, n]), DType::F32)
+    }
+
+    /// 2-d cross-correlation (what networks call convolution): self `[N,H,W,Cin]`, weight
+    /// `[Cout,Cin/groups,kh,kw]`, result `[N,Ho,Wo,Cout]`.
+    #[track_caller]
+    pub fn conv2d(&self, weight: &Tensor, conv: Conv2d) -> Tensor {
+        let operands = [self, weight];
+        let fail = |message: String| Tensor::invalid("convolution", &operands, message);
+        if operands.iter().any(|t| t.dtype() != DType::F32 || t.rank() != 4) {
+            return fail("takes an image [N,H,W,C] and a weight [Cout,Cin/groups,kh,kw], both f32".into());
+        }
+        let (&[n, h, w, cin], &[cout, per_group, kh, kw]) = (self.shape(), weight.shape()) else {
+            unreachable!()
+        };
+        let Conv2d { stride, padding, dilation, groups } = conv;
+        if groups == 0 || stride.contains(&0) || dilation.contains(&0) {
+            return fail(format!("stride, dilation and groups are at least 1, got {conv:?}"));
+        }
+        if cin % groups != 0 || cout % groups != 0 || cin / groups != per_group {
+            return fail(format!("{cin} input channels in {groups} groups do not fit the weight"));
+        }
+        let ho = output_size(h, kh, stride[0], padding[0], dilation[0]);
+        let wo = output_size(w, kw, stride[1], padding[1], dilation[1]);
+        let (Some(ho), Some(wo)) = (ho, wo) else {
+            return fail(format!("the kernel does not fit into the padded image ({conv:?})"));
+        };
+        Tensor::make(
+            Op::Convolution(conv),
+            vec![self.clone(), weight.clone()],
+            vec![n, ho, wo, cout],
+            DType::F32,
+        )
+    }
+
+    /// The convolution's transpose in its image: self is dy `[N,Ho,Wo,Cout]`, result `x_shape`.
+    #[track_caller]
+    pub(crate) fn conv2d_input_grad(&self, weight: &Tensor, conv: Conv2d, x_shape: &[usize]) -> Tensor {
+        let inputs = vec![self.clone(), weight.clone()];
+        Tensor::make(Op::ConvolutionInputGrad(conv), inputs, x_shape.to_vec(), DType::F32)
+    }
+
+    /// The convolution's transpose in its weight: self is x `[N,H,W,Cin]`, result `weight_shape`.
+    #[track_caller]
+    pub(crate) fn conv2d_weight_grad(&self, dy: &Tensor, conv: Conv2d, weight_shape: &[usize]) -> Tensor {
+        let inputs = vec![self.clone(), dy.clone()];
+        Tensor::make(Op::ConvolutionWeightGrad(conv), inputs, weight_shape.to_vec(), DType::F32)
+    }
+}

@@ -1,0 +1,128 @@
+//! A step as its author writes it: named results, and new values for variables.
+
+use std::collections::HashSet;
+
+use super::{graph::Graph, ir::Schedule};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Op, Tensor, Variable};
+
+/// What one call computes: outputs to read and variables to overwrite. All expressions see the
+/// variables' values from before the call.
+#[derive(Clone, Default)]
+pub struct Step {
+    pub(crate) outputs: Vec<(String, Tensor)>,
+    pub(crate) updates: Vec<(Variable, Tensor)>,
+}
+
+/// How a schedule is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Off: one kernel a primitive, nothing fused, merged or moved. For tests and teaching.
+    pub fuse: bool,
+    /// Most distinct buffers one kernel may touch (a GPU's storage bindings).
+    pub max_buffers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { fuse: true, max_buffers: 8 }
+    }
+}
+
+impl Step {
+    pub fn new() -> Step {
+        Step::default()
+    }
+
+    /// Asks for the value of an expression under a name.
+    pub fn output(mut self, name: impl Into<String>, tensor: &Tensor) -> Step {
+        self.outputs.push((name.into(), tensor.clone()));
+        self
+    }
+
+    /// Overwrites a variable with the value of an expression of the same shape.
+    pub fn update(mut self, variable: &Variable, value: &Tensor) -> Step {
+        self.updates.push((variable.clone(), value.clone()));
+        self
+    }
+
+    /// Several updates.
+    pub fn updates(mut self, updates: impl IntoIterator<Item = (Variable, Tensor)>) -> Step {
+        self.updates.extend(updates);
+        self
+    }
+
+    /// The schedule with everything on.
+    pub fn schedule(&self) -> Result<Schedule> {
+        self.schedule_with(Options::default())
+    }
+
+    /// Checks the step and makes its schedule.
+    pub fn schedule_with(&self, options: Options) -> Result<Schedule> {
+        self.check()?;
+        let _ = (Graph::build(self)?, options);
+        Err(Error::Step("lowering is being written".into()))
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut names = HashSet::new();
+        for (name, tensor) in &self.outputs {
+            tensor.check()?;
+            if !names.insert(name) {
+                return Err(Error::Step(format!("two outputs are named `{name}`")));
+            }
+        }
+        let mut updated = HashSet::new();
+        for (variable, value) in &self.updates {
+            value.check()?;
+            if !updated.insert(variable.id()) {
+                return Err(Error::Step(format!("`{}` is updated twice; keep one update", variable.name())));
+            }
+            if value.shape() != variable.shape() || value.dtype() != DType::F32 {
+                return Err(Error::Step(format!(
+                    "the update of {variable:?} has shape {:?} ({:?}), written at {}",
+                    value.shape(),
+                    value.dtype(),
+                    value.location()
+                )));
+            }
+        }
+        self.check_inputs()
+    }
+
+    /// One name must mean one input: the same shape and type wherever it is used.
+    fn check_inputs(&self) -> Result<()> {
+        let mut seen: HashSet<u64> = HashSet::new();
+        let mut inputs: std::collections::HashMap<String, Tensor> = Default::default();
+        let mut pending: Vec<Tensor> = self
+            .outputs
+            .iter()
+            .map(|o| o.1.clone())
+            .chain(self.updates.iter().map(|u| u.1.clone()))
+            .collect();
+        while let Some(node) = pending.pop() {
+            if !seen.insert(node.id()) {
+                continue;
+            }
+            if let Op::Input(name) = node.op() {
+                let first = inputs.entry(name.clone()).or_insert_with(|| node.clone());
+                if first.shape() != node.shape() || first.dtype() != node.dtype() {
+                    return Err(Error::Input {
+                        name: name.clone(),
+                        message: format!(
+                            "used with shape {:?} ({:?}) at {} and with shape {:?} ({:?}) at {}",
+                            first.shape(),
+                            first.dtype(),
+                            first.location(),
+                            node.shape(),
+                            node.dtype(),
+                            node.location()
+                        ),
+                    });
+                }
+            }
+            pending.extend(node.inputs().iter().cloned());
+        }
+        Ok(())
+    }
+}
