@@ -1,0 +1,99 @@
+"""Times one workload in PyTorch and prints the result as JSON on the last line.
+
+`run.py` starts this once for every round, so that each measurement has a process of its own and
+its peak memory is its own.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import torch
+
+import models
+import step
+
+VARIANTS = ("plain", "channels_last", "compiled")
+
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def random_images(count, channels_last):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.randn(count, 3, 32, 32).contiguous(memory_format=layout)
+
+
+def workload(arguments):
+    """A function that does one iteration of what was asked for."""
+    # Compilation is tried on the layout that is otherwise the faster one.
+    channels_last = arguments.variant != "plain"
+
+    def model(name):
+        network = models.prepared(name, channels_last)
+        return torch.compile(network) if arguments.variant == "compiled" else network
+
+    weak = random_images(arguments.batch, channels_last)
+    target = torch.randint(0, 100, (arguments.batch,))
+    if arguments.eval:
+        network = model(arguments.eval).eval()
+
+        def evaluate():
+            with torch.inference_mode():
+                network(weak)
+
+        return evaluate
+    if arguments.vanilla:
+        network = model(arguments.vanilla).train()
+        sgd = step.optimizer(network)
+        return lambda: step.vanilla_step(network, sgd, weak, target)
+    strong = random_images(arguments.batch, channels_last)
+    student, teacher = model(arguments.student).train(), model(arguments.teacher).eval()
+    sgd = step.optimizer(student)
+    return lambda: step.sld_step(student, teacher, sgd, weak, strong, target, arguments.gate)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--vanilla", metavar="MODEL", help="a step of plain training")
+    what.add_argument("--eval", metavar="MODEL", help="a forward pass without gradients")
+    what.add_argument("--teacher", metavar="MODEL", help="an SLD step, with --student")
+    parser.add_argument("--student", metavar="MODEL")
+    parser.add_argument("--gate", action="store_true", help="with the student's own swapped term")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=3, help="untimed iterations before")
+    parser.add_argument("--variant", choices=VARIANTS, default="channels_last")
+    arguments = parser.parse_args()
+    if arguments.teacher and not arguments.student:
+        parser.error("--teacher needs --student")
+
+    torch.set_num_threads(arguments.threads)
+    torch.set_num_interop_threads(1)
+    torch.manual_seed(0)
+    imported = peak_bytes()
+    iterate = workload(arguments)
+    for _ in range(arguments.warmup):
+        iterate()
+    times = []
+    for _ in range(arguments.iterations):
+        start = time.perf_counter()
+        iterate()
+        times.append((time.perf_counter() - start) * 1e3)
+    result = {
+        "times_ms": times,
+        "peak_bytes": peak_bytes(),
+        "images": arguments.batch,
+        "import_bytes": imported,
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
