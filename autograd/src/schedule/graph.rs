@@ -243,23 +243,16 @@ impl Builder {
             _ => {}
         }
         // (x * c) * d = x * (c d), whatever the order.
-        if let (Mul, Some(outer), inner) | (Mul, outer, Some(inner)) = (op, x, y) {
-            let (number, other) = match (outer, inner) {
-                (Some(number), None) => (number, &right),
-                (None, Some(number)) => (number, &left),
-                _ => unreachable!("both constant was handled"),
-            };
-            if let (Op::Binary(Mul), [p, q]) = (&other.op, &other.inputs[..]) {
-                let (p, q) = (*p, *q);
-                let factors = match (self.full(p), self.full(q)) {
-                    (Some(c), None) => Some((c, q)),
-                    (None, Some(c)) => Some((c, p)),
-                    _ => None,
-                };
-                if let Some((c, rest)) = factors {
-                    let product = self.constant(c * number, shape.to_vec());
-                    return Some(self.add(Op::Binary(Mul), vec![rest, product], shape.to_vec()));
-                }
+        let scaled = match (op, x, y) {
+            (Mul, Some(number), None) => Some((number, &right)),
+            (Mul, None, Some(number)) => Some((number, &left)),
+            _ => None,
+        };
+        if let Some((number, Node { op: Op::Binary(Mul), inputs, .. })) = scaled {
+            let (p, q) = (inputs[0], inputs[1]);
+            if let Some((c, rest)) = self.full(p).map(|c| (c, q)).or(self.full(q).map(|c| (c, p))) {
+                let product = self.constant(c * number, shape.to_vec());
+                return Some(self.add(Op::Binary(Mul), vec![rest, product], shape.to_vec()));
             }
         }
         // Compute first, stretch later: both stretched from one shape, or one of them constant.
