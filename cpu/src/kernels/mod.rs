@@ -20,18 +20,22 @@
 //! which thread ran which task.
 
 mod general;
+mod micro;
 mod moments;
 mod plan;
 mod run;
 mod shape;
+mod simd;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod winograd;
 
 pub use moments::{Moments, block_moments};
 pub use plan::{Algorithm, Pass, Plan};
 pub use run::{forward, input_grad, weight_grad};
 pub use shape::ConvShape;
+pub use simd::Isa;
 pub use stream::{Dense, SharedSlice, Sink, Source, Store, Workspace};
 pub use threads::Pool;

@@ -1,6 +1,8 @@
 //! Which algorithm computes which convolution: the one place where that is decided.
 
 use super::shape::ConvShape;
+use super::simd::Isa;
+use super::winograd::Winograd;
 use super::{Pool, general};
 
 /// What is computed.
@@ -20,6 +22,14 @@ pub enum Pass {
 pub enum Algorithm {
     /// Plain loops; any shape.
     General,
+    /// F(4x4, 3x3): 3x3, stride 1, one group, whole vectors of channels.
+    Winograd,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Chosen {
+    General,
+    Winograd(Winograd),
 }
 
 /// A convolution pass with its algorithm chosen and its memory needs known.
@@ -27,7 +37,7 @@ pub enum Algorithm {
 pub struct Plan {
     pub(super) pass: Pass,
     pub(super) shape: ConvShape,
-    pub(super) algorithm: Algorithm,
+    pub(super) chosen: Chosen,
 }
 
 impl Plan {
@@ -36,17 +46,31 @@ impl Plan {
     /// # Panics
     /// If the shape is not [valid](ConvShape::is_valid).
     pub fn new(pass: Pass, shape: ConvShape) -> Plan {
-        assert!(shape.is_valid(), "not a convolution: {shape:?}");
-        Plan { pass, shape, algorithm: Algorithm::General }
+        let isas = Isa::available();
+        // By decreasing speed; the wider instruction set first, but a narrower one that fits the
+        // channels before a slower algorithm.
+        [Algorithm::Winograd]
+            .into_iter()
+            .flat_map(|algorithm| isas.iter().map(move |&isa| (algorithm, isa)))
+            .find_map(|(algorithm, isa)| Plan::with(pass, shape, algorithm, isa))
+            .unwrap_or(Plan { pass, shape, chosen: Chosen::General })
     }
 
-    /// The same with a given algorithm, or nothing if that does not handle this shape.
+    /// The same with a given algorithm and instruction set, or nothing if the algorithm does not
+    /// handle this shape or the machine does not have the instructions.
     ///
     /// # Panics
     /// If the shape is not [valid](ConvShape::is_valid).
-    pub fn with(pass: Pass, shape: ConvShape, algorithm: Algorithm) -> Option<Plan> {
+    pub fn with(pass: Pass, shape: ConvShape, algorithm: Algorithm, isa: Isa) -> Option<Plan> {
         assert!(shape.is_valid(), "not a convolution: {shape:?}");
-        Some(Plan { pass, shape, algorithm })
+        if !Isa::available().contains(&isa) {
+            return None;
+        }
+        let chosen = match algorithm {
+            Algorithm::General => Chosen::General,
+            Algorithm::Winograd => Chosen::Winograd(Winograd::new(pass, &shape, isa)?),
+        };
+        Some(Plan { pass, shape, chosen })
     }
 
     /// What it computes.
@@ -61,14 +85,18 @@ impl Plan {
 
     /// The algorithm chosen.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self.chosen {
+            Chosen::General => Algorithm::General,
+            Chosen::Winograd(_) => Algorithm::Winograd,
+        }
     }
 
     /// Floats of the packed weights; 0 for a weight gradient, which takes none.
     pub fn packed_len(&self) -> usize {
-        match self.pass {
-            Pass::WeightGrad => 0,
-            _ => general::packed_len(&self.shape),
+        match &self.chosen {
+            _ if self.pass == Pass::WeightGrad => 0,
+            Chosen::General => general::packed_len(&self.shape),
+            Chosen::Winograd(plan) => plan.packed_len(),
         }
     }
 
@@ -79,22 +107,30 @@ impl Plan {
     pub fn pack(&self, pool: &Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weight_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        if self.pass != Pass::WeightGrad {
-            general::pack(pool, &self.shape, self.pass, weights, packed);
+        match &self.chosen {
+            _ if self.pass == Pass::WeightGrad => {}
+            Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
+            Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
         }
     }
 
     /// Floats of scratch memory that a call on `threads` threads needs.
     pub fn workspace_len(&self, threads: usize) -> usize {
-        match self.pass {
-            Pass::WeightGrad => general::weight_grad_workspace(&self.shape, threads),
-            pass => general::workspace(&self.shape, pass, threads),
+        match &self.chosen {
+            Chosen::General if self.pass == Pass::WeightGrad => {
+                general::weight_grad_workspace(&self.shape, threads)
+            }
+            Chosen::General => general::workspace(&self.shape, self.pass, threads),
+            Chosen::Winograd(plan) => plan.workspace(threads),
         }
     }
 
     /// Rows of the result in one [`Sink`](super::Sink) call (the last call of an image may have
     /// fewer). Does not depend on the number of threads.
     pub fn tile_rows(&self) -> usize {
-        general::tile_rows(&self.shape, self.pass)
+        match &self.chosen {
+            Chosen::General => general::tile_rows(&self.shape, self.pass),
+            Chosen::Winograd(plan) => plan.tile_rows(),
+        }
     }
 }

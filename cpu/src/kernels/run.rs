@@ -1,6 +1,6 @@
 //! The entry points: what is checked before a kernel runs, and which one does.
 
-use super::plan::{Pass, Plan};
+use super::plan::{Chosen, Pass, Plan};
 use super::{Pool, Sink, Source, Workspace, general};
 
 /// `y = conv(x, w)`: `x` is `[n, h, w, cin]`, the result `[n, oh, ow, cout]`.
@@ -55,7 +55,12 @@ fn images(
     }
     assert_eq!(packed.len(), plan.packed_len(), "packed weights of {:?}", plan.shape);
     let scratch = workspace.get(plan.workspace_len(pool.threads()));
-    general::run(pool, &plan.shape, plan.pass, source, packed, sink, scratch);
+    match &plan.chosen {
+        Chosen::General => {
+            general::run(pool, &plan.shape, plan.pass, source, packed, sink, scratch);
+        }
+        Chosen::Winograd(plan) => plan.run(pool, source, packed, sink, scratch),
+    }
 }
 
 /// The gradient of [`forward`] with respect to the weights, as PyTorch lays them out,
@@ -80,5 +85,8 @@ pub fn weight_grad(
     }
     assert_eq!(dw.len(), plan.shape.weight_len(), "weight gradient of {:?}", plan.shape);
     let scratch = workspace.get(plan.workspace_len(pool.threads()));
-    general::weight_grad(pool, &plan.shape, x, dy, dw, scratch);
+    match &plan.chosen {
+        Chosen::General => general::weight_grad(pool, &plan.shape, x, dy, dw, scratch),
+        Chosen::Winograd(_) => unreachable!("no such plan"),
+    }
 }

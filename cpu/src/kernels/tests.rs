@@ -217,19 +217,54 @@ fn ragged_shapes() -> Vec<ConvShape> {
     ]
 }
 
-#[test]
-fn general_loops() {
-    for shape in ragged_shapes() {
+/// Checks every plan that an algorithm offers for the shapes; there must be some for each pass.
+fn check_algorithm(algorithm: Algorithm, shapes: &[ConvShape], tolerance: f64) {
+    for isa in Isa::available() {
         for pass in PASSES {
-            let plan = Plan::with(pass, shape, Algorithm::General).unwrap();
-            check(&plan, 1e-5 * 4.0);
+            let plans: Vec<Plan> =
+                shapes.iter().filter_map(|&shape| Plan::with(pass, shape, algorithm, isa)).collect();
+            for plan in plans {
+                assert_eq!(plan.algorithm(), algorithm);
+                check(&plan, tolerance);
+            }
         }
     }
 }
 
 #[test]
+fn general_loops() {
+    check_algorithm(Algorithm::General, &ragged_shapes(), 4e-5);
+}
+
+/// Shapes with whole vectors of channels, images that are and are not whole tiles, groups of
+/// several images with a remainder, and bands of one.
+fn winograd_shapes() -> Vec<ConvShape> {
+    let same = |n, size, cin, cout| ConvShape::same(n, size, cin, cout, 3, 1);
+    vec![
+        same(1, 4, 16, 16),
+        same(9, 8, 16, 32),
+        same(7, 7, 32, 48),
+        same(2, 5, 48, 16),
+        same(2, 32, 16, 16),
+        same(1, 30, 32, 64),
+        same(3, 3, 16, 16),
+        same(3, 6, 8, 24),
+        same(2, 9, 4, 20),
+        ConvShape { w: 19, ..same(2, 11, 16, 32) },
+        ConvShape { pad: [0, 0], ..same(2, 10, 16, 16) },
+        ConvShape { pad: [2, 1], ..same(2, 6, 16, 16) },
+        ConvShape { h: 2, w: 1, ..same(2, 1, 32, 16) },
+    ]
+}
+
+#[test]
+fn winograd() {
+    check_algorithm(Algorithm::Winograd, &winograd_shapes(), 1e-4);
+}
+
+#[test]
 fn the_chosen_plan() {
-    for shape in ragged_shapes() {
+    for shape in ragged_shapes().into_iter().chain(winograd_shapes()) {
         for pass in PASSES {
             check(&Plan::new(pass, shape), 1e-4);
         }
