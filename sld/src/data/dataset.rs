@@ -1,0 +1,136 @@
+//! A data set in memory.
+
+use super::DataError;
+use crate::augment::Normalization;
+
+/// Labelled 8-bit RGB images of one size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    name: String,
+    width: usize,
+    height: usize,
+    images: Vec<u8>,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    normalization: Normalization,
+}
+
+/// A data set's training and test images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Splits {
+    /// The images to train on.
+    pub train: Dataset,
+    /// The images to test on.
+    pub test: Dataset,
+}
+
+impl Dataset {
+    /// A data set of `labels.len()` images, each `height` rows of `width` interleaved RGB pixels, one after
+    /// another in `images`. `classes` names the classes; `normalization` is what networks are fed with.
+    ///
+    /// # Errors
+    /// If the sizes do not fit together or a label has no class.
+    pub fn new(
+        name: impl Into<String>,
+        (width, height): (usize, usize),
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        classes: Vec<String>,
+        normalization: Normalization,
+    ) -> Result<Self, DataError> {
+        let name = name.into();
+        let expected = labels.len() * width * height * 3;
+        if images.len() != expected {
+            let reason = format!(
+                "{} bytes of images for {} labels of {width}x{height} RGB images, which need {expected}",
+                images.len(),
+                labels.len()
+            );
+            return Err(DataError::content(name.as_ref(), reason));
+        }
+        let wrong = labels.iter().position(|&label| label as usize >= classes.len());
+        if let Some(image) = wrong {
+            let label = i64::from(labels[image]);
+            let classes = classes.len();
+            return Err(DataError::Label { file: name.into(), image, label, kind: "class", classes });
+        }
+        Ok(Self { name, width, height, images, labels, classes, normalization })
+    }
+
+    /// What the data set is called, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Width of an image in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height of an image in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Values of an image: height · width · 3.
+    pub fn image_len(&self) -> usize {
+        self.width * self.height * 3
+    }
+
+    /// Image `index`: rows of interleaved RGB pixels.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn image(&self, index: usize) -> &[u8] {
+        &self.images[index * self.image_len()..][..self.image_len()]
+    }
+
+    /// All images, one after another.
+    pub fn images(&self) -> &[u8] {
+        &self.images
+    }
+
+    /// The class of each image.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The names of the classes; their number is the number of classes, even if some have no image.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The constants with which images become floats.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
+    }
+
+    /// A copy of the images at `indices`, in their order.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn subset(&self, name: impl Into<String>, indices: &[usize]) -> Dataset {
+        let mut images = Vec::with_capacity(indices.len() * self.image_len());
+        indices.iter().for_each(|&index| images.extend_from_slice(self.image(index)));
+        let labels = indices.iter().map(|&index| self.labels[index]).collect();
+        Dataset {
+            name: name.into(),
+            width: self.width,
+            height: self.height,
+            images,
+            labels,
+            classes: self.classes.clone(),
+            normalization: self.normalization,
+        }
+    }
+}

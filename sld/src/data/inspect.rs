@@ -1,0 +1,102 @@
+//! What a data set holds, in numbers.
+
+use super::Dataset;
+use std::fmt;
+
+/// Counts and statistics of a [`Dataset`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The data set's name.
+    pub name: String,
+    /// Number of images.
+    pub images: usize,
+    /// Width and height in pixels.
+    pub size: (usize, usize),
+    /// Each class's name and number of images.
+    pub classes: Vec<(String, usize)>,
+    /// Mean of each channel (RGB), of values in [0, 1].
+    pub mean: [f64; 3],
+    /// Standard deviation of each channel over all pixels.
+    pub std: [f64; 3],
+    /// Images that are byte for byte a copy of an earlier one.
+    pub duplicates: usize,
+}
+
+impl Summary {
+    /// Counts through `dataset` once.
+    pub fn new(dataset: &Dataset) -> Self {
+        let mut counts = vec![0; dataset.classes().len()];
+        dataset.labels().iter().for_each(|&label| counts[label as usize] += 1);
+        // Sums of bytes are exact in integers.
+        let (mut sum, mut square) = ([0u64; 3], [0u64; 3]);
+        for pixel in dataset.images().as_chunks::<3>().0 {
+            for channel in 0..3 {
+                let value = u64::from(pixel[channel]);
+                sum[channel] += value;
+                square[channel] += value * value;
+            }
+        }
+        let pixels = (dataset.images().len() / 3).max(1) as f64;
+        let mean = sum.map(|sum| sum as f64 / pixels / 255.0);
+        let std = std::array::from_fn(|channel| {
+            (square[channel] as f64 / pixels / 255.0f64.powi(2) - mean[channel].powi(2)).max(0.0).sqrt()
+        });
+        let mut seen = std::collections::HashSet::with_capacity(dataset.len());
+        let duplicates = (0..dataset.len()).filter(|&index| !seen.insert(dataset.image(index))).count();
+        Self {
+            name: dataset.name().to_owned(),
+            images: dataset.len(),
+            size: (dataset.width(), dataset.height()),
+            classes: dataset.classes().iter().cloned().zip(counts).collect(),
+            mean,
+            std,
+            duplicates,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (width, height) = self.size;
+        writeln!(f, "{}: {} images of {width}x{height} RGB", self.name, self.images)?;
+        let [r, g, b] = self.mean;
+        writeln!(f, "  mean        {r:.4} {g:.4} {b:.4}")?;
+        let [r, g, b] = self.std;
+        writeln!(f, "  deviation   {r:.4} {g:.4} {b:.4}")?;
+        if self.duplicates > 0 {
+            writeln!(f, "  duplicates  {}", self.duplicates)?;
+        }
+        let count = |(_, count): &(String, usize)| *count;
+        let fewest = self.classes.iter().map(count).min().unwrap_or(0);
+        let most = self.classes.iter().map(count).max().unwrap_or(0);
+        if fewest == most {
+            write!(f, "  classes     {}, {most} images each", self.classes.len())?;
+        } else {
+            write!(f, "  classes     {}, {fewest} to {most} images each:", self.classes.len())?;
+            for (name, count) in &self.classes {
+                write!(f, "\n    {count:>6}  {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::augment::Normalization;
+
+    #[test]
+    fn counts_and_moments() {
+        let images = vec![0, 51, 255, 255, 51, 255, 0, 51, 255];
+        let classes = ["a", "b"].map(String::from).to_vec();
+        let data = Dataset::new("tiny", (1, 1), images, vec![1, 1, 0], classes, Normalization::CIFAR10);
+        let summary = Summary::new(&data.unwrap());
+        assert_eq!(summary.classes, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(summary.duplicates, 1);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-7;
+        assert!(near(summary.mean[0], 1.0 / 3.0) && near(summary.mean[1], 0.2) && near(summary.mean[2], 1.0));
+        assert!(near(summary.std[0], (2.0f64 / 9.0).sqrt()) && near(summary.std[1], 0.0));
+        assert!(summary.to_string().contains("1 to 2 images each"));
+    }
+}
