@@ -3,6 +3,7 @@
 use super::shape::ConvShape;
 use super::simd::Isa;
 use super::winograd::Winograd;
+use super::winograd::weights::WinogradWeights;
 use super::{Pool, general};
 
 /// What is computed.
@@ -30,6 +31,7 @@ pub enum Algorithm {
 pub(super) enum Chosen {
     General,
     Winograd(Winograd),
+    WinogradWeights(WinogradWeights),
 }
 
 /// A convolution pass with its algorithm chosen and its memory needs known.
@@ -68,6 +70,9 @@ impl Plan {
         }
         let chosen = match algorithm {
             Algorithm::General => Chosen::General,
+            Algorithm::Winograd if pass == Pass::WeightGrad => {
+                Chosen::WinogradWeights(WinogradWeights::new(&shape, isa)?)
+            }
             Algorithm::Winograd => Chosen::Winograd(Winograd::new(pass, &shape, isa)?),
         };
         Some(Plan { pass, shape, chosen })
@@ -87,16 +92,17 @@ impl Plan {
     pub fn algorithm(&self) -> Algorithm {
         match self.chosen {
             Chosen::General => Algorithm::General,
-            Chosen::Winograd(_) => Algorithm::Winograd,
+            Chosen::Winograd(_) | Chosen::WinogradWeights(_) => Algorithm::Winograd,
         }
     }
 
     /// Floats of the packed weights; 0 for a weight gradient, which takes none.
     pub fn packed_len(&self) -> usize {
         match &self.chosen {
-            _ if self.pass == Pass::WeightGrad => 0,
+            Chosen::General if self.pass == Pass::WeightGrad => 0,
             Chosen::General => general::packed_len(&self.shape),
             Chosen::Winograd(plan) => plan.packed_len(),
+            Chosen::WinogradWeights(_) => 0,
         }
     }
 
@@ -108,9 +114,10 @@ impl Plan {
         assert_eq!(weights.len(), self.shape.weight_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
         match &self.chosen {
-            _ if self.pass == Pass::WeightGrad => {}
+            Chosen::General if self.pass == Pass::WeightGrad => {}
             Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
             Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
+            Chosen::WinogradWeights(_) => {}
         }
     }
 
@@ -122,6 +129,7 @@ impl Plan {
             }
             Chosen::General => general::workspace(&self.shape, self.pass, threads),
             Chosen::Winograd(plan) => plan.workspace(threads),
+            Chosen::WinogradWeights(plan) => plan.workspace(threads),
         }
     }
 
@@ -129,8 +137,8 @@ impl Plan {
     /// fewer). Does not depend on the number of threads.
     pub fn tile_rows(&self) -> usize {
         match &self.chosen {
-            Chosen::General => general::tile_rows(&self.shape, self.pass),
             Chosen::Winograd(plan) => plan.tile_rows(),
+            _ => general::tile_rows(&self.shape, self.pass),
         }
     }
 }

@@ -60,6 +60,7 @@ fn images(
             general::run(pool, &plan.shape, plan.pass, source, packed, sink, scratch);
         }
         Chosen::Winograd(plan) => plan.run(pool, source, packed, sink, scratch),
+        Chosen::WinogradWeights(_) => unreachable!("not a plan for images"),
     }
 }
 
@@ -87,6 +88,7 @@ pub fn weight_grad(
     let scratch = workspace.get(plan.workspace_len(pool.threads()));
     match &plan.chosen {
         Chosen::General => general::weight_grad(pool, &plan.shape, x, dy, dw, scratch),
-        Chosen::Winograd(_) => unreachable!("no such plan"),
+        Chosen::WinogradWeights(plan) => plan.run(pool, x, dy, dw, scratch),
+        Chosen::Winograd(_) => unreachable!("not a plan for weights"),
     }
 }

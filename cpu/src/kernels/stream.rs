@@ -110,6 +110,15 @@ impl<'a> SharedSlice<'a> {
         self.len == 0
     }
 
+    /// Where element `at` lies, for kernels whose parts are not runs of elements.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end.
+    pub(super) fn pointer(&self, at: usize) -> *mut f32 {
+        assert!(at <= self.len);
+        self.start.wrapping_add(at)
+    }
+
     /// A part of the slice, to be written.
     ///
     /// # Safety

@@ -262,6 +262,23 @@ fn winograd() {
     check_algorithm(Algorithm::Winograd, &winograd_shapes(), 1e-4);
 }
 
+/// The weight gradient's other way, one sum for all threads, in one group and in several.
+#[test]
+fn winograd_weights_with_a_shared_sum() {
+    use super::plan::Chosen;
+    use super::winograd::weights::WinogradWeights;
+    for shape in winograd_shapes() {
+        for isa in Isa::available() {
+            for floats in [1 << 22, 1] {
+                if let Some(weights) = WinogradWeights::with_limits(&shape, isa, 0, floats) {
+                    let chosen = Chosen::WinogradWeights(weights);
+                    check(&Plan { pass: Pass::WeightGrad, shape, chosen }, 1e-4);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_chosen_plan() {
     for shape in ragged_shapes().into_iter().chain(winograd_shapes()) {

@@ -17,7 +17,8 @@
 //! the 36 planes of `V` and `M` are a cache line further apart than they are long, because planes
 //! at a power of two would all fall into the same cache sets.
 
-pub(super) mod transform;
+mod transform;
+pub(super) mod weights;
 
 use super::micro::{Segment, run_of_pixels};
 use super::plan::Pass;

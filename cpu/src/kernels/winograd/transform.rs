@@ -142,16 +142,16 @@ pub unsafe fn weights<S: Simd>(taps: *const f32, pitch: usize) -> [S::V; POINTS]
     }
 }
 
-/// `G' u G` of one vector of channels, the nine taps; the 36 values are `pitch` floats apart.
+/// `G' u G` of one vector of channels: the nine taps.
 #[inline(always)]
-pub unsafe fn weights_adjoint<S: Simd>(u: *const f32, pitch: usize) -> [S::V; 9] {
+pub unsafe fn weights_adjoint<S: Simd>(u: [S::V; POINTS]) -> [S::V; 9] {
     unsafe {
         let zero = S::splat(0.0);
         let mut half = [[zero; IN]; 3];
         for j in 0..IN {
             let mut column = [zero; IN];
             for i in 0..IN {
-                column[i] = S::load(u.add((i * IN + j) * pitch));
+                column[i] = u[i * IN + j];
             }
             let column = weights_adjoint_1d::<S>(column);
             for i in 0..3 {
@@ -284,9 +284,10 @@ pub unsafe fn result<S: Simd>(m: *const f32, plane: usize) -> [S::V; OUT * OUT] 
 }
 
 /// `A y A'` of one result tile's gradient: 36 values. Row `i`, column `j` of the tile is at
-/// `y + i * row + j * column`; those from `rows` and `cols` on are outside of the image, and zero.
+/// `y + i * row + j * column`; unless `FULL`, those from `rows` and `cols` on are outside of the
+/// image, and zero.
 #[inline(always)]
-pub unsafe fn result_adjoint<S: Simd>(
+pub unsafe fn result_adjoint<S: Simd, const FULL: bool>(
     y: *const f32,
     row: usize,
     column: usize,
@@ -299,12 +300,12 @@ pub unsafe fn result_adjoint<S: Simd>(
         let zero = S::splat(0.0);
         let mut half = [[zero; OUT]; IN];
         for j in 0..OUT {
-            if j >= cols {
+            if !FULL && j >= cols {
                 continue;
             }
             let mut values = [zero; OUT];
             for i in 0..OUT {
-                if i < rows {
+                if FULL || i < rows {
                     values[i] = S::load(y.add(i * row + j * column));
                 }
             }

@@ -1,0 +1,435 @@
+//! The weight gradient by the same transforms: with `V` of the operand's tiles and `D = A dy A'` of
+//! the gradient's, `dw = G' (sum over tiles of V x D) G`. A quarter of the multiplications again.
+//!
+//! The sum is, for each of the 36 values, a product `[from channels, tiles] x [tiles, to channels]`
+//! into `S[36][to block][from channel][nr]`. Two ways to make it, by how large `S` is:
+//!
+//! * few channels: the tiles are split into chunks; each has its own `S` and takes group after group
+//!   of tiles through transforms and products in cache. The chunks are added in order;
+//! * many channels: all threads transform some megabytes of tiles, then share out the 36 products,
+//!   and so on. There is one `S`.
+//!
+//! Chunks and groups are runs of tile rows, counted through all images.
+
+use std::ops::Range;
+
+use super::transform::{self, IN, OUT, POINTS};
+use super::{BLOCK, applies, vectors};
+use crate::kernels::micro::{Grid, channels_by_channels};
+use crate::kernels::shape::ConvShape;
+use crate::kernels::simd::{Isa, Kernel, Simd};
+use crate::kernels::stream::{LINE, lines};
+use crate::kernels::{Pool, SharedSlice, Source};
+
+/// Floats of all chunks' sums; with less than `LEAST_CHUNKS` in that, there is one sum instead.
+const SUMS_FLOATS: usize = 640 * 1024;
+const LEAST_CHUNKS: usize = 4;
+const MOST_CHUNKS: usize = 16;
+/// Floats of `V` and `D` of a chunk's group, and of the group that all threads share.
+const GROUP_FLOATS: usize = 192 * 1024;
+const SHARED_FLOATS: usize = 2 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(in crate::kernels) struct WinogradWeights {
+    isa: Isa,
+    images: usize,
+    /// Rows, columns, channels.
+    x: [usize; 3],
+    y: [usize; 3],
+    pad: [usize; 2],
+    /// Tiles down and across an image.
+    tiles: [usize; 2],
+    /// Vectors in a block of to-channels.
+    vectors: usize,
+    /// Chunks with their own sums, or 1.
+    chunks: usize,
+    /// Tile rows of a group.
+    group: usize,
+}
+
+impl WinogradWeights {
+    /// Nothing if the shape or the number of channels is not for this algorithm.
+    pub fn new(shape: &ConvShape, isa: Isa) -> Option<WinogradWeights> {
+        WinogradWeights::with_limits(shape, isa, SUMS_FLOATS, SHARED_FLOATS)
+    }
+
+    /// The same with other limits for the floats of all chunks' sums and of a shared group.
+    pub fn with_limits(
+        shape: &ConvShape,
+        isa: Isa,
+        sums_floats: usize,
+        shared_floats: usize,
+    ) -> Option<WinogradWeights> {
+        let lanes = isa.lanes();
+        if !applies(shape) || shape.cin % lanes != 0 || shape.cout % lanes != 0 {
+            return None;
+        }
+        let y = [shape.oh(), shape.ow(), shape.cout];
+        let tiles = [y[0].div_ceil(OUT), y[1].div_ceil(OUT)];
+        let rows = shape.n * tiles[0];
+        let sum = POINTS * shape.cin * shape.cout;
+        let row = POINTS * tiles[1] * (shape.cin + shape.cout);
+        let (chunks, group) = if sums_floats / sum >= LEAST_CHUNKS {
+            let chunks = (sums_floats / sum).min(MOST_CHUNKS);
+            // A power of two divides the work well among the usual numbers of threads.
+            let chunks = (1 << chunks.ilog2()).min(rows);
+            (chunks, (GROUP_FLOATS / row).clamp(1, rows.div_ceil(chunks)))
+        } else {
+            // Groups of nearly the same size.
+            let groups = rows.div_ceil((shared_floats / row).max(1));
+            (1, rows.div_ceil(groups))
+        };
+        Some(WinogradWeights {
+            isa,
+            images: shape.n,
+            x: [shape.h, shape.w, shape.cin],
+            y,
+            pad: shape.pad,
+            tiles,
+            vectors: vectors(isa, shape.cout),
+            chunks,
+            group,
+        })
+    }
+
+    fn block(&self) -> usize {
+        self.vectors * self.isa.lanes()
+    }
+
+    fn group_tiles(&self) -> usize {
+        self.group * self.tiles[1]
+    }
+
+    /// Whether the threads share one sum.
+    fn shared(&self) -> bool {
+        self.chunks == 1
+    }
+
+    fn sum_len(&self) -> usize {
+        lines(POINTS * self.x[2] * self.y[2])
+    }
+
+    fn v_pitch(&self) -> usize {
+        self.x[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK + LINE
+    }
+
+    fn d_pitch(&self) -> usize {
+        (self.group_tiles() * self.y[2] + LINE).next_multiple_of(LINE)
+    }
+
+    /// Floats of `V` and `D`.
+    fn tiles_len(&self) -> [usize; 2] {
+        [POINTS * self.v_pitch(), POINTS * self.d_pitch()]
+    }
+
+    /// Floats of a thread's zero pixel row, operand rows and gradient rows.
+    fn rows_len(&self) -> [usize; 3] {
+        let rows = self.group.min(self.tiles[0]);
+        [
+            lines(IN * self.x[2]),
+            lines((rows * OUT + 2).min(self.x[0]) * self.x[1] * self.x[2]),
+            lines((rows * OUT).min(self.y[0]) * self.y[1] * self.y[2]),
+        ]
+    }
+
+    pub fn workspace(&self, threads: usize) -> usize {
+        let tiles: usize = self.tiles_len().iter().sum();
+        self.chunks * self.sum_len()
+            + if self.shared() { tiles } else { threads * tiles }
+            + threads * self.rows_len().iter().sum::<usize>()
+    }
+
+    pub fn run(&self, pool: &Pool, x: &dyn Source, dy: &dyn Source, dw: &mut [f32], scratch: &mut [f32]) {
+        let rows = self.images * self.tiles[0];
+        let [v_len, d_len] = self.tiles_len();
+        let rows_len = self.rows_len().iter().sum::<usize>();
+        let scratch = SharedSlice::new(scratch);
+        let tiles = self.chunks * self.sum_len();
+        let copies = if self.shared() { 1 } else { pool.threads() };
+        let own_rows = tiles + copies * (v_len + d_len);
+        // SAFETY, for all parts of the scratch memory: one for each chunk, one for each thread. What
+        // is shared goes by pointer: `V` and `D` are written at disjoint tiles, and only read while
+        // the products are made, each of which has its own plane of the sum.
+        let part = |start: usize, len: usize| unsafe { scratch.range(start..start + len) };
+        let run = |kernel: Step| unsafe { self.isa.run(kernel) };
+        if self.shared() {
+            let (v, d) = (tiles, tiles + v_len);
+            part(0, self.sum_len()).fill(0.0);
+            for first in (0..rows).step_by(self.group) {
+                let group = first..(first + self.group).min(rows);
+                // A whole image at a time where it is small, a few tile rows where it is large.
+                let some = self.tiles[0].min(8);
+                pool.run(group.len().div_ceil(some), &|task, thread| {
+                    let start = group.start + task * some;
+                    run(Step::Transform {
+                        plan: self,
+                        x,
+                        dy,
+                        own: part(own_rows + thread * rows_len, rows_len),
+                        rows: start..(start + some).min(group.end),
+                        v: scratch.pointer(v),
+                        d: scratch.pointer(d),
+                        tile: task * some * self.tiles[1],
+                    });
+                });
+                pool.run(POINTS, &|point, _| {
+                    run(Step::Products {
+                        plan: self,
+                        v: scratch.pointer(v),
+                        d: scratch.pointer(d),
+                        tiles: group.len() * self.tiles[1],
+                        points: point..point + 1,
+                        sum: scratch.pointer(0),
+                    });
+                });
+            }
+        } else {
+            pool.run(self.chunks, &|chunk, thread| {
+                let start = tiles + thread * (v_len + d_len);
+                let (v, d) = (part(start, v_len), part(start + v_len, d_len));
+                let sum = part(chunk * self.sum_len(), self.sum_len());
+                sum.fill(0.0);
+                let all = rows * chunk / self.chunks..rows * (chunk + 1) / self.chunks;
+                for first in all.clone().step_by(self.group) {
+                    let group = first..(first + self.group).min(all.end);
+                    let count = group.len() * self.tiles[1];
+                    run(Step::Transform {
+                        plan: self,
+                        x,
+                        dy,
+                        own: part(own_rows + thread * rows_len, rows_len),
+                        rows: group,
+                        v: v.as_mut_ptr(),
+                        d: d.as_mut_ptr(),
+                        tile: 0,
+                    });
+                    run(Step::Products {
+                        plan: self,
+                        v: v.as_ptr(),
+                        d: d.as_ptr(),
+                        tiles: count,
+                        points: 0..POINTS,
+                        sum: sum.as_mut_ptr(),
+                    });
+                }
+            });
+        }
+        let dw = SharedSlice::new(dw);
+        let channels = self.x[2].min(16);
+        pool.run(self.x[2].div_ceil(channels), &|task, _| {
+            let first = task * channels;
+            run(Step::Finish {
+                plan: self,
+                sums: scratch.pointer(0),
+                channels: first..(first + channels).min(self.x[2]),
+                dw,
+            });
+        });
+    }
+}
+
+/// One task of a weight gradient.
+enum Step<'a> {
+    /// Tile rows `rows` to the tiles from `tile` of `V` and `D`.
+    Transform {
+        plan: &'a WinogradWeights,
+        x: &'a dyn Source,
+        dy: &'a dyn Source,
+        own: &'a mut [f32],
+        rows: Range<usize>,
+        v: *mut f32,
+        d: *mut f32,
+        tile: usize,
+    },
+    /// Adds the products of the first `tiles` tiles to the sum.
+    Products {
+        plan: &'a WinogradWeights,
+        v: *const f32,
+        d: *const f32,
+        tiles: usize,
+        points: Range<usize>,
+        sum: *mut f32,
+    },
+    /// Adds the chunks' sums up and transforms them back, for some from-channels.
+    Finish { plan: &'a WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice<'a> },
+}
+
+impl Kernel for Step<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the pointers are to whole areas of the plan's sizes.
+        unsafe {
+            match self {
+                Step::Transform { plan, x, dy, own, rows, v, d, tile } => {
+                    transform_rows::<S>(plan, x, dy, own, rows, v, d, tile);
+                }
+                Step::Products { plan, v, d, tiles, points, sum } => {
+                    for point in points {
+                        match (plan.vectors, S::REGISTERS >= 32) {
+                            (1, true) if S::LANES == 16 => {
+                                products::<S, 16, 1>(plan, v, d, tiles, point, sum);
+                            }
+                            (1, _) => products::<S, 4, 1>(plan, v, d, tiles, point, sum),
+                            (2, true) if S::LANES == 16 => {
+                                products::<S, 8, 2>(plan, v, d, tiles, point, sum);
+                            }
+                            (2, _) => products::<S, 4, 2>(plan, v, d, tiles, point, sum),
+                            (_, true) => products::<S, 4, 4>(plan, v, d, tiles, point, sum),
+                            (_, false) => products::<S, 2, 4>(plan, v, d, tiles, point, sum),
+                        }
+                    }
+                }
+                Step::Finish { plan, sums, channels, dw } => {
+                    finish::<S>(plan, sums, channels, dw);
+                }
+            }
+        }
+    }
+}
+
+/// `rows` of `source`, in place or fetched into `own`.
+fn fetch<'a>(
+    source: &'a dyn Source,
+    dims: [usize; 3],
+    image: usize,
+    rows: Range<usize>,
+    own: &'a mut [f32],
+) -> &'a [f32] {
+    let len = dims[1] * dims[2];
+    match source.direct() {
+        Some(data) => &data[(image * dims[0] + rows.start) * len..][..rows.len() * len],
+        None => {
+            let own = &mut own[..rows.len() * len];
+            if !rows.is_empty() {
+                source.rows(image, rows, own);
+            }
+            own
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn transform_rows<S: Simd>(
+    plan: &WinogradWeights,
+    x: &dyn Source,
+    dy: &dyn Source,
+    own: &mut [f32],
+    rows: Range<usize>,
+    v: *mut f32,
+    d: *mut f32,
+    mut tile: usize,
+) {
+    let [zero_len, x_len, _] = plan.rows_len();
+    let (zero, own) = own.split_at_mut(zero_len);
+    let (x_own, y_own) = own.split_at_mut(x_len);
+    zero.fill(0.0);
+    let (count, nr) = (plan.group_tiles(), plan.block());
+    let (v_pitch, d_pitch) = (plan.v_pitch(), plan.d_pitch());
+    let mut next = rows.start;
+    while next < rows.end {
+        let (image, first) = (next / plan.tiles[0], next % plan.tiles[0]);
+        let band = first..(first + rows.end - next).min(plan.tiles[0]);
+        next += band.len();
+
+        let start = (band.start * OUT).saturating_sub(plan.pad[0]).min(plan.x[0]);
+        let end = (band.end * OUT + 2).saturating_sub(plan.pad[0]).min(plan.x[0]);
+        let x_rows = fetch(x, plan.x, image, start..end.max(start), x_own);
+        let y_start = band.start * OUT;
+        let y_rows = fetch(dy, plan.y, image, y_start..(band.end * OUT).min(plan.y[0]), y_own);
+        for tile_row in band {
+            let operand = transform::Operand {
+                rows: x_rows,
+                first_row: start,
+                dims: plan.x,
+                pad: plan.pad,
+                zero,
+                tile_row,
+                tiles: plan.tiles[1],
+            };
+            unsafe {
+                transform::operand_row::<S>(&operand, v.add(tile * BLOCK), v_pitch, count * BLOCK);
+            }
+            let [height, width, channels] = plan.y;
+            let row = tile_row * OUT;
+            let valid_rows = OUT.min(height - row);
+            for column in 0..plan.tiles[1] {
+                let valid_cols = OUT.min(width - column * OUT);
+                let y = &y_rows[((row - y_start) * width + column * OUT) * channels..];
+                for channel in (0..channels).step_by(S::LANES) {
+                    unsafe {
+                        let y = y.as_ptr().add(channel);
+                        let (block, within) = (channel / nr, channel % nr);
+                        let d = d.add((block * count + tile + column) * nr + within);
+                        if valid_rows == OUT && valid_cols == OUT {
+                            let (row, column) = (width * channels, channels);
+                            transform::result_adjoint::<S, true>(y, row, column, OUT, OUT, d, d_pitch);
+                        } else {
+                            let (row, column) = (width * channels, channels);
+                            transform::result_adjoint::<S, false>(
+                                y, row, column, valid_rows, valid_cols, d, d_pitch,
+                            );
+                        }
+                    }
+                }
+            }
+            tile += plan.tiles[1];
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn products<S: Simd, const CI: usize, const CV: usize>(
+    plan: &WinogradWeights,
+    v: *const f32,
+    d: *const f32,
+    tiles: usize,
+    point: usize,
+    sum: *mut f32,
+) {
+    let (from, count, nr) = (plan.x[2], plan.group_tiles(), CV * S::LANES);
+    let grid = Grid { rows: 1, cols: tiles, x_row: 0, x_pitch: BLOCK, y_row: 0, y_pitch: nr };
+    for block in 0..plan.y[2] / nr {
+        for channel in (0..from).step_by(CI) {
+            unsafe {
+                let x = v.add(point * plan.v_pitch() + channel / BLOCK * count * BLOCK + channel % BLOCK);
+                let y = d.add(point * plan.d_pitch() + block * count * nr);
+                let out = sum.add(point * from * plan.y[2] + (block * from + channel) * nr);
+                channels_by_channels::<S, CI, CV>(x, y, grid, out, nr);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<S: Simd>(plan: &WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice) {
+    let (from, to, nr, len) = (plan.x[2], plan.y[2], plan.block(), plan.sum_len());
+    for first in (0..to).step_by(S::LANES) {
+        let (block, within) = (first / nr, first % nr);
+        for channel in channels.clone() {
+            // SAFETY: inside the sums; and each (to, from) pair has its own nine weights.
+            unsafe {
+                let mut total = [S::splat(0.0); POINTS];
+                for chunk in 0..plan.chunks {
+                    let at = chunk * len + (block * from + channel) * nr + within;
+                    for point in 0..POINTS {
+                        let value = S::load(sums.add(at + point * from * to));
+                        total[point] = S::add(total[point], value);
+                    }
+                }
+                let taps = transform::weights_adjoint::<S>(total);
+                let mut values = [0.0f32; 9 * 16];
+                for (tap, &value) in taps.iter().enumerate() {
+                    S::store(values.as_mut_ptr().add(tap * S::LANES), value);
+                }
+                for lane in 0..S::LANES {
+                    let at = ((first + lane) * from + channel) * 9;
+                    let out = dw.range(at..at + 9);
+                    for (tap, out) in out.iter_mut().enumerate() {
+                        *out = values[tap * S::LANES + lane];
+                    }
+                }
+            }
+        }
+    }
+}
