@@ -1,1 +1,3 @@
 //! Layers, models, losses, optimizers and checkpoints.
+
+pub mod checkpoint;

@@ -1,0 +1,159 @@
+//! Writes `.pth` files in the zip container, laid out as the reference's trainer does.
+
+use std::io::{self, Seek, Write};
+use std::path::Path;
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use super::atomic::write_atomically;
+use super::error::{Problem, quoted};
+use super::pickle_writer::PickleWriter;
+use super::state::{Checkpoint, OptimizerState, Scalar};
+use super::tensor::NamedTensor;
+
+/// Keys that the checkpoint's own fields take.
+const RESERVED: [&str; 6] = ["model", "state_dict", "epoch", "accuracy", "best_acc", "optimizer"];
+
+/// Writes the checkpoint; see [`super::write_pth`].
+pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem> {
+    let mut object = ObjectWriter { pickle: PickleWriter::new(), storages: Vec::new() };
+    object.checkpoint(checkpoint)?;
+    let pickle = object.pickle.finish();
+    let storages = object.storages;
+    write_atomically(path, |file| write_zip(file, &pickle, &storages))
+        .map_err(|source| Problem::Io { action: "write the file", source })
+}
+
+struct ObjectWriter<'a> {
+    pickle: PickleWriter,
+    /// Tensors in the order of their storage keys.
+    storages: Vec<&'a NamedTensor>,
+}
+
+impl<'a> ObjectWriter<'a> {
+    fn checkpoint(&mut self, checkpoint: &'a Checkpoint) -> Result<(), Problem> {
+        if let Some(key) = checkpoint.extra.keys().find(|k| RESERVED.contains(&k.as_str())) {
+            return Err(Problem::Unwritable(format!("the extra value {key:?} takes the key of a field")));
+        }
+        self.pickle.begin_dict();
+        if let Some(epoch) = checkpoint.epoch {
+            self.pickle.text("epoch")?;
+            self.pickle.int(epoch);
+        }
+        self.pickle.text("model")?;
+        self.state_dict(&checkpoint.tensors)?;
+        for (key, value) in [("accuracy", checkpoint.accuracy), ("best_acc", checkpoint.best_acc)] {
+            if let Some(value) = value {
+                self.pickle.text(key)?;
+                self.pickle.float(value);
+            }
+        }
+        if let Some(optimizer) = &checkpoint.optimizer {
+            self.pickle.text("optimizer")?;
+            self.optimizer(optimizer)?;
+        }
+        for (key, value) in &checkpoint.extra {
+            self.pickle.text(key)?;
+            self.scalar(value)?;
+        }
+        self.pickle.end_dict();
+        Ok(())
+    }
+
+    fn state_dict(&mut self, tensors: &'a [NamedTensor]) -> Result<(), Problem> {
+        let mut names = std::collections::HashSet::new();
+        self.pickle.begin_ordered_dict();
+        for tensor in tensors {
+            if !names.insert(tensor.name.as_str()) {
+                return Err(Problem::Unwritable(format!(
+                    "two tensors have the name {}",
+                    quoted(&tensor.name)
+                )));
+            }
+            self.pickle.text(&tensor.name)?;
+            self.tensor(tensor)?;
+        }
+        self.pickle.end_dict();
+        Ok(())
+    }
+
+    fn tensor(&mut self, tensor: &'a NamedTensor) -> Result<(), Problem> {
+        tensor.check()?;
+        let key = self.storages.len().to_string();
+        self.pickle.tensor(&key, tensor.data.dtype(), &tensor.shape)?;
+        self.storages.push(tensor);
+        Ok(())
+    }
+
+    /// `{"state": {position: {"momentum_buffer": tensor}}, "param_groups": [{...}]}`
+    fn optimizer(&mut self, optimizer: &'a OptimizerState) -> Result<(), Problem> {
+        self.pickle.begin_dict();
+        self.pickle.text("state")?;
+        self.pickle.begin_dict();
+        for (&position, buffer) in &optimizer.momentum {
+            self.pickle.int(position as i64);
+            self.pickle.begin_dict();
+            self.pickle.text("momentum_buffer")?;
+            self.tensor(buffer)?;
+            self.pickle.end_dict();
+        }
+        self.pickle.end_dict();
+        self.pickle.text("param_groups")?;
+        self.pickle.begin_list();
+        for group in &optimizer.param_groups {
+            self.pickle.begin_dict();
+            for (key, value) in &group.options {
+                self.pickle.text(key)?;
+                self.scalar(value)?;
+            }
+            self.pickle.text("params")?;
+            self.pickle.begin_list();
+            for &position in &group.params {
+                self.pickle.int(position as i64);
+            }
+            self.pickle.end_list();
+            self.pickle.end_dict();
+        }
+        self.pickle.end_list();
+        self.pickle.end_dict();
+        Ok(())
+    }
+
+    fn scalar(&mut self, scalar: &Scalar) -> Result<(), Problem> {
+        match scalar {
+            Scalar::None => self.pickle.none(),
+            Scalar::Bool(value) => self.pickle.bool(*value),
+            Scalar::Int(value) => self.pickle.int(*value),
+            Scalar::Float(value) => self.pickle.float(*value),
+            Scalar::Text(value) => self.pickle.text(value)?,
+        }
+        Ok(())
+    }
+}
+
+/// Entries and order as `torch.save`; storages aligned to 64 bytes, so that PyTorch can map them.
+fn write_zip(file: &mut (impl Write + Seek), pickle: &[u8], storages: &[&NamedTensor]) -> io::Result<()> {
+    let mut zip = ZipWriter::new(file);
+    entry(&mut zip, "data.pkl", pickle)?;
+    entry(&mut zip, ".format_version", b"1")?;
+    entry(&mut zip, ".storage_alignment", b"64")?;
+    entry(&mut zip, "byteorder", b"little")?;
+    for (key, tensor) in storages.iter().enumerate() {
+        entry(&mut zip, &format!("data/{key}"), &tensor.data.to_le_bytes())?;
+    }
+    entry(&mut zip, "version", b"3\n")?;
+    zip.finish()?;
+    Ok(())
+}
+
+fn entry(zip: &mut ZipWriter<impl Write + Seek>, name: &str, content: &[u8]) -> io::Result<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        // A fixed time: the same checkpoint gives the same bytes.
+        .last_modified_time(DateTime::default())
+        .with_alignment(64)
+        .large_file(content.len() > u32::MAX as usize / 2);
+    zip.start_file(format!("archive/{name}"), options)?;
+    zip.write_all(content)
+}

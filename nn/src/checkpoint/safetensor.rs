@@ -1,0 +1,184 @@
+//! The safetensors format (through its own library): the state dict as tensors, the rest as metadata.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype as FileDtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use super::atomic::write_atomically;
+use super::error::{Problem, quoted};
+use super::state::{Checkpoint, OptimizerState, ParamGroup, Scalar};
+use super::tensor::{DType, NamedTensor, StridedView};
+
+/// The one metadata key. A single one, since the library writes several in random order and the same
+/// checkpoint should give the same bytes.
+const METADATA_KEY: &str = "checkpoint";
+const MOMENTUM_PREFIX: &str = "optimizer.state.";
+const MOMENTUM_SUFFIX: &str = ".momentum_buffer";
+
+/// What a checkpoint holds beside tensors, as the metadata's JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best_acc: Option<f64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: BTreeMap<String, Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param_groups: Option<Vec<ParamGroup>>,
+}
+
+/// Whether the file begins as this format does: the header's length, and the header's first brace.
+pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{')
+}
+
+/// Reads a whole file.
+pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
+    let damaged = |e: safetensors::SafeTensorError| Problem::SafeTensors(e.to_string());
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let metadata: Metadata = match header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)) {
+        Some(json) => serde_json::from_str(json)
+            .map_err(|e| Problem::SafeTensors(format!("metadata {METADATA_KEY:?}: {e}")))?,
+        None => Metadata::default(),
+    };
+
+    let mut checkpoint = Checkpoint {
+        epoch: metadata.epoch,
+        accuracy: metadata.accuracy,
+        best_acc: metadata.best_acc,
+        extra: metadata.extra,
+        optimizer: metadata
+            .param_groups
+            .map(|param_groups| OptimizerState { momentum: BTreeMap::new(), param_groups }),
+        ..Checkpoint::default()
+    };
+    for name in header.offset_keys() {
+        let tensor = file.tensor(&name).map_err(damaged)?;
+        let read = NamedTensor { shape: tensor.shape().to_vec(), data: elements(&name, &tensor)?, name };
+        match (&mut checkpoint.optimizer, momentum_position(&read.name)) {
+            (Some(optimizer), Some(position)) => {
+                let buffer = NamedTensor { name: String::new(), ..read };
+                optimizer.momentum.insert(position, buffer);
+            }
+            _ => checkpoint.tensors.push(read),
+        }
+    }
+    Ok(checkpoint)
+}
+
+fn momentum_position(name: &str) -> Option<usize> {
+    let number = name.strip_prefix(MOMENTUM_PREFIX)?.strip_suffix(MOMENTUM_SUFFIX)?;
+    number.parse().ok()
+}
+
+fn elements(name: &str, tensor: &safetensors::tensor::TensorView<'_>) -> Result<super::TensorData, Problem> {
+    let problem = |what: String| Problem::Tensor { name: quoted(name), what };
+    let dtype = dtype_of(tensor.dtype())
+        .ok_or_else(|| problem(format!("element type {:?} is not supported", tensor.dtype())))?;
+    let numel = tensor.data().len() / dtype.size();
+    // The library has checked that shape and bytes agree; a flat view reads them in order.
+    let flat = StridedView { dtype, offset: 0, shape: vec![numel], strides: vec![1] };
+    Ok(flat.gather(tensor.data(), numel))
+}
+
+/// Writes the checkpoint; see [`super::write_safetensors`].
+pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem> {
+    let unwritable = |e: &dyn std::fmt::Display| Problem::Unwritable(format!("safetensors refuses it: {e}"));
+    let metadata = Metadata {
+        epoch: checkpoint.epoch,
+        accuracy: checkpoint.accuracy,
+        best_acc: checkpoint.best_acc,
+        extra: checkpoint.extra.clone(),
+        param_groups: checkpoint.optimizer.as_ref().map(|optimizer| optimizer.param_groups.clone()),
+    };
+    check_finite(&metadata)?;
+    let json = serde_json::to_string(&metadata).map_err(|e| unwritable(&e))?;
+
+    let mut tensors: BTreeMap<Cow<'_, str>, Written<'_>> = BTreeMap::new();
+    let momentum = checkpoint.optimizer.iter().flat_map(|o| &o.momentum);
+    let named = checkpoint.tensors.iter().map(|tensor| (Cow::Borrowed(tensor.name.as_str()), tensor)).chain(
+        momentum.map(|(position, tensor)| {
+            let name = format!("{MOMENTUM_PREFIX}{position}{MOMENTUM_SUFFIX}");
+            (Cow::Owned(name), tensor)
+        }),
+    );
+    for (name, tensor) in named {
+        tensor.check()?;
+        if let Some(twice) = tensors.insert(name, Written(tensor)) {
+            return Err(Problem::Unwritable(format!("two tensors have the name {}", quoted(&twice.0.name))));
+        }
+    }
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| unwritable(&e))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+        .map_err(|source| Problem::Io { action: "write the file", source })
+}
+
+/// JSON has no NaN or infinity.
+fn check_finite(metadata: &Metadata) -> Result<(), Problem> {
+    let groups = metadata.param_groups.iter().flatten();
+    let options = groups.flat_map(|group| group.options.iter().map(|(key, value)| (key, value)));
+    let scalars = metadata.extra.iter().chain(options).map(|(key, value)| (key.as_str(), value.as_f64()));
+    let named = [("accuracy", metadata.accuracy), ("best_acc", metadata.best_acc)];
+    for (key, value) in named.into_iter().chain(scalars) {
+        if value.is_some_and(|value| !value.is_finite()) {
+            return Err(Problem::Unwritable(format!(
+                "{} is not a finite number; a .pth file can hold it",
+                quoted(key)
+            )));
+        }
+    }
+    Ok(())
+}
+
+struct Written<'a>(&'a NamedTensor);
+
+impl View for Written<'_> {
+    fn dtype(&self) -> FileDtype {
+        file_dtype(self.0.data.dtype())
+    }
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.0.data.to_le_bytes())
+    }
+    fn data_len(&self) -> usize {
+        self.0.data.len() * self.0.data.dtype().size()
+    }
+}
+
+macro_rules! same_dtypes {
+    ($($ours:ident = $theirs:ident),*) => {
+        fn dtype_of(dtype: FileDtype) -> Option<DType> {
+            match dtype { $(FileDtype::$theirs => Some(DType::$ours),)* _ => None }
+        }
+        fn file_dtype(dtype: DType) -> FileDtype {
+            match dtype { $(DType::$ours => FileDtype::$theirs,)* }
+        }
+    };
+}
+same_dtypes!(
+    F64 = F64,
+    F32 = F32,
+    F16 = F16,
+    BF16 = BF16,
+    I64 = I64,
+    I32 = I32,
+    I16 = I16,
+    I8 = I8,
+    U64 = U64,
+    U32 = U32,
+    U16 = U16,
+    U8 = U8,
+    Bool = BOOL
+);
