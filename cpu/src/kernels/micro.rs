@@ -32,7 +32,7 @@ pub(super) unsafe fn pixels_by_channels<S: Simd, const P: usize, const CV: usize
         let mut sums = [[S::splat(0.0); CV]; P];
         let mut w = weights;
         for segment in segments {
-            let mut x = x.add(segment.offset);
+            let mut x = x.wrapping_add(segment.offset);
             for _ in 0..segment.len {
                 let mut row = [S::splat(0.0); CV];
                 for v in 0..CV {
@@ -45,7 +45,7 @@ pub(super) unsafe fn pixels_by_channels<S: Simd, const P: usize, const CV: usize
                     }
                 }
                 w = w.add(CV * S::LANES);
-                x = x.add(1);
+                x = x.wrapping_add(1);
             }
         }
         for p in 0..P {
@@ -74,7 +74,7 @@ pub(super) unsafe fn run_of_pixels<S: Simd, const P: usize, const CV: usize, con
         let mut at = 0;
         while at + P <= count {
             pixels_by_channels::<S, P, CV, PITCH>(
-                x.add(at * pitch),
+                x.wrapping_add(at * pitch),
                 pitch,
                 segments,
                 weights,
@@ -85,7 +85,7 @@ pub(super) unsafe fn run_of_pixels<S: Simd, const P: usize, const CV: usize, con
         }
         while at + 4 <= count {
             pixels_by_channels::<S, 4, CV, PITCH>(
-                x.add(at * pitch),
+                x.wrapping_add(at * pitch),
                 pitch,
                 segments,
                 weights,
@@ -96,7 +96,7 @@ pub(super) unsafe fn run_of_pixels<S: Simd, const P: usize, const CV: usize, con
         }
         while at < count {
             pixels_by_channels::<S, 1, CV, PITCH>(
-                x.add(at * pitch),
+                x.wrapping_add(at * pitch),
                 pitch,
                 segments,
                 weights,

@@ -1,5 +1,6 @@
 //! Which algorithm computes which convolution: the one place where that is decided.
 
+use super::direct::Direct;
 use super::shape::ConvShape;
 use super::simd::Isa;
 use super::winograd::Winograd;
@@ -23,6 +24,9 @@ pub enum Pass {
 pub enum Algorithm {
     /// Plain loops; any shape.
     General,
+    /// Register-tiled direct convolution: any shape but depthwise ones, and input gradients that
+    /// are strided and dilated at once.
+    Direct,
     /// F(4x4, 3x3): 3x3, stride 1, one group, whole vectors of channels.
     Winograd,
 }
@@ -30,6 +34,7 @@ pub enum Algorithm {
 #[derive(Clone, Debug)]
 pub(super) enum Chosen {
     General,
+    Direct(Direct),
     Winograd(Winograd),
     WinogradWeights(WinogradWeights),
 }
@@ -51,7 +56,7 @@ impl Plan {
         let isas = Isa::available();
         // By decreasing speed; the wider instruction set first, but a narrower one that fits the
         // channels before a slower algorithm.
-        [Algorithm::Winograd]
+        [Algorithm::Winograd, Algorithm::Direct]
             .into_iter()
             .flat_map(|algorithm| isas.iter().map(move |&isa| (algorithm, isa)))
             .find_map(|(algorithm, isa)| Plan::with(pass, shape, algorithm, isa))
@@ -70,6 +75,7 @@ impl Plan {
         }
         let chosen = match algorithm {
             Algorithm::General => Chosen::General,
+            Algorithm::Direct => Chosen::Direct(Direct::new(pass, &shape, isa)?),
             Algorithm::Winograd if pass == Pass::WeightGrad => {
                 Chosen::WinogradWeights(WinogradWeights::new(&shape, isa)?)
             }
@@ -92,6 +98,7 @@ impl Plan {
     pub fn algorithm(&self) -> Algorithm {
         match self.chosen {
             Chosen::General => Algorithm::General,
+            Chosen::Direct(_) => Algorithm::Direct,
             Chosen::Winograd(_) | Chosen::WinogradWeights(_) => Algorithm::Winograd,
         }
     }
@@ -101,6 +108,7 @@ impl Plan {
         match &self.chosen {
             Chosen::General if self.pass == Pass::WeightGrad => 0,
             Chosen::General => general::packed_len(&self.shape),
+            Chosen::Direct(plan) => plan.packed_len(),
             Chosen::Winograd(plan) => plan.packed_len(),
             Chosen::WinogradWeights(_) => 0,
         }
@@ -116,6 +124,7 @@ impl Plan {
         match &self.chosen {
             Chosen::General if self.pass == Pass::WeightGrad => {}
             Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
+            Chosen::Direct(plan) => plan.pack(pool, weights, packed),
             Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
             Chosen::WinogradWeights(_) => {}
         }
@@ -128,6 +137,7 @@ impl Plan {
                 general::weight_grad_workspace(&self.shape, threads)
             }
             Chosen::General => general::workspace(&self.shape, self.pass, threads),
+            Chosen::Direct(plan) => plan.workspace(threads),
             Chosen::Winograd(plan) => plan.workspace(threads),
             Chosen::WinogradWeights(plan) => plan.workspace(threads),
         }
@@ -137,6 +147,7 @@ impl Plan {
     /// fewer). Does not depend on the number of threads.
     pub fn tile_rows(&self) -> usize {
         match &self.chosen {
+            Chosen::Direct(plan) => plan.tile_rows(),
             Chosen::Winograd(plan) => plan.tile_rows(),
             _ => general::tile_rows(&self.shape, self.pass),
         }

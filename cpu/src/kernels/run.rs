@@ -59,6 +59,7 @@ fn images(
         Chosen::General => {
             general::run(pool, &plan.shape, plan.pass, source, packed, sink, scratch);
         }
+        Chosen::Direct(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::Winograd(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::WinogradWeights(_) => unreachable!("not a plan for images"),
     }
@@ -89,6 +90,6 @@ pub fn weight_grad(
     match &plan.chosen {
         Chosen::General => general::weight_grad(pool, &plan.shape, x, dy, dw, scratch),
         Chosen::WinogradWeights(plan) => plan.run(pool, x, dy, dw, scratch),
-        Chosen::Winograd(_) => unreachable!("not a plan for weights"),
+        Chosen::Direct(_) | Chosen::Winograd(_) => unreachable!("not a plan for weights"),
     }
 }

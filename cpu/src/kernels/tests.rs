@@ -236,6 +236,23 @@ fn general_loops() {
     check_algorithm(Algorithm::General, &ragged_shapes(), 4e-5);
 }
 
+#[test]
+fn direct() {
+    let same = ConvShape::same;
+    let more = [
+        same(1, 32, 16, 16, 3, 1),
+        same(2, 16, 48, 64, 3, 2),
+        same(2, 8, 64, 48, 1, 1),
+        same(2, 17, 3, 16, 3, 1),
+        same(1, 64, 16, 40, 3, 2),
+        ConvShape { pad: [0, 0], ..same(2, 9, 16, 16, 1, 2) },
+        ConvShape { dilation: [2, 2], pad: [2, 2], ..same(1, 9, 18, 16, 3, 1) },
+        ConvShape { kw: 7, pad: [1, 3], ..same(1, 12, 3, 20, 3, 2) },
+    ];
+    let shapes: Vec<_> = ragged_shapes().into_iter().chain(more).collect();
+    check_algorithm(Algorithm::Direct, &shapes, 4e-5);
+}
+
 /// Shapes with whole vectors of channels, images that are and are not whole tiles, groups of
 /// several images with a remainder, and bands of one.
 fn winograd_shapes() -> Vec<ConvShape> {
