@@ -3,6 +3,9 @@
 Each workload is measured in several rounds; a round runs our program once and every PyTorch
 variant once, each in a fresh process, in an order that rotates from round to round. What disturbs
 the machine for a while so disturbs all of them. See README.md.
+
+This process itself stays small (it never loads PyTorch): Linux lets a child's largest resident set
+start at its parent's.
 """
 
 import argparse
@@ -14,10 +17,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
-
-import verify
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE.parents[1] / "target" / "release" / "sld"
@@ -164,6 +163,25 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
+def pytorch_version():
+    """What PyTorch says of itself, asked in a process of its own."""
+    question = "import torch; print('PyTorch', torch.__version__, end=', oneDNN ');"
+    question += "print('on' if torch.backends.mkldnn.is_available() else 'off')"
+    asked = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True)
+    if asked.returncode != 0:
+        requirements = HERE / "requirements.txt"
+        sys.exit(f"{sys.executable} has no PyTorch: pip install -r {requirements}\n{asked.stderr}")
+    return asked.stdout.strip()
+
+
+def verified(fixtures):
+    """Runs verify.py; returns whether nothing failed."""
+    sys.stdout.flush()
+    command = [sys.executable, str(HERE / "verify.py")]
+    command += ["--fixtures", str(fixtures)] if fixtures else []
+    return subprocess.run(command).returncode == 0
+
+
 def print_setting(arguments):
     if arguments.torch_only:
         ours = "not run"
@@ -176,8 +194,8 @@ def print_setting(arguments):
                 f"{arguments.program}: {error.strerror}\n"
                 "build it with `cargo build --release -p sld`, or give --program or --torch-only"
             )
-    print(f"ours {ours or 'of unknown version'}; PyTorch {torch.__version__}, ", end="")
-    print(f"oneDNN {'on' if torch.backends.mkldnn.is_available() else 'off'}; Python {platform.python_version()}")
+    print(f"ours {ours or 'of unknown version'}; {pytorch_version()}; ", end="")
+    print(f"Python {platform.python_version()}")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{cpu_name()}, {os.cpu_count()} cores, load before the run {load}; {platform.system()}")
     print(f"batch {arguments.batch}, f32, {arguments.threads} threads, ", end="")
@@ -204,7 +222,7 @@ def parse():
     )
     parser.add_argument("--program", type=Path, default=PROGRAM, help="our program")
     parser.add_argument("--torch-only", action="store_true", help="leave our program out")
-    parser.add_argument("--fixtures", type=Path, default=verify.FIXTURES, help="for the check")
+    parser.add_argument("--fixtures", type=Path, help="folder for the check")
     parser.add_argument("--no-verify", action="store_true", help="skip the check of the PyTorch side")
     parser.add_argument("--json", type=Path, help="also write every single time here")
     arguments = parser.parse_args()
@@ -219,9 +237,8 @@ def parse():
 def main():
     arguments = parse()
     print_setting(arguments)
-    if not arguments.no_verify:
-        if verify.run(arguments.fixtures) is False:
-            sys.exit("the PyTorch side does not compute what it should; nothing was measured")
+    if not arguments.no_verify and not verified(arguments.fixtures):
+        sys.exit("the PyTorch side does not compute what it should; nothing was measured")
     workloads = []
     for pair in arguments.pairs or []:
         teacher, student = pair.split(":")
