@@ -1,1 +1,17 @@
 //! The wgpu device: runs a schedule on Vulkan, Metal or DX12.
+//!
+//! [`adapters`] lists what this machine has; [`GpuDevice::open`] takes one of them. A schedule is compiled
+//! once into pipelines and bind groups and then replayed: a call writes the inputs, encodes one compute
+//! pass and submits it. State stays on the device, and only what is asked for is read back.
+
+mod adapters;
+mod context;
+mod device;
+mod executable;
+mod memory;
+mod pipelines;
+mod profile;
+mod state;
+
+pub use adapters::{Adapter, adapters};
+pub use device::{GpuDevice, Options};

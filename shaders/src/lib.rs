@@ -1,1 +1,148 @@
-//! The WGSL kernels, one file a kernel family, and their assembly.
+//! The WGSL kernels and their assembly: a schedule's kernel goes in, WGSL text and launch sizes come out.
+//!
+//! Each kernel family is a template in `wgsl/` whose slots (`{{name}}`) this crate fills: sizes, the
+//! bindings, and the fused prologue and epilogue, generated from a [`Program`](autograd::schedule::ir::Program).
+//! Nothing here knows a driver: strings in, strings out, so every module can be checked and translated
+//! without one.
+
+mod bindings;
+mod collapse;
+mod convolution;
+mod emit;
+mod fold;
+mod legalise;
+mod map;
+mod matmul;
+mod operand;
+mod pool;
+mod reduce;
+mod target;
+mod template;
+mod thread;
+
+use autograd::schedule::ir::{Body, Buffer, BufferId, Kernel};
+use autograd::{Error, Result};
+
+pub use bindings::{Access, Bound, Storage};
+pub use legalise::{legalise, memories};
+pub use target::{Limits, Subgroups, Target};
+
+/// Where a schedule's buffer lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which allocation; two buffers that share one (slots, variables) have the same number.
+    pub memory: usize,
+    /// First element within the allocation; a multiple of 64 (256 bytes).
+    pub offset: usize,
+    /// Elements reachable from `offset`.
+    pub len: usize,
+}
+
+/// What assembly needs to know besides the kernel.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The schedule's buffers.
+    pub buffers: &'a [Buffer],
+    /// Where each of them lies.
+    pub places: &'a [Place],
+    /// Whether a buffer can change between two calls without [`prepare`](Assembled::prepare) running
+    /// again; what depends only on others is packed once.
+    pub frozen: &'a [bool],
+    pub target: &'a Target,
+    /// Binds every buffer once, at the price of vector access to those that also need single elements.
+    /// [`assemble`] sets it where bindings are short.
+    pub tight: bool,
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub label: String,
+    /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform of
+    /// [`params`](Launch::params), the storage bindings follow.
+    pub source: String,
+    /// Storage bindings in order; number `i` is binding `i + 1`.
+    pub bindings: Vec<Bound>,
+    /// Contents of the uniform, padded to 16 bytes.
+    pub params: Vec<u32>,
+    /// Workgroups in each dimension, none over the target's limit.
+    pub groups: [u32; 3],
+}
+
+/// A kernel made ready for a device.
+#[derive(Clone, Debug, Default)]
+pub struct Assembled {
+    /// Launches that need to run only when frozen buffers were written (packing a frozen weight).
+    pub prepare: Vec<Launch>,
+    /// The launches of one call, in order.
+    pub launches: Vec<Launch>,
+    /// Elements of each scratch allocation the kernel needs while it runs.
+    pub scratch: Vec<usize>,
+    /// Elements of each allocation that `prepare` writes and `launches` read.
+    pub kept: Vec<usize>,
+}
+
+/// Makes a kernel ready for a device.
+///
+/// # Errors
+/// [`Error::Limit`] where the kernel cannot be made to fit the target's limits.
+pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
+    let mut assembled = assemble_once(context, kernel)?;
+    let limit = context.target.limits.storage_buffers as usize;
+    let mut launches = assembled.prepare.iter().chain(&assembled.launches);
+    if launches.any(|launch| launch.bindings.len() > limit) {
+        assembled = assemble_once(Context { tight: true, ..context }, kernel)?;
+    }
+    for launch in assembled.prepare.iter().chain(&assembled.launches) {
+        check_limits(context.target, launch)?;
+    }
+    Ok(assembled)
+}
+
+fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
+    let label = kernel.label.as_str();
+    let assembled = match &kernel.body {
+        Body::Map { shape, program, stores } => map::assemble(context, label, shape, program, stores)?,
+        Body::Reduce { .. } => reduce::assemble(context, label, &kernel.body)?,
+        Body::MatMul { .. } => matmul::assemble(context, label, &kernel.body)?,
+        Body::Convolution { .. } => convolution::assemble(context, label, &kernel.body)?,
+        Body::Pool { kind, geometry, inputs, output } => {
+            pool::assemble(context, label, *kind, geometry, inputs, *output)?
+        }
+    };
+    Ok(assembled)
+}
+
+fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
+    let limits = &target.limits;
+    if launch.bindings.len() > limits.storage_buffers as usize {
+        return Err(Error::Limit(format!(
+            "kernel `{}` needs {} storage buffers, the device allows {}",
+            launch.label,
+            launch.bindings.len(),
+            limits.storage_buffers
+        )));
+    }
+    for bound in &launch.bindings {
+        if (bound.len as u64) * 4 > limits.binding_bytes {
+            return Err(Error::Limit(format!(
+                "kernel `{}` binds {} MiB at once, the device allows {} MiB: use a smaller batch",
+                launch.label,
+                (bound.len as u64) * 4 >> 20,
+                limits.binding_bytes >> 20
+            )));
+        }
+    }
+    if launch.groups.iter().any(|&g| g > limits.groups) {
+        return Err(Error::Limit(format!(
+            "kernel `{}` needs {:?} workgroups, the device allows {} a dimension",
+            launch.label, launch.groups, limits.groups
+        )));
+    }
+    Ok(())
+}
+
+/// The buffers a kernel reads and those it writes, for planning.
+pub fn accesses(kernel: &Kernel) -> (Vec<BufferId>, Vec<BufferId>) {
+    bindings::accesses(&kernel.body)
+}

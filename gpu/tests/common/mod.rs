@@ -1,0 +1,94 @@
+//! What the device tests share: the devices, a plain interpreter to compare with, and test schedules.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub mod build;
+pub mod interpreter;
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use autograd::{Device, Schedule, Value};
+use gpu::{GpuDevice, Options};
+
+pub use build::Builder;
+
+/// The device in the configurations that kernels must work in. Made once: software drivers do not bear
+/// devices being created at the same time.
+pub struct Devices(pub Vec<(&'static str, GpuDevice)>);
+
+static DEVICES: OnceLock<Option<Mutex<Devices>>> = OnceLock::new();
+
+/// The devices, or `None` (said loudly) where this machine has no adapter. With `CI=true` in the
+/// environment that is a failure.
+pub fn devices() -> Option<MutexGuard<'static, Devices>> {
+    let made = DEVICES.get_or_init(|| {
+        let everything = Options { checked: true, ..Options::default() };
+        let configurations = [
+            ("all features", everything),
+            ("no subgroups", Options { subgroups: false, ..everything }),
+            ("WebGPU limits", Options { webgpu_limits: true, subgroups: false, ..everything }),
+            ("unchecked", Options { checked: false, ..everything }),
+        ];
+        let mut devices = Vec::new();
+        for (name, options) in configurations {
+            match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
+                Ok(device) => devices.push((name, device)),
+                Err(error) => {
+                    eprintln!("\n*** GPU TESTS SKIPPED: {error} ***\n");
+                    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must have an adapter: {error}");
+                    return None;
+                }
+            }
+        }
+        Some(Mutex::new(Devices(devices)))
+    });
+    made.as_ref().map(|devices| devices.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Runs the builder's schedule on every device and compares all outputs with the interpreter: each
+/// value within `tolerance` of the reference, relative to the largest magnitude of its tensor.
+pub fn check(builder: &Builder, tolerance: f64) {
+    let expected = interpreter::run(&builder.schedule, &builder.inputs);
+    let Some(devices) = devices() else { return };
+    for (name, device) in &devices.0 {
+        for (output, expected) in run(device, &builder.schedule, &builder.inputs).iter().zip(&expected) {
+            compare(name, output, expected, tolerance);
+        }
+    }
+}
+
+/// All outputs after one call.
+pub fn run(
+    device: &GpuDevice,
+    schedule: &Schedule,
+    inputs: &[(String, Vec<f32>)],
+) -> Vec<(String, Vec<f32>)> {
+    let mut executable = device.compile(schedule.clone()).unwrap();
+    let integer: Vec<Vec<i32>> =
+        inputs.iter().map(|(_, values)| values.iter().map(|&v| v as i32).collect()).collect();
+    let given: Vec<(&str, Value)> = inputs
+        .iter()
+        .zip(&integer)
+        .map(|((name, values), integer)| {
+            let value = if name.starts_with("int") { Value::I32(integer) } else { Value::F32(values) };
+            (name.as_str(), value)
+        })
+        .collect();
+    executable.call(&given).unwrap();
+    let names: Vec<String> = schedule.outputs.iter().map(|(name, _)| name.clone()).collect();
+    names.into_iter().map(|name| (name.clone(), executable.output(&name).unwrap())).collect()
+}
+
+fn compare(device: &str, (name, got): &(String, Vec<f32>), expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{device}: size of `{name}`");
+    let scale = expected.iter().filter(|v| v.is_finite()).fold(1e-30, |m: f64, v| m.max(v.abs()));
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        let same = if e.is_nan() {
+            g.is_nan()
+        } else if e.is_infinite() {
+            f64::from(g) == e
+        } else {
+            (f64::from(g) - e).abs() <= tolerance * scale
+        };
+        assert!(same, "{device}: `{name}`[{i}] is {g}, expected {e} (largest {scale})");
+    }
+}

@@ -1,0 +1,268 @@
+//! Convolutions, their gradients, matrix products and pooling against the interpreter.
+
+mod common;
+
+use autograd::schedule::ir::*;
+use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Window};
+use common::build::{load, plain, store, strided};
+use common::{Builder, check};
+
+fn geometry(
+    batch: usize,
+    size: [usize; 2],
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    conv: Conv2d,
+) -> ConvGeometry {
+    let out = |d: usize| {
+        (size[d] + 2 * conv.padding[d] - conv.dilation[d] * (kernel[d] - 1) - 1) / conv.stride[d] + 1
+    };
+    ConvGeometry {
+        batch,
+        height: size[0],
+        width: size[1],
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel,
+        out_height: out(0),
+        out_width: out(1),
+        conv,
+    }
+}
+
+fn shapes(g: &ConvGeometry) -> ([usize; 4], [usize; 4], [usize; 4]) {
+    let x = [g.batch, g.height, g.width, g.in_channels];
+    let w = [g.out_channels, g.in_channels / g.conv.groups, g.kernel[0], g.kernel[1]];
+    let y = [g.batch, g.out_height, g.out_width, g.out_channels];
+    (x, w, y)
+}
+
+/// Stride, padding, dilation, groups, depthwise, 1x1, rectangular, ragged sizes, batch 1, many channels.
+fn geometries() -> Vec<ConvGeometry> {
+    let rectangular = Conv2d { stride: [2, 1], padding: [0, 2], dilation: [1, 2], groups: 1 };
+    vec![
+        geometry(2, [8, 8], [16, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(3, [7, 5], [3, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(2, [9, 8], [16, 32], [3, 3], Conv2d::new(2, 1)),
+        geometry(2, [8, 8], [32, 64], [1, 1], Conv2d::new(2, 0)),
+        geometry(1, [6, 6], [64, 64], [3, 3], Conv2d::new(1, 1)),
+        geometry(2, [11, 7], [5, 6], [3, 2], rectangular),
+        geometry(2, [9, 9], [8, 12], [3, 3], Conv2d::new(1, 2).dilation(2)),
+        geometry(2, [6, 7], [12, 24], [3, 3], Conv2d::new(1, 1).groups(3)),
+        geometry(2, [7, 6], [24, 24], [3, 3], Conv2d::new(2, 1).groups(24)),
+        geometry(2, [5, 5], [16, 32], [3, 3], Conv2d::new(1, 1).groups(4)),
+        geometry(2, [5, 6], [40, 36], [1, 1], Conv2d::new(1, 0)),
+        geometry(1, [12, 12], [3, 7], [5, 5], Conv2d::new(3, 2)),
+        geometry(2, [5, 5], [128, 70], [3, 3], Conv2d::new(1, 1)),
+    ]
+}
+
+fn convolution(kind: ConvKind, g: &ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue) -> Body {
+    Body::Convolution { kind, geometry: g.clone(), lhs, rhs, epilogue }
+}
+
+#[test]
+fn every_geometry_plain() {
+    for (number, g) in geometries().into_iter().enumerate() {
+        let mut b = Builder::new(number as u32);
+        let (xs, ws, ys) = shapes(&g);
+        let (x, w, dy) = (b.random("x", &xs), b.random("w", &ws), b.random("dy", &ys));
+        let (y, dx, dw) = (b.output("y", &ys), b.output("dx", &xs), b.output("dw", &ws));
+        b.kernel(convolution(ConvKind::Forward, &g, b.operand(x), b.operand(w), plain(y, &ys)));
+        b.kernel(convolution(ConvKind::InputGrad, &g, b.operand(dy), b.operand(w), plain(dx, &xs)));
+        b.kernel(convolution(ConvKind::WeightGrad, &g, b.operand(x), b.operand(dy), plain(dw, &ws)));
+        check(&b, 3e-6);
+    }
+}
+
+/// `relu(x * scale[c] + shift[c])` as an operand: a batch norm's apply, fused into the load.
+fn normalised(x: BufferId, scale: BufferId, shift: BufferId, shape: &[usize]) -> Operand {
+    let mut channel = vec![0; shape.len()];
+    channel[shape.len() - 1] = 1;
+    let instrs = vec![
+        load(x, shape),
+        strided(scale, 0, &channel),
+        strided(shift, 0, &channel),
+        Instr::Binary(BinaryOp::Mul, 0, 1),
+        Instr::Binary(BinaryOp::Add, 3, 2),
+        Instr::Unary(UnaryOp::Relu, 4),
+    ];
+    Operand { shape: shape.to_vec(), program: Program { instrs }, value: 5 }
+}
+
+#[test]
+fn every_geometry_with_prologue_epilogue_and_statistics() {
+    for (number, g) in geometries().into_iter().enumerate() {
+        for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad] {
+            let mut b = Builder::new(100 + number as u32);
+            let (xs, ws, ys) = shapes(&g);
+            let (left, right, out) = match kind {
+                ConvKind::Forward => (xs, ws, ys),
+                ConvKind::InputGrad => (ys, ws, xs),
+                ConvKind::WeightGrad => (xs, ys, ws),
+            };
+            let (l, r) = (b.random("left", &left), b.random("right", &right));
+            let (scale, shift) = (b.random("scale", &[left[3]]), b.random("shift", &[left[3]]));
+            let residual = b.random("residual", &out);
+            let y = b.output("y", &out);
+            let z = b.output("z", &out);
+            let mut epilogue = Epilogue {
+                shape: out.to_vec(),
+                program: Program {
+                    instrs: vec![
+                        Instr::Accumulator(0),
+                        load(residual, &out),
+                        Instr::Binary(BinaryOp::Add, 0, 1),
+                        Instr::Unary(UnaryOp::Relu, 2),
+                    ],
+                },
+                stores: vec![store(y, &out, 2), store(z, &out, 3)],
+                ..Default::default()
+            };
+            if kind != ConvKind::WeightGrad {
+                let kinds = [
+                    (ReduceKind::Sum, 2, "sum"),
+                    (ReduceKind::Variance, 2, "variance"),
+                    (ReduceKind::Sum, 3, "positive"),
+                ];
+                for (kind, value, name) in kinds {
+                    let output = b.output(name, &[out[3]]);
+                    epilogue.channel_reductions.push(ChannelReduction { kind, value, output });
+                }
+            }
+            b.kernel(convolution(kind, &g, normalised(l, scale, shift, &left), b.operand(r), epilogue));
+            check(&b, 5e-6);
+        }
+    }
+}
+
+/// Two views of B images as `[2, B, H, W, C]`: the epilogue's statistics are a view's own.
+#[test]
+fn views_keep_their_statistics_apart() {
+    let g = geometry(6, [6, 5], [8, 16], [3, 3], Conv2d::new(1, 1));
+    let mut b = Builder::new(1);
+    let (xs, ws, ys) = shapes(&g);
+    let (x, w) = (b.random("x", &xs), b.random("w", &ws));
+    let split_x = [2, 3, xs[1], xs[2], xs[3]];
+    let split_y = [2, 3, ys[1], ys[2], ys[3]];
+    let shift = b.random("shift", &[2, 8]);
+    let instrs =
+        vec![load(x, &split_x), strided(shift, 0, &[8, 0, 0, 0, 1]), Instr::Binary(BinaryOp::Add, 0, 1)];
+    let lhs = Operand { shape: split_x.to_vec(), program: Program { instrs }, value: 2 };
+    let bias = b.random("bias", &[2, 16]);
+    let (y, sum, variance) = (b.output("y", &ys), b.output("sum", &[2, 16]), b.output("variance", &[2, 16]));
+    let epilogue = Epilogue {
+        shape: split_y.to_vec(),
+        program: Program {
+            instrs: vec![
+                Instr::Accumulator(0),
+                strided(bias, 0, &[16, 0, 0, 0, 1]),
+                Instr::Binary(BinaryOp::Add, 0, 1),
+            ],
+        },
+        stores: vec![store(y, &split_y, 2)],
+        channel_reductions: vec![
+            ChannelReduction { kind: ReduceKind::Sum, value: 2, output: sum },
+            ChannelReduction { kind: ReduceKind::Variance, value: 2, output: variance },
+        ],
+        kept: 1,
+    };
+    b.kernel(convolution(ConvKind::Forward, &g, lhs, b.operand(w), epilogue));
+    check(&b, 3e-6);
+}
+
+#[test]
+fn matrix_products() {
+    for [batch, m, n, k] in [
+        [1, 4, 4, 4],
+        [1, 64, 64, 64],
+        [1, 65, 10, 64],
+        [2, 33, 17, 5],
+        [3, 7, 100, 30],
+        [1, 1, 1, 1],
+        [1, 130, 72, 200],
+    ] {
+        let mut b = Builder::new((m + n + k) as u32);
+        let (left, right, out) = ([batch, m, k], [batch, k, n], [batch, m, n]);
+        let (l, r) = (b.random("l", &left), b.random("r", &right));
+        let (bias, y) = (b.random("bias", &[n]), b.output("y", &out));
+        let epilogue = Epilogue {
+            shape: out.to_vec(),
+            program: Program {
+                instrs: vec![
+                    Instr::Accumulator(0),
+                    strided(bias, 0, &[0, 0, 1]),
+                    Instr::Binary(BinaryOp::Add, 0, 1),
+                ],
+            },
+            stores: vec![store(y, &out, 2)],
+            ..Default::default()
+        };
+        let (lhs, rhs) = (b.operand(l), b.operand(r));
+        b.kernel(Body::MatMul { batch, m, n, k, lhs, rhs, epilogue });
+        // The same with both operands read transposed, and one of them a program.
+        let (lt, rt) = (b.random("lt", &[batch, k, m]), b.random("rt", &[batch, n, k]));
+        let z = b.output("z", &out);
+        let (mi, ni, ki) = (m as i64, n as i64, k as i64);
+        let lhs = Operand {
+            shape: left.to_vec(),
+            program: Program {
+                instrs: vec![strided(lt, 0, &[mi * ki, 1, mi]), Instr::Unary(UnaryOp::Relu, 0)],
+            },
+            value: 1,
+        };
+        let rhs = Operand {
+            shape: right.to_vec(),
+            program: Program { instrs: vec![strided(rt, 0, &[ni * ki, 1, ki])] },
+            value: 0,
+        };
+        b.kernel(Body::MatMul { batch, m, n, k, lhs, rhs, epilogue: plain(z, &out) });
+        check(&b, 3e-6);
+    }
+}
+
+#[test]
+fn every_pooling() {
+    let windows = [
+        Window::new(2, 2, 0),
+        Window::new(3, 2, 1),
+        Window::new(3, 1, 1).without_padding_in_divisor(),
+        Window { size: [3, 2], stride: [1, 2], padding: [1, 0], count_padding: true },
+    ];
+    for (number, window) in windows.into_iter().enumerate() {
+        for channels in [8, 5] {
+            let (height, width) = (8, 7);
+            let out = |d: usize, size: usize| {
+                (size + 2 * window.padding[d] - window.size[d]) / window.stride[d] + 1
+            };
+            let g = PoolGeometry {
+                batch: 2,
+                height,
+                width,
+                channels,
+                out_height: out(0, height),
+                out_width: out(1, width),
+                window,
+            };
+            let mut b = Builder::new(number as u32);
+            let (xs, ys) = ([2, height, width, channels], [2, g.out_height, g.out_width, channels]);
+            let x = b.random("x", &xs);
+            // Ties: few distinct values. And a NaN.
+            b.inputs[0].1.iter_mut().for_each(|v| *v = (*v * 2.0).floor());
+            b.inputs[0].1[3] = f32::NAN;
+            let clean = b.random("clean", &xs);
+            let (source, dy) = (b.random("source", &xs), b.random("dy", &ys));
+            let cases = [
+                (PoolKind::MaxGather, vec![x, x], b.output("max", &ys)),
+                (PoolKind::MaxGather, vec![x, source], b.output("gathered", &ys)),
+                (PoolKind::MaxScatter, vec![x, dy], b.output("scattered", &xs)),
+                (PoolKind::Average, vec![clean], b.output("average", &ys)),
+                (PoolKind::AverageTransposed, vec![dy], b.output("spread", &xs)),
+            ];
+            for (kind, inputs, output) in cases {
+                b.kernel(Body::Pool { kind, geometry: g.clone(), inputs, output });
+            }
+            check(&b, 1e-6);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Which memory a kernel touches, and the binding each gets.
+//!
+//! WebGPU forbids binding one buffer for reading and for writing in the same dispatch, so everything a
+//! kernel does with one allocation goes through one binding when any of it is a write.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use autograd::schedule::ir::{Body, BufferId, Epilogue, Instr, Program, Store};
+
+use crate::{Context, Place};
+
+/// What a binding points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Storage {
+    /// [`Place::memory`].
+    Memory(usize),
+    /// [`Assembled::scratch`](crate::Assembled::scratch), by index.
+    Scratch(usize),
+    /// [`Assembled::kept`](crate::Assembled::kept), by index.
+    Kept(usize),
+}
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// One storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub storage: Storage,
+    pub access: Access,
+    /// First element bound.
+    pub offset: usize,
+    /// Elements bound.
+    pub len: usize,
+}
+
+/// The bindings of a kernel that is being written.
+pub struct Bindings<'a> {
+    context: Context<'a>,
+    /// Memory that the kernel writes.
+    written: BTreeSet<Storage>,
+    /// Memory that is used as single elements somewhere.
+    scalar: BTreeSet<Storage>,
+    entries: Vec<(Bound, bool)>,
+}
+
+impl<'a> Bindings<'a> {
+    /// Bindings for a kernel that writes exactly these buffers.
+    pub fn new(context: Context<'a>, written: impl IntoIterator<Item = BufferId>) -> Self {
+        let written = written.into_iter().map(|b| Storage::Memory(context.places[b].memory)).collect();
+        Bindings { context, written, scalar: BTreeSet::new(), entries: Vec::new() }
+    }
+
+    /// Says that the kernel will also use single elements of a buffer.
+    pub fn require_scalar(&mut self, buffer: BufferId) {
+        self.scalar.insert(Storage::Memory(self.context.places[buffer].memory));
+    }
+
+    /// Whether vector access to the buffer goes through an array of vectors. Memory that is written
+    /// and also used as single elements has one binding, of single elements; memory that is only read
+    /// has one of each, unless bindings are short.
+    pub fn binds_vectors(&self, buffer: BufferId) -> bool {
+        let storage = Storage::Memory(self.context.places[buffer].memory);
+        !(self.scalar.contains(&storage) && (self.context.tight || self.written.contains(&storage)))
+    }
+
+    /// The WGSL name of a schedule's buffer, as `array<vec4<f32>>` or `array<f32>`.
+    pub fn buffer(&mut self, buffer: BufferId, vectors: bool) -> String {
+        let Place { memory, offset, len } = self.context.places[buffer];
+        let storage = Storage::Memory(memory);
+        let access = if self.written.contains(&storage) { Access::ReadWrite } else { Access::Read };
+        self.name(Bound { storage, access, offset, len }, vectors)
+    }
+
+    /// The WGSL name of scratch or kept memory of this many elements.
+    pub fn scratch(&mut self, storage: Storage, access: Access, len: usize, vectors: bool) -> String {
+        self.name(Bound { storage, access, offset: 0, len }, vectors)
+    }
+
+    fn name(&mut self, bound: Bound, vectors: bool) -> String {
+        let found = self.entries.iter_mut().position(|(b, v)| {
+            b.storage == bound.storage
+                && (b.access == Access::ReadWrite || (b.offset == bound.offset && *v == vectors))
+        });
+        let position = found.unwrap_or_else(|| {
+            self.entries.push((bound, vectors));
+            self.entries.len() - 1
+        });
+        let entry = &mut self.entries[position].0;
+        // Slots are shared by buffers of different sizes; the binding spans the largest in use.
+        entry.len = entry.len.max(bound.len);
+        format!("b{position}")
+    }
+
+    /// The `var<storage>` lines, and the bindings in order.
+    pub fn finish(self) -> (String, Vec<Bound>) {
+        let mut text = String::new();
+        for (i, (bound, vectors)) in self.entries.iter().enumerate() {
+            let access = match bound.access {
+                Access::Read => "read",
+                Access::ReadWrite => "read_write",
+            };
+            let element = if *vectors { "vec4<f32>" } else { "f32" };
+            let binding = i + 1;
+            let _ = writeln!(
+                text,
+                "@group(0) @binding({binding}) var<storage, {access}> b{i}: array<{element}>;"
+            );
+        }
+        (text, self.entries.into_iter().map(|(bound, _)| bound).collect())
+    }
+}
+
+fn program_reads(program: &Program, reads: &mut Vec<BufferId>) {
+    for instr in &program.instrs {
+        if let Instr::Load { buffer, .. } = instr {
+            reads.push(*buffer);
+        }
+    }
+}
+
+fn epilogue_accesses(epilogue: &Epilogue, reads: &mut Vec<BufferId>, writes: &mut Vec<BufferId>) {
+    program_reads(&epilogue.program, reads);
+    store_writes(&epilogue.stores, writes);
+    writes.extend(epilogue.channel_reductions.iter().map(|r| r.output));
+}
+
+fn store_writes(stores: &[Store], writes: &mut Vec<BufferId>) {
+    writes.extend(stores.iter().map(|s| s.buffer));
+}
+
+pub fn accesses(body: &Body) -> (Vec<BufferId>, Vec<BufferId>) {
+    let (mut reads, mut writes) = (Vec::new(), Vec::new());
+    match body {
+        Body::Map { program, stores, .. } => {
+            program_reads(program, &mut reads);
+            store_writes(stores, &mut writes);
+        }
+        Body::Reduce { program, finish, stores, .. } => {
+            program_reads(program, &mut reads);
+            program_reads(finish, &mut reads);
+            store_writes(stores, &mut writes);
+        }
+        Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
+            program_reads(&lhs.program, &mut reads);
+            program_reads(&rhs.program, &mut reads);
+            epilogue_accesses(epilogue, &mut reads, &mut writes);
+        }
+        Body::Pool { inputs, output, .. } => {
+            reads.extend(inputs);
+            writes.push(*output);
+        }
+    }
+    for list in [&mut reads, &mut writes] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    (reads, writes)
+}

@@ -1,0 +1,148 @@
+//! Convolutions: which kernel for which geometry, and the simple kernels that do all of them.
+
+use std::fmt::Display;
+
+use autograd::schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
+use autograd::{Error, Result};
+
+use crate::bindings::{Access, Storage};
+use crate::operand::{IMAGE, WEIGHT};
+use crate::template::fill;
+use crate::thread::{self, Functions};
+use crate::{Assembled, Context, Launch};
+
+const FORWARD: &str = include_str!("../wgsl/convolution_forward_direct.wgsl");
+const INPUT_GRAD: &str = include_str!("../wgsl/convolution_input_grad_direct.wgsl");
+const WEIGHT_GRAD: &str = include_str!("../wgsl/convolution_weight_grad_direct.wgsl");
+const WEIGHT_GRAD_SUM: &str = include_str!("../wgsl/convolution_weight_grad_sum.wgsl");
+
+pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
+    let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else {
+        return Err(Error::Device(format!("kernel `{label}` is no convolution")));
+    };
+    if !epilogue.channel_reductions.is_empty() {
+        let message = format!("kernel `{label}` has channel reductions, which must be legalised first");
+        return Err(Error::Device(message));
+    }
+    if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
+        return Ok(Assembled::default());
+    }
+    let assembled = match kind {
+        ConvKind::Forward => direct(context, label, FORWARD, geometry, lhs, rhs, epilogue),
+        ConvKind::InputGrad => direct(context, label, INPUT_GRAD, geometry, lhs, rhs, epilogue),
+        ConvKind::WeightGrad => direct_weight_grad(context, label, geometry, lhs, rhs, epilogue),
+    };
+    Ok(assembled)
+}
+
+/// Fills the slots of a geometry that the text has, and the `extra` ones.
+fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -> String {
+    let [kh, kw] = g.kernel;
+    let group_in = g.in_channels / g.conv.groups;
+    let slots: [(&str, usize); 25] = [
+        ("in_channels", g.in_channels),
+        ("out_channels", g.out_channels),
+        ("group_in", group_in),
+        ("group_out", g.out_channels / g.conv.groups),
+        ("group_weights", group_in * kh * kw),
+        ("weights", g.out_channels * group_in * kh * kw),
+        ("taps", kh * kw),
+        ("height", g.height),
+        ("width", g.width),
+        ("in_pixels", g.height * g.width),
+        ("out_height", g.out_height),
+        ("out_width", g.out_width),
+        ("out_pixels", g.out_height * g.out_width),
+        ("pixels", g.batch * g.out_height * g.out_width),
+        ("batch", g.batch),
+        ("kh", kh),
+        ("kw", kw),
+        ("stride_y", g.conv.stride[0]),
+        ("stride_x", g.conv.stride[1]),
+        ("padding_y", g.conv.padding[0]),
+        ("padding_x", g.conv.padding[1]),
+        ("dilation_y", g.conv.dilation[0]),
+        ("dilation_x", g.conv.dilation[1]),
+        ("groups", g.conv.groups),
+        ("in_len", g.batch * g.height * g.width * g.in_channels),
+    ];
+    let used = |name: &str| text.contains(&format!("{{{{{name}}}}}"));
+    let mut all: Vec<(&str, &dyn Display)> = Vec::new();
+    all.extend(
+        slots.iter().filter(|(name, _)| used(name)).map(|(name, value)| (*name, value as &dyn Display)),
+    );
+    all.extend(extra.iter().copied());
+    fill(text, &all)
+}
+
+fn direct(
+    context: Context,
+    label: &str,
+    template: &str,
+    geometry: &ConvGeometry,
+    lhs: &Operand,
+    rhs: &Operand,
+    epilogue: &Epilogue,
+) -> Assembled {
+    let functions = Functions {
+        lhs: Some((lhs, IMAGE)),
+        rhs: Some((rhs, WEIGHT)),
+        finish: Some((epilogue, IMAGE)),
+        partials: None,
+    };
+    let body = fill_geometry(template, geometry, &[]);
+    let count = epilogue.shape.iter().product();
+    let launch = thread::launch(context, label, count, functions, |_| body.clone());
+    Assembled { launches: vec![launch], ..Default::default() }
+}
+
+fn direct_weight_grad(
+    context: Context,
+    label: &str,
+    geometry: &ConvGeometry,
+    lhs: &Operand,
+    rhs: &Operand,
+    epilogue: &Epilogue,
+) -> Assembled {
+    let weights: usize = epilogue.shape.iter().product();
+    let pixels = geometry.batch * geometry.out_height * geometry.out_width;
+    let wanted = (if context.target.software { 1024usize } else { 65_536 }).div_ceil(weights);
+    let chunks = wanted.max(pixels.div_ceil(1024)).clamp(1, pixels.div_ceil(64).max(1));
+    let chunk_len = pixels.div_ceil(chunks).max(1);
+    let chunks = pixels.div_ceil(chunk_len).max(1);
+    let partials = Some((Storage::Scratch(0), Access::ReadWrite, chunks * weights));
+    let functions = Functions { lhs: Some((lhs, IMAGE)), rhs: Some((rhs, IMAGE)), finish: None, partials };
+    let first = thread::launch(context, label, chunks * weights, functions, |partials| {
+        fill_geometry(WEIGHT_GRAD, geometry, &[("chunk_len", &chunk_len), ("partials", &partials)])
+    });
+    let second = sum_weight_chunks(context, label, geometry, epilogue, chunks, weights, "i");
+    Assembled { launches: vec![first, second], scratch: vec![chunks * weights], ..Default::default() }
+}
+
+/// Adds up the partial weight gradients of `chunks` chunks in scratch 0. Chunk `c`'s value of the weight
+/// `[co, ci, r, s]` (number `i`) lies at `c * chunk_stride + position`.
+fn sum_weight_chunks(
+    context: Context,
+    label: &str,
+    geometry: &ConvGeometry,
+    epilogue: &Epilogue,
+    chunks: usize,
+    chunk_stride: usize,
+    position: &str,
+) -> Launch {
+    let partials = Some((Storage::Scratch(0), Access::Read, chunks * chunk_stride));
+    let functions = Functions { lhs: None, rhs: None, finish: Some((epilogue, WEIGHT)), partials };
+    let count = epilogue.shape.iter().product();
+    thread::launch(context, label, count, functions, |partials| {
+        fill_geometry(
+            WEIGHT_GRAD_SUM,
+            geometry,
+            &[
+                ("chunks", &chunks),
+                ("chunk_stride", &chunk_stride),
+                ("partials", &partials),
+                ("position", &position),
+            ],
+        )
+    })
+}

@@ -1,0 +1,353 @@
+//! WGSL for a [`Program`]: one `let` an instruction, affine index arithmetic, masks.
+//!
+//! NaN: WGSL lets an implementation assume that there is none, so the functions whose result depends on
+//! it (`relu`, `maximum`, `minimum`, the maximum folds) test the bits; see `wgsl/prelude.wgsl`.
+
+use std::fmt::Write;
+
+use autograd::schedule::ir::{Bound, Instr, Program, Reg, Store, View};
+use autograd::tensor::{BinaryOp, UnaryOp};
+
+use crate::bindings::Bindings;
+
+/// Functions every module has.
+pub const PRELUDE: &str = include_str!("../wgsl/prelude.wgsl");
+
+/// One index of an iteration space, as the WGSL around the program names it.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// An `i32` expression.
+    pub name: String,
+    /// Values are `0..size`.
+    pub size: usize,
+}
+
+/// Writes programs over one iteration space.
+pub struct Emitter {
+    /// One per iteration dim.
+    pub index: Vec<Index>,
+    /// The dim along which values are `vec4<f32>`: its index names the first of four, a multiple of
+    /// four. `None` for plain `f32` values.
+    pub vector: Option<usize>,
+    /// WGSL expressions for [`Instr::Accumulator`].
+    pub accumulators: Vec<String>,
+    /// The statements so far.
+    pub code: String,
+    prefix: &'static str,
+}
+
+/// How a view meets the vector dim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lanes {
+    /// Four neighbours at a multiple of four, all or none within bounds.
+    Contiguous,
+    /// One element for all four.
+    Same,
+    /// Four separate elements.
+    Apart,
+}
+
+impl Emitter {
+    pub fn new(index: Vec<Index>, vector: Option<usize>, prefix: &'static str) -> Self {
+        Emitter { index, vector, accumulators: Vec::new(), code: String::new(), prefix }
+    }
+
+    /// The WGSL type of values.
+    pub fn value_type(&self) -> &'static str {
+        if self.vector.is_some() { "vec4<f32>" } else { "f32" }
+    }
+
+    /// Says to the bindings which written memory this program uses as single elements; to be called
+    /// for everything in a kernel before anything is written.
+    pub fn declare(&self, program: &Program, stores: &[Store], bindings: &mut Bindings) {
+        for instr in &program.instrs {
+            if let Instr::Load { buffer, view } = instr
+                && (self.vector.is_none() || self.lanes(view) != Lanes::Contiguous)
+            {
+                bindings.require_scalar(*buffer);
+            }
+        }
+        for store in stores {
+            if self.vector.is_none() || self.lanes(&store.view) != Lanes::Contiguous {
+                bindings.require_scalar(store.buffer);
+            }
+        }
+    }
+
+    /// Writes the instructions that `roots` depend on; register `r` is then named [`Emitter::reg`].
+    pub fn program(&mut self, program: &Program, roots: &[Reg], bindings: &mut Bindings) {
+        let live = live(program, roots);
+        for (r, instr) in program.instrs.iter().enumerate() {
+            if live[r] {
+                let value = self.instr(instr, bindings);
+                let _ = writeln!(self.code, "    let {} = {value};", self.reg(r));
+            }
+        }
+    }
+
+    /// The WGSL name of a register.
+    pub fn reg(&self, r: Reg) -> String {
+        format!("{}{r}", self.prefix)
+    }
+
+    /// Writes stores of registers already written.
+    pub fn stores(&mut self, stores: &[Store], bindings: &mut Bindings) {
+        for store in stores {
+            let value = self.reg(store.value);
+            let lanes = self.lanes(&store.view);
+            if self.vector.is_none() {
+                let name = bindings.buffer(store.buffer, false);
+                let at = self.affine(&store.view, 0);
+                let _ = writeln!(self.code, "    {name}[{at}] = {value};");
+            } else if lanes == Lanes::Contiguous && bindings.binds_vectors(store.buffer) {
+                let name = bindings.buffer(store.buffer, true);
+                let at = self.affine(&store.view, 0);
+                let _ = writeln!(self.code, "    {name}[({at}) >> 2u] = {value};");
+            } else {
+                let name = bindings.buffer(store.buffer, false);
+                for lane in 0..4 {
+                    let at = self.affine(&store.view, lane);
+                    let _ = writeln!(self.code, "    {name}[{at}] = {value}[{lane}];");
+                }
+            }
+        }
+    }
+
+    fn lanes(&self, view: &View) -> Lanes {
+        let Some(v) = self.vector else { return Lanes::Apart };
+        let bounds_same = view.bounds.iter().all(|b| stride(&b.strides, v) == 0 || self.always(b));
+        let stride_v = stride(&view.strides, v);
+        if !bounds_same {
+            Lanes::Apart
+        } else if stride_v == 0 {
+            Lanes::Same
+        } else if stride_v == 1
+            && view.offset % 4 == 0
+            && (0..self.index.len()).all(|d| d == v || stride(&view.strides, d) % 4 == 0)
+        {
+            Lanes::Contiguous
+        } else {
+            Lanes::Apart
+        }
+    }
+
+    fn instr(&self, instr: &Instr, bindings: &mut Bindings) -> String {
+        match instr {
+            Instr::Load { buffer, view } => self.load(*buffer, view, bindings),
+            Instr::Constant(c) => self.splat(&literal(*c)),
+            Instr::Index(view) => self.each(view, |e, lane| format!("f32({})", e.affine(view, lane))),
+            Instr::InBounds(view) => self.each(view, |e, lane| match e.within(view, lane) {
+                None => "1.0".to_string(),
+                Some(condition) => format!("select(0.0, 1.0, {condition})"),
+            }),
+            Instr::Random { stream, index, seed, step } => {
+                let component = |r: Reg| {
+                    if self.vector.is_some() { format!("{}.x", self.reg(r)) } else { self.reg(r) }
+                };
+                let (seed, step) = (component(*seed), component(*step));
+                self.each(index, |e, lane| {
+                    let at = e.affine(index, lane);
+                    format!("random_uniform(u32(i32({seed})), u32(i32({step})), {stream}u, u32({at}))")
+                })
+            }
+            Instr::Unary(op, a) => self.unary(*op, &self.reg(*a)),
+            Instr::Binary(op, a, b) => self.binary(*op, &self.reg(*a), &self.reg(*b)),
+            Instr::Select { condition, yes, no } => {
+                let zero = self.splat("0.0");
+                let [no, yes, condition] = [no, yes, condition].map(|r| self.reg(*r));
+                format!("select({no}, {yes}, {condition} != {zero})")
+            }
+            Instr::Accumulator(k) => self.accumulators[*k].clone(),
+        }
+    }
+
+    fn splat(&self, value: &str) -> String {
+        if self.vector.is_some() { format!("vec4<f32>({value})") } else { value.to_string() }
+    }
+
+    /// A value made from scalar expressions, one a lane (or one for all if the view is the same for all).
+    fn each(&self, view: &View, f: impl Fn(&Self, usize) -> String) -> String {
+        match self.vector {
+            None => f(self, 0),
+            Some(_) if self.lanes(view) == Lanes::Same => format!("vec4<f32>({})", f(self, 0)),
+            Some(_) => {
+                let parts: Vec<String> = (0..4).map(|lane| f(self, lane)).collect();
+                format!("vec4<f32>({})", parts.join(", "))
+            }
+        }
+    }
+
+    fn load(&self, buffer: usize, view: &View, bindings: &mut Bindings) -> String {
+        let contiguous = self.vector.is_some() && self.lanes(view) == Lanes::Contiguous;
+        if contiguous && bindings.binds_vectors(buffer) {
+            let name = bindings.buffer(buffer, true);
+            let at = self.affine(view, 0);
+            return match self.within(view, 0) {
+                None => format!("{name}[({at}) >> 2u]"),
+                // The index is made safe as well: nothing outside may be touched.
+                Some(condition) => format!(
+                    "select(vec4<f32>(0.0), {name}[select(0, ({at}) >> 2u, {condition})], {condition})"
+                ),
+            };
+        }
+        let name = bindings.buffer(buffer, false);
+        self.each(view, |e, lane| {
+            let at = e.affine(view, lane);
+            match e.within(view, lane) {
+                None => format!("{name}[{at}]"),
+                Some(condition) => format!("select(0.0, {name}[select(0, {at}, {condition})], {condition})"),
+            }
+        })
+    }
+
+    /// The condition that a view's bounds hold, or `None` if they always do.
+    fn within(&self, view: &View, lane: usize) -> Option<String> {
+        let conditions: Vec<String> = view
+            .bounds
+            .iter()
+            .filter(|b| !self.always(b))
+            .map(|b| format!("u32({}) < {}u", self.sum(b.offset, &b.strides, lane), b.extent.max(0)))
+            .collect();
+        (!conditions.is_empty()).then(|| format!("({})", conditions.join(" && ")))
+    }
+
+    /// Whether a bound holds at every index.
+    fn always(&self, bound: &Bound) -> bool {
+        let (mut low, mut high) = (bound.offset, bound.offset);
+        for (d, index) in self.index.iter().enumerate() {
+            let reach = stride(&bound.strides, d) * (index.size.max(1) as i64 - 1);
+            if reach < 0 { low += reach } else { high += reach }
+        }
+        low >= 0 && high < bound.extent
+    }
+
+    fn affine(&self, view: &View, lane: usize) -> String {
+        self.sum(view.offset, &view.strides, lane)
+    }
+
+    fn sum(&self, offset: i64, strides: &[i64], lane: usize) -> String {
+        let mut offset = offset;
+        if let Some(v) = self.vector {
+            offset += stride(strides, v) * lane as i64;
+        }
+        let mut terms = Vec::new();
+        for (d, index) in self.index.iter().enumerate() {
+            match stride(strides, d) {
+                0 => {}
+                1 => terms.push(index.name.clone()),
+                s => terms.push(format!("{} * {}", index.name, parenthesised(s))),
+            }
+        }
+        if offset != 0 || terms.is_empty() {
+            terms.push(parenthesised(offset));
+        }
+        terms.join(" + ")
+    }
+
+    fn unary(&self, op: UnaryOp, a: &str) -> String {
+        let suffix = if self.vector.is_some() { "4" } else { "" };
+        match op {
+            UnaryOp::Neg => format!("-{a}"),
+            UnaryOp::Exp => format!("exp({a})"),
+            UnaryOp::Log => format!("log({a})"),
+            UnaryOp::Sqrt => format!("sqrt({a})"),
+            UnaryOp::Abs => format!("abs({a})"),
+            UnaryOp::Reciprocal => format!("1.0 / {a}"),
+            UnaryOp::Tanh => format!("tanh_{suffix}({a})"),
+            UnaryOp::Relu => format!("relu_{suffix}({a})"),
+            UnaryOp::Sign => format!("sign_{suffix}({a})"),
+            UnaryOp::Floor => format!("floor({a})"),
+        }
+    }
+
+    fn binary(&self, op: BinaryOp, a: &str, b: &str) -> String {
+        let suffix = if self.vector.is_some() { "4" } else { "" };
+        let compare = |operator: &str| {
+            format!("select({}, {}, {a} {operator} {b})", self.splat("0.0"), self.splat("1.0"))
+        };
+        match op {
+            BinaryOp::Add => format!("{a} + {b}"),
+            BinaryOp::Sub => format!("{a} - {b}"),
+            BinaryOp::Mul => format!("{a} * {b}"),
+            BinaryOp::Div => format!("{a} / {b}"),
+            BinaryOp::Max => format!("maximum_{suffix}({a}, {b})"),
+            BinaryOp::Min => format!("minimum_{suffix}({a}, {b})"),
+            BinaryOp::Less => compare("<"),
+            BinaryOp::LessEqual => compare("<="),
+            BinaryOp::Equal => compare("=="),
+        }
+    }
+}
+
+/// Which instructions `roots` depend on.
+pub fn live(program: &Program, roots: &[Reg]) -> Vec<bool> {
+    let mut live = vec![false; program.instrs.len()];
+    for &r in roots {
+        live[r] = true;
+    }
+    for r in (0..program.instrs.len()).rev() {
+        if live[r] {
+            operands(&program.instrs[r], |o| live[o] = true);
+        }
+    }
+    live
+}
+
+/// Calls `f` with every register an instruction uses.
+pub fn operands(instr: &Instr, mut f: impl FnMut(Reg)) {
+    match instr {
+        Instr::Unary(_, a) => f(*a),
+        Instr::Binary(_, a, b) => [*a, *b].into_iter().for_each(f),
+        Instr::Select { condition, yes, no } => [*condition, *yes, *no].into_iter().for_each(f),
+        Instr::Random { seed, step, .. } => [*seed, *step].into_iter().for_each(f),
+        Instr::Load { .. }
+        | Instr::Constant(_)
+        | Instr::Index(_)
+        | Instr::InBounds(_)
+        | Instr::Accumulator(_) => {}
+    }
+}
+
+/// Statements that split the linear index `linear` of a space into one `let` a dim. The dim `vector`
+/// counts in fours. Returns the indices.
+pub fn decompose(shape: &[usize], vector: Option<usize>, linear: &str, prefix: &str) -> (String, Vec<Index>) {
+    let mut code = String::new();
+    let mut rest = linear.to_string();
+    for d in (0..shape.len()).rev() {
+        let (size, step) = if vector == Some(d) { (shape[d] / 4, " * 4") } else { (shape[d], "") };
+        let name = format!("{prefix}{d}");
+        if d == 0 {
+            let _ = writeln!(code, "    let {name} = ({rest}){step};");
+        } else {
+            let next = format!("{prefix}_rest{d}");
+            let _ = writeln!(code, "    let {name} = (({rest}) % {size}){step};");
+            let _ = writeln!(code, "    let {next} = ({rest}) / {size};");
+            rest = next;
+        }
+    }
+    let index =
+        shape.iter().enumerate().map(|(d, &size)| Index { name: format!("{prefix}{d}"), size }).collect();
+    (code, index)
+}
+
+fn stride(strides: &[i64], d: usize) -> i64 {
+    strides.get(d).copied().unwrap_or(0)
+}
+
+fn parenthesised(value: i64) -> String {
+    if value < 0 { format!("({value})") } else { value.to_string() }
+}
+
+/// An `f32` literal that reads back as the same number.
+pub fn literal(value: f32) -> String {
+    if value.is_finite() {
+        if value < 0.0 || (value == 0.0 && value.is_sign_negative()) {
+            format!("(-{:?}f)", -value)
+        } else {
+            format!("{value:?}f")
+        }
+    } else {
+        // Not a constant expression for WGSL: those must be finite.
+        format!("from_bits({}u)", value.to_bits())
+    }
+}

@@ -1,0 +1,335 @@
+//! Rewrites a schedule so that every kernel fits the target: kernels that touch too many buffers become
+//! several with temporaries between them, and channel reductions that a kernel's core cannot make become
+//! reductions of their own.
+
+use std::collections::{BTreeSet, HashMap};
+
+use autograd::Schedule;
+use autograd::schedule::ir::{
+    Body, Buffer, BufferId, Epilogue, Instr, Kernel, Operand, Program, ReduceKind, Reg, Role, Store, View,
+};
+
+use crate::Target;
+use crate::bindings::accesses;
+use crate::emit::{live, operands};
+
+/// For every buffer the number of the allocation it lies in: temporaries of one slot share one, and so
+/// do buffers of one variable.
+pub fn memories(schedule: &Schedule) -> Vec<usize> {
+    #[derive(PartialEq, Eq, Hash)]
+    enum Key {
+        Slot(usize),
+        State(u64),
+        Own(BufferId),
+    }
+    let mut numbers = HashMap::new();
+    let number = |(id, buffer): (BufferId, &Buffer)| {
+        let key = match &buffer.role {
+            Role::Temporary { slot } => Key::Slot(*slot),
+            Role::State(variable) => Key::State(variable.id()),
+            _ => Key::Own(id),
+        };
+        let next = numbers.len();
+        *numbers.entry(key).or_insert(next)
+    };
+    schedule.buffers.iter().enumerate().map(number).collect()
+}
+
+/// The schedule with every kernel within the target's limits.
+pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
+    let mut schedule = schedule;
+    let prepare = std::mem::take(&mut schedule.prepare);
+    let kernels = std::mem::take(&mut schedule.kernels);
+    let mut legaliser = Legaliser {
+        memory: memories(&schedule),
+        first_slot: schedule.slots.len(),
+        // One binding is left for a kernel's own scratch.
+        limit: (target.limits.storage_buffers as usize).saturating_sub(1).max(4),
+        taken: 0,
+        schedule,
+        done: Vec::new(),
+    };
+    legaliser.schedule.prepare = legaliser.all(prepare);
+    legaliser.schedule.kernels = legaliser.all(kernels);
+    legaliser.schedule
+}
+
+struct Legaliser {
+    schedule: Schedule,
+    memory: Vec<usize>,
+    /// Slots from here on are the legaliser's.
+    first_slot: usize,
+    /// How many of its slots the kernel at hand has taken.
+    taken: usize,
+    /// Most allocations a kernel may touch.
+    limit: usize,
+    done: Vec<Kernel>,
+}
+
+impl Legaliser {
+    fn all(&mut self, kernels: Vec<Kernel>) -> Vec<Kernel> {
+        for kernel in kernels {
+            self.taken = 0;
+            self.kernel(kernel);
+        }
+        std::mem::take(&mut self.done)
+    }
+
+    fn kernel(&mut self, kernel: Kernel) {
+        let Kernel { label, mut body } = kernel;
+        let mut after = Vec::new();
+        if let Body::Convolution { epilogue, .. } = &mut body {
+            after.extend(self.separate_channel_reductions(&label, epilogue));
+        }
+        let (reads, writes) = accesses(&body);
+        if self.count(reads.iter().chain(&writes)) <= self.limit {
+            self.done.push(Kernel { label, body });
+        } else {
+            match body {
+                Body::Map { shape, program, stores } => self.map(label, shape, program, stores),
+                Body::Reduce { .. } => self.reduce(label, body),
+                Body::MatMul { batch, m, n, k, lhs, rhs, epilogue } => {
+                    let [lhs, rhs] = [lhs, rhs].map(|o| self.simplify_operand(&label, o));
+                    let (epilogue, map) = self.simplify_epilogue(&label, epilogue);
+                    let body = Body::MatMul { batch, m, n, k, lhs, rhs, epilogue };
+                    self.done.push(Kernel { label, body });
+                    map.into_iter().for_each(|kernel| self.kernel(kernel));
+                }
+                Body::Convolution { kind, geometry, lhs, rhs, epilogue } => {
+                    let [lhs, rhs] = [lhs, rhs].map(|o| self.simplify_operand(&label, o));
+                    let (epilogue, map) = self.simplify_epilogue(&label, epilogue);
+                    let body = Body::Convolution { kind, geometry, lhs, rhs, epilogue };
+                    self.done.push(Kernel { label, body });
+                    map.into_iter().for_each(|kernel| self.kernel(kernel));
+                }
+                body @ Body::Pool { .. } => self.done.push(Kernel { label, body }),
+            }
+        }
+        after.into_iter().for_each(|kernel| self.kernel(kernel));
+    }
+
+    fn count<'b>(&self, buffers: impl Iterator<Item = &'b BufferId>) -> usize {
+        buffers.map(|&b| self.memory[b]).collect::<BTreeSet<_>>().len()
+    }
+
+    /// A new temporary that lives until the kernel at hand is done.
+    fn temporary(&mut self, label: &str, shape: &[usize]) -> BufferId {
+        let slot = self.first_slot + self.taken;
+        self.taken += 1;
+        let slots = &mut self.schedule.slots;
+        slots.resize(slots.len().max(slot + 1), 0);
+        slots[slot] = slots[slot].max(shape.iter().product());
+        let role = Role::Temporary { slot };
+        self.schedule.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.to_string() });
+        // Slots of the legaliser are numbered apart from all else.
+        self.memory.push(usize::MAX - slot);
+        self.schedule.buffers.len() - 1
+    }
+
+    /// Takes the channel reductions out of an epilogue; returns the kernel that makes them.
+    fn separate_channel_reductions(&mut self, label: &str, epilogue: &mut Epilogue) -> Option<Kernel> {
+        let reductions = std::mem::take(&mut epilogue.channel_reductions);
+        if reductions.is_empty() {
+            return None;
+        }
+        let shape = epilogue.shape.clone();
+        let (kept, rank) = (epilogue.kept, shape.len());
+        // Kept dims, then channels, then the folded dims.
+        let order: Vec<usize> = (0..kept).chain([rank - 1]).chain(kept..rank - 1).collect();
+        let strides = View::dense(&shape).strides;
+        let mut program = Program::default();
+        let mut registers: HashMap<Reg, Reg> = HashMap::new();
+        for reduction in &reductions {
+            if registers.contains_key(&reduction.value) {
+                continue;
+            }
+            let stored = epilogue
+                .stores
+                .iter()
+                .find(|s| s.value == reduction.value && s.view.is_dense(&shape))
+                .map(|s| s.buffer);
+            let buffer = stored.unwrap_or_else(|| {
+                let buffer = self.temporary(label, &shape);
+                let store = Store { buffer, view: View::dense(&shape), value: reduction.value };
+                epilogue.stores.push(store);
+                buffer
+            });
+            let view =
+                View { offset: 0, strides: order.iter().map(|&d| strides[d]).collect(), bounds: vec![] };
+            registers.insert(reduction.value, program.instrs.len());
+            program.instrs.push(Instr::Load { buffer, view });
+        }
+        let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
+        let outer_shape = permuted[..kept + 1].to_vec();
+        let stores = reductions.iter().enumerate().map(|(k, r)| Store {
+            buffer: r.output,
+            view: View::dense(&outer_shape),
+            value: k,
+        });
+        let accumulators: Vec<(ReduceKind, Reg)> =
+            reductions.iter().map(|r| (r.kind, registers[&r.value])).collect();
+        let body = Body::Reduce {
+            shape: permuted,
+            outer: kept + 1,
+            program,
+            finish: Program { instrs: (0..accumulators.len()).map(Instr::Accumulator).collect() },
+            accumulators,
+            stores: stores.collect(),
+        };
+        Some(Kernel { label: format!("{label}, channel sums"), body })
+    }
+
+    fn map(&mut self, label: String, shape: Vec<usize>, program: Program, stores: Vec<Store>) {
+        if stores.len() > 1 {
+            // One map a store. Where a map would overwrite what a later one still loads, all results
+            // go to temporaries first.
+            let loads = self.loads(&program, &stores.iter().map(|s| s.value).collect::<Vec<_>>());
+            let hazard = stores.iter().any(|s| loads.contains(&self.memory[s.buffer]));
+            let mut copies = Vec::new();
+            for store in stores {
+                let mut store = store;
+                if hazard {
+                    let buffer = self.temporary(&label, &shape);
+                    let view = View::dense(&shape);
+                    let load = Program { instrs: vec![Instr::Load { buffer, view: view.clone() }] };
+                    let value = store.value;
+                    copies.push((load, Store { value: 0, ..store }));
+                    store = Store { buffer, view, value };
+                }
+                self.map(label.clone(), shape.clone(), program.clone(), vec![store]);
+            }
+            for (program, store) in copies {
+                let body = Body::Map { shape: shape.clone(), program, stores: vec![store] };
+                self.done.push(Kernel { label: label.clone(), body });
+            }
+            return;
+        }
+        let mut program = program;
+        let roots: Vec<Reg> = stores.iter().map(|s| s.value).collect();
+        self.narrow(&label, &shape, &mut program, &roots, self.limit - 1);
+        self.done.push(Kernel { label, body: Body::Map { shape, program, stores } });
+    }
+
+    fn reduce(&mut self, label: String, body: Body) {
+        let Body::Reduce { shape, outer, mut program, accumulators, mut finish, mut stores } = body else {
+            return;
+        };
+        let outer_shape = shape[..outer].to_vec();
+        let values: Vec<Reg> = stores.iter().map(|s| s.value).collect();
+        let mut around = self.loads(&finish, &values);
+        around.extend(stores.iter().map(|s| self.memory[s.buffer]));
+        let mut after = None;
+        if around.len() > self.limit / 2 {
+            // The folds go to temporaries, and the finish becomes a map.
+            let mut map = finish;
+            let mut temporaries = Vec::new();
+            for _ in &accumulators {
+                temporaries.push(self.temporary(&label, &outer_shape));
+            }
+            load_accumulators(&mut map, &temporaries, &outer_shape);
+            after = Some(Body::Map { shape: outer_shape.clone(), program: map, stores });
+            finish = Program { instrs: (0..accumulators.len()).map(Instr::Accumulator).collect() };
+            let dense = |(k, &buffer)| Store { buffer, view: View::dense(&outer_shape), value: k };
+            stores = temporaries.iter().enumerate().map(dense).collect();
+            around = stores.iter().map(|s| self.memory[s.buffer]).collect();
+        }
+        let roots: Vec<Reg> = accumulators.iter().map(|(_, r)| *r).collect();
+        let budget = self.limit.saturating_sub(around.len()).max(1);
+        self.narrow(&label, &shape, &mut program, &roots, budget);
+        let body = Body::Reduce { shape, outer, program, accumulators, finish, stores };
+        self.done.push(Kernel { label: label.clone(), body });
+        if let Some(body) = after {
+            self.kernel(Kernel { label, body });
+        }
+    }
+
+    /// An operand that loads from more than two allocations becomes a load of a temporary.
+    fn simplify_operand(&mut self, label: &str, operand: Operand) -> Operand {
+        if self.loads(&operand.program, &[operand.value]).len() <= 2 {
+            return operand;
+        }
+        let Operand { shape, program, value } = operand;
+        let buffer = self.temporary(label, &shape);
+        let view = View::dense(&shape);
+        let stores = vec![Store { buffer, view: view.clone(), value }];
+        let body = Body::Map { shape: shape.clone(), program, stores };
+        self.kernel(Kernel { label: format!("{label}, operand"), body });
+        Operand { shape, program: Program { instrs: vec![Instr::Load { buffer, view }] }, value: 0 }
+    }
+
+    /// An epilogue of more than three allocations becomes a plain store and a map.
+    fn simplify_epilogue(&mut self, label: &str, epilogue: Epilogue) -> (Epilogue, Option<Kernel>) {
+        let values: Vec<Reg> = epilogue.stores.iter().map(|s| s.value).collect();
+        let mut touched = self.loads(&epilogue.program, &values);
+        touched.extend(epilogue.stores.iter().map(|s| self.memory[s.buffer]));
+        if touched.len() <= 3 {
+            return (epilogue, None);
+        }
+        let Epilogue { shape, mut program, stores, .. } = epilogue;
+        let buffer = self.temporary(label, &shape);
+        load_accumulators(&mut program, &[buffer], &shape);
+        let body = Body::Map { shape: shape.clone(), program, stores };
+        let map = Kernel { label: format!("{label}, epilogue"), body };
+        let plain = Epilogue {
+            program: Program { instrs: vec![Instr::Accumulator(0)] },
+            stores: vec![Store { buffer, view: View::dense(&shape), value: 0 }],
+            shape,
+            ..Default::default()
+        };
+        (plain, Some(map))
+    }
+
+    /// The allocations that `roots` load from.
+    fn loads(&self, program: &Program, roots: &[Reg]) -> BTreeSet<usize> {
+        let live = live(program, roots);
+        let loads = program.instrs.iter().enumerate().filter(|(r, _)| live[*r]);
+        loads
+            .filter_map(|(_, instr)| match instr {
+                Instr::Load { buffer, .. } => Some(self.memory[*buffer]),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Makes `roots` load from at most `budget` allocations, by computing subexpressions into
+    /// temporaries beforehand. Ends because every round turns an operation into a load.
+    fn narrow(&mut self, label: &str, shape: &[usize], program: &mut Program, roots: &[Reg], budget: usize) {
+        while self.loads(program, roots).len() > budget {
+            let alive = live(program, roots);
+            let candidate = (0..program.instrs.len())
+                .filter(|&r| alive[r] && !matches!(program.instrs[r], Instr::Load { .. }))
+                .map(|r| (self.loads(program, &[r]).len(), r))
+                .filter(|(loads, _)| (2..self.limit).contains(loads))
+                .max_by_key(|&(loads, r)| (loads, std::cmp::Reverse(r)));
+            let Some((_, value)) = candidate else { return };
+            let buffer = self.temporary(label, shape);
+            let view = View::dense(shape);
+            let stores = vec![Store { buffer, view: view.clone(), value }];
+            let body = Body::Map { shape: shape.to_vec(), program: pruned(program, value), stores };
+            self.done.push(Kernel { label: format!("{label}, part"), body });
+            program.instrs[value] = Instr::Load { buffer, view };
+        }
+    }
+}
+
+/// The program up to `root`, with instructions it does not need replaced by constants.
+fn pruned(program: &Program, root: Reg) -> Program {
+    let live = live(program, &[root]);
+    let keep = |(r, instr): (Reg, &Instr)| if live[r] { instr.clone() } else { Instr::Constant(0.0) };
+    let pruned = Program { instrs: program.instrs[..=root].iter().enumerate().map(keep).collect() };
+    debug_assert!(pruned.instrs.iter().enumerate().all(|(r, instr)| {
+        let mut earlier = true;
+        operands(instr, |o| earlier &= o < r);
+        earlier
+    }));
+    pruned
+}
+
+/// Replaces accumulators by loads of the buffers they were stored to.
+fn load_accumulators(program: &mut Program, buffers: &[BufferId], shape: &[usize]) {
+    for instr in &mut program.instrs {
+        if let Instr::Accumulator(k) = instr {
+            *instr = Instr::Load { buffer: buffers[*k], view: View::dense(shape) };
+        }
+    }
+}

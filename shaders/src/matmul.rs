@@ -1,0 +1,30 @@
+//! Batched matrix products.
+
+use autograd::schedule::ir::Body;
+use autograd::{Error, Result};
+
+use crate::operand::{LEFT, PRODUCT, RIGHT};
+use crate::template::fill;
+use crate::thread::{self, Functions};
+use crate::{Assembled, Context};
+
+const DIRECT: &str = include_str!("../wgsl/matmul_direct.wgsl");
+
+pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
+    let Body::MatMul { batch, m, n, k, lhs, rhs, epilogue } = body else {
+        return Err(Error::Device(format!("kernel `{label}` is no matrix product")));
+    };
+    let functions = Functions {
+        lhs: Some((lhs, LEFT)),
+        rhs: Some((rhs, RIGHT)),
+        finish: Some((epilogue, PRODUCT)),
+        partials: None,
+    };
+    let count = batch * m * n;
+    if count == 0 {
+        return Ok(Assembled::default());
+    }
+    let body = fill(DIRECT, &[("n", n), ("m", m), ("mn", &(m * n)), ("k", k)]);
+    let launch = thread::launch(context, label, count, functions, |_| body.clone());
+    Ok(Assembled { launches: vec![launch], ..Default::default() })
+}

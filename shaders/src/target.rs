@@ -1,0 +1,64 @@
+//! What a kernel may assume about the adapter it is written for.
+
+/// The adapter, as far as kernels care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A software driver: threads are vector lanes of a processor, workgroup memory and barriers are
+    /// slow, and registers that spill only go to the first-level cache.
+    pub software: bool,
+    /// Subgroup operations, where the adapter has them.
+    pub subgroups: Option<Subgroups>,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    pub limits: Limits,
+}
+
+/// The sizes a subgroup can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subgroups {
+    pub min: u32,
+    pub max: u32,
+}
+
+/// The limits that kernels respect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Storage buffers bound to one kernel.
+    pub storage_buffers: u32,
+    /// Bytes of one storage binding.
+    pub binding_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Threads of a workgroup.
+    pub invocations: u32,
+    /// Workgroups in each dimension of a dispatch.
+    pub groups: u32,
+}
+
+impl Limits {
+    /// What WebGPU guarantees everywhere.
+    pub const WEBGPU: Limits = Limits {
+        storage_buffers: 8,
+        binding_bytes: 128 << 20,
+        workgroup_bytes: 16 << 10,
+        invocations: 256,
+        groups: 65_535,
+    };
+}
+
+impl Target {
+    /// The least that WebGPU guarantees: no optional feature.
+    pub const WEBGPU: Target =
+        Target { software: false, subgroups: None, f16: false, limits: Limits::WEBGPU };
+
+    /// Workgroups `[x, y, 1]` of at least `count` in all, with both dimensions within the limit.
+    /// Kernels number them `y * x_size + x` and skip those past the end.
+    pub fn fold_groups(&self, count: usize) -> [u32; 3] {
+        let limit = self.limits.groups as usize;
+        if count <= limit {
+            return [count as u32, 1, 1];
+        }
+        let rows = count.div_ceil(limit);
+        [count.div_ceil(rows) as u32, rows as u32, 1]
+    }
+}

@@ -1,0 +1,72 @@
+//! Simple kernels: one thread a result, correct for every geometry.
+
+use autograd::schedule::ir::{Epilogue, Operand};
+
+use crate::bindings::{Access, Bindings, Bound, Storage};
+use crate::emit::PRELUDE;
+use crate::operand::{Finisher, Loader};
+use crate::template::fill;
+use crate::{Context, Launch};
+
+const TEMPLATE: &str = include_str!("../wgsl/thread.wgsl");
+const THREADS: usize = 64;
+
+/// The functions a kernel's core calls, all on single elements.
+#[derive(Clone, Copy, Default)]
+pub struct Functions<'a> {
+    pub lhs: Option<(&'a Operand, &'static [&'static str])>,
+    pub rhs: Option<(&'a Operand, &'static [&'static str])>,
+    pub finish: Option<(&'a Epilogue, &'static [&'static str])>,
+    /// Scratch the core uses: where, how, and how many elements.
+    pub partials: Option<(Storage, Access, usize)>,
+}
+
+/// A launch of `count` threads whose statements `body` writes; it gets the name of the scratch binding.
+pub fn launch(
+    context: Context,
+    label: &str,
+    count: usize,
+    functions: Functions,
+    body: impl Fn(&str) -> String,
+) -> Launch {
+    let stores = functions.finish.iter().flat_map(|(e, _)| e.stores.iter().map(|s| s.buffer));
+    let mut bindings = Bindings::new(context, stores);
+    let lhs = functions.lhs.map(|(o, p)| Loader::new(o, p, None));
+    let rhs = functions.rhs.map(|(o, p)| Loader::new(o, p, None));
+    let finish = functions.finish.map(|(e, p)| Finisher::new(e, p, None));
+    lhs.iter().chain(&rhs).for_each(|l| l.declare(&mut bindings));
+    finish.iter().for_each(|f| f.declare(&mut bindings));
+
+    let mut text = String::new();
+    text += &lhs.map_or(String::new(), |l| l.write("lhs", &mut bindings));
+    text += &rhs.map_or(String::new(), |l| l.write("rhs", &mut bindings));
+    text += &finish.map_or(String::new(), |f| f.write("finish", &[], &mut bindings));
+    let partials =
+        functions.partials.map(|(storage, access, len)| bindings.scratch(storage, access, len, false));
+    let body = body(partials.as_deref().unwrap_or(""));
+    let (declarations, bound) = bindings.finish();
+    finish_launch(context, label, count, &declarations, &text, &body, bound)
+}
+
+/// A launch of `count` threads from its parts; the statements' `i` is the thread's number.
+pub fn finish_launch(
+    context: Context,
+    label: &str,
+    count: usize,
+    declarations: &str,
+    functions: &str,
+    body: &str,
+    bindings: Vec<Bound>,
+) -> Launch {
+    let source = fill(
+        TEMPLATE,
+        &[("bindings", &declarations), ("threads", &THREADS), ("functions", &functions), ("body", &body)],
+    );
+    Launch {
+        label: label.to_string(),
+        source: format!("{PRELUDE}\n{source}"),
+        bindings,
+        params: vec![count as u32, 0, 0, 0],
+        groups: context.target.fold_groups(count.div_ceil(THREADS)),
+    }
+}

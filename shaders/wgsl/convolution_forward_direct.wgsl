@@ -1,0 +1,20 @@
+    // One element of the result [N, Ho, Wo, Cout] a thread.
+    let co = i % {{out_channels}};
+    let pixel = i / {{out_channels}};
+    let ox = pixel % {{out_width}};
+    let oy = (pixel / {{out_width}}) % {{out_height}};
+    let n = pixel / {{out_pixels}};
+    let first = (co / {{group_out}}) * {{group_in}};
+    var sum = 0.0;
+    for (var r = 0; r < {{kh}}; r++) {
+        let y = oy * {{stride_y}} + r * {{dilation_y}} - {{padding_y}};
+        if y < 0 || y >= {{height}} { continue; }
+        for (var s = 0; s < {{kw}}; s++) {
+            let x = ox * {{stride_x}} + s * {{dilation_x}} - {{padding_x}};
+            if x < 0 || x >= {{width}} { continue; }
+            for (var ci = 0; ci < {{group_in}}; ci++) {
+                sum += lhs(n, y, x, first + ci) * rhs(co, ci, r, s);
+            }
+        }
+    }
+    finish(n, oy, ox, co, sum);

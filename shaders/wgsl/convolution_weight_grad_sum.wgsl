@@ -1,0 +1,10 @@
+    // One weight a thread: the chunks' sums in order.
+    let s = i % {{kw}};
+    let r = (i / {{kw}}) % {{kh}};
+    let ci = (i / {{taps}}) % {{group_in}};
+    let co = i / {{group_weights}};
+    var sum = 0.0;
+    for (var chunk = 0; chunk < {{chunks}}; chunk++) {
+        sum += {{partials}}[chunk * {{chunk_stride}} + {{position}}];
+    }
+    finish(co, ci, r, s, sum);

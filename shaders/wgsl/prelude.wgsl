@@ -1,0 +1,79 @@
+// Functions of every kernel. An implementation may assume that no value is NaN or infinite, so what
+// must work with them looks at the bits.
+
+fn from_bits(bits: u32) -> f32 {
+    // A variable, so that this is no constant expression (which could not be infinite or NaN).
+    var value = bits;
+    return bitcast<f32>(value);
+}
+
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+fn is_nan4(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+// Zero from -0 to -infinity; a NaN of either sign stays.
+fn relu_(x: f32) -> f32 {
+    return select(x, 0.0, (bitcast<u32>(x) - 0x80000000u) <= 0x7f800000u);
+}
+
+fn relu_4(x: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(x) - vec4<u32>(0x80000000u);
+    return select(x, vec4<f32>(0.0), bits <= vec4<u32>(0x7f800000u));
+}
+
+fn maximum_(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a >= b || is_nan(a)), b, is_nan(b));
+}
+
+fn maximum_4(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(b, a, (a >= b) | is_nan4(a)), b, is_nan4(b));
+}
+
+fn minimum_(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a <= b || is_nan(a)), b, is_nan(b));
+}
+
+fn minimum_4(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(b, a, (a <= b) | is_nan4(a)), b, is_nan4(b));
+}
+
+fn sign_(x: f32) -> f32 {
+    return select(select(0.0, -1.0, x < 0.0), 1.0, x > 0.0);
+}
+
+fn sign_4(x: vec4<f32>) -> vec4<f32> {
+    let negative = select(vec4<f32>(0.0), vec4<f32>(-1.0), x < vec4<f32>(0.0));
+    return select(negative, vec4<f32>(1.0), x > vec4<f32>(0.0));
+}
+
+// The formula behind a driver's tanh may overflow; beyond 15 the result is 1 in f32.
+fn tanh_(x: f32) -> f32 {
+    let bounded = tanh(clamp(x, -15.0, 15.0));
+    return select(bounded, x, is_nan(x));
+}
+
+fn tanh_4(x: vec4<f32>) -> vec4<f32> {
+    let bounded = tanh(clamp(x, vec4<f32>(-15.0), vec4<f32>(15.0)));
+    return select(bounded, x, is_nan4(x));
+}
+
+// The engine's counter-based generator, in the same integer arithmetic.
+fn mix_bits(x: u32) -> u32 {
+    var h = x;
+    h ^= h >> 16u;
+    h *= 0x7feb352du;
+    h ^= h >> 15u;
+    h *= 0x846ca68bu;
+    return h ^ (h >> 16u);
+}
+
+fn random_uniform(seed: u32, step: u32, stream: u32, index: u32) -> f32 {
+    var h = mix_bits(index ^ 0x9e3779b9u);
+    h = mix_bits(h + seed);
+    h = mix_bits((h + step) ^ (stream * 0x85ebca6bu));
+    return f32(h >> 8u) / 16777216.0;
+}
