@@ -4,7 +4,7 @@
 //! primitive, what its inputs' gradients are, given the gradient of its output. Because the result is
 //! made of ordinary tensors, a gradient can be differentiated again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 
@@ -17,20 +17,29 @@ use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
     let order = ancestors_on_path(loss, wrt);
     let mut gradients: HashMap<u64, Tensor> = HashMap::new();
-    gradients.insert(loss.id(), Tensor::full(loss.shape(), 1.0));
+    gradients.insert(identity(loss), Tensor::full(loss.shape(), 1.0));
     for node in &order {
-        let Some(upstream) = gradients.get(&node.id()).cloned() else { continue };
+        let Some(upstream) = gradients.get(&identity(node)).cloned() else { continue };
         let contributions = vector_jacobian(node, &upstream);
         for (input, contribution) in node.inputs().iter().zip(contributions) {
             let Some(contribution) = contribution else { continue };
-            let total = match gradients.remove(&input.id()) {
+            let total = match gradients.remove(&identity(input)) {
                 Some(sum) => sum + contribution,
                 None => contribution,
             };
-            gradients.insert(input.id(), total);
+            gradients.insert(identity(input), total);
         }
     }
-    wrt.iter().map(|t| gradients.get(&t.id()).cloned().unwrap_or_else(|| t.zeros_like())).collect()
+    wrt.iter().map(|t| gradients.get(&identity(t)).cloned().unwrap_or_else(|| t.zeros_like())).collect()
+}
+
+/// What makes two tensors the same in differentiation: the node, except that all mentions of a variable
+/// are one. (Variables and nodes draw their ids from one counter.)
+fn identity(t: &Tensor) -> u64 {
+    match t.op() {
+        Op::State(variable) => variable.id(),
+        _ => t.id(),
+    }
 }
 
 /// The nodes between `wrt` and `loss`, in decreasing id: only they need gradients.
@@ -44,9 +53,10 @@ fn ancestors_on_path(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
     }
     let mut order: Vec<Tensor> = nodes.into_values().collect();
     order.sort_by_key(Tensor::id);
+    let goals: HashSet<u64> = wrt.iter().map(identity).collect();
     let mut leads: HashMap<u64, bool> = HashMap::new();
     for node in &order {
-        let wanted = wrt.iter().any(|t| t.id() == node.id());
+        let wanted = goals.contains(&identity(node));
         let through = node.inputs().iter().any(|t| leads[&t.id()]);
         leads.insert(node.id(), wanted || through);
     }

@@ -387,9 +387,10 @@ impl Tensor {
     }
 
     /// An invalid tensor: the given op cannot be applied to these operands. An operand that is
-    /// already invalid hands its own, earlier error on.
+    /// already invalid hands its own, earlier error on. Layers and losses report their own misuse
+    /// with it, as the primitives do.
     #[track_caller]
-    pub(crate) fn invalid(op: &'static str, operands: &[&Tensor], message: String) -> Tensor {
+    pub fn invalid(op: &'static str, operands: &[&Tensor], message: String) -> Tensor {
         let location = Location::caller();
         let earlier = operands.iter().find_map(|t| t.0.error.clone());
         let error = earlier.unwrap_or_else(|| {

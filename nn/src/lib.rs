@@ -1,3 +1,37 @@
 //! Layers, models, losses, optimizers and checkpoints.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use autograd::{Step, Tensor, grad};
+//! use nn::{Forward, Sgd, loss, models};
+//!
+//! let student = models::build("resnet8", 100, 1)?;
+//! let images = Tensor::input("images", &[64, 32, 32, 3]);
+//! let labels = Tensor::input_i32("labels", &[64]);
+//! let lr = Tensor::input("lr", &[]);
+//!
+//! let mut forward = Forward::train(1);
+//! let logits = student.forward(&images, &mut forward).logits;
+//! let loss = loss::cross_entropy(&logits, &labels);
+//! let sgd = Sgd::new(&student.parameters(), Default::default());
+//! let gradients = grad(&loss, &sgd.tensors());
+//! let step = Step::new()
+//!     .output("loss", &loss)
+//!     .updates(sgd.updates(&gradients, &lr))
+//!     .updates(forward.into_updates());
+//! # Ok(()) }
+//! ```
 
 pub mod checkpoint;
+pub mod error;
+pub mod images;
+pub mod initialization;
+pub mod layers;
+pub mod loss;
+pub mod models;
+pub mod optimizer;
+
+pub use error::{Error, Result};
+pub use layers::{Forward, Mode};
+pub use models::{Features, Model, Output};
+pub use optimizer::{MultiStep, ParameterGroup, Sgd, SgdOptions};

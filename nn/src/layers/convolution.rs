@@ -1,0 +1,59 @@
+//! Convolution.
+
+use autograd::{Conv2d, Tensor, Variable};
+
+/// A square convolution to be made. Padding is `kernel / 2`, which keeps the size at stride 1.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvSpec {
+    pub inputs: usize,
+    pub outputs: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub groups: usize,
+    pub bias: bool,
+}
+
+impl ConvSpec {
+    /// `kernel x kernel`, stride 1, one group, no bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        ConvSpec { inputs, outputs, kernel, stride: 1, groups: 1, bias: false }
+    }
+    /// Each channel on its own, 3x3.
+    pub fn depthwise(channels: usize) -> Self {
+        ConvSpec::new(channels, channels, 3).groups(channels)
+    }
+    pub fn stride(self, stride: usize) -> Self {
+        ConvSpec { stride, ..self }
+    }
+    pub fn groups(self, groups: usize) -> Self {
+        ConvSpec { groups, ..self }
+    }
+    pub fn with_bias(self) -> Self {
+        ConvSpec { bias: true, ..self }
+    }
+    pub(super) fn weight_shape(&self) -> [usize; 4] {
+        [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
+    }
+    pub(super) fn conv(&self) -> Conv2d {
+        Conv2d::new(self.stride, self.kernel / 2).groups(self.groups)
+    }
+}
+
+/// A convolution with weight `[Cout, Cin/groups, k, k]` and perhaps a bias `[Cout]`.
+pub struct Convolution {
+    pub(super) weight: Variable,
+    pub(super) bias: Option<Variable>,
+    pub(super) conv: Conv2d,
+}
+
+impl Convolution {
+    /// `[N, H, W, Cin] -> [N, Ho, Wo, Cout]`.
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let y = x.conv2d(&self.weight.tensor(), self.conv);
+        match &self.bias {
+            Some(bias) => y + bias.tensor(),
+            None => y,
+        }
+    }
+}

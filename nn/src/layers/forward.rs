@@ -1,0 +1,112 @@
+//! The context of a pass through a network: how batch norm behaves, and the running statistics that
+//! the pass changes.
+
+use std::collections::HashMap;
+
+use autograd::{Tensor, Variable};
+
+/// What batch norm and dropout do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, of each of `views` equal parts of the batch apart; running statistics move.
+    Train { views: usize },
+    /// Running statistics, folded into the weights of the convolution before. For frozen networks:
+    /// the folded weights depend on state alone, so a schedule computes them once.
+    Eval,
+    /// Running statistics, applied after the convolution. The same function as [`Mode::Eval`], rounded
+    /// as PyTorch rounds it.
+    EvalUnfolded,
+}
+
+/// A pass, or several passes one after the other, through one network.
+///
+/// In training it collects the new running statistics. A batch of two augmentations of the same
+/// images, `[2B, ..]` with `views = 2`, gives the same logits, gradients and running statistics as two
+/// passes of `[B, ..]`, the first view first; so does passing twice with the same context.
+pub struct Forward {
+    mode: Mode,
+    repeats: bool,
+    randomness: Option<(Tensor, Tensor)>,
+    dropouts: u32,
+    order: Vec<Variable>,
+    values: HashMap<u64, Tensor>,
+}
+
+impl Forward {
+    pub fn new(mode: Mode) -> Forward {
+        Forward {
+            mode,
+            repeats: true,
+            randomness: None,
+            dropouts: 0,
+            order: Vec::new(),
+            values: HashMap::new(),
+        }
+    }
+    /// [`Mode::Train`].
+    pub fn train(views: usize) -> Forward {
+        Forward::new(Mode::Train { views })
+    }
+    /// [`Mode::Eval`].
+    pub fn eval() -> Forward {
+        Forward::new(Mode::Eval)
+    }
+    /// [`Mode::EvalUnfolded`].
+    pub fn eval_unfolded() -> Forward {
+        Forward::new(Mode::EvalUnfolded)
+    }
+
+    /// Updates each running statistic once a pass, also where the published wide residual networks
+    /// update some of them twice (see [`crate::models::wrn`]).
+    pub fn without_repeated_updates(mut self) -> Forward {
+        self.repeats = false;
+        self
+    }
+
+    /// Randomness for dropout: integer scalars, the same seed and a new step number at every call.
+    pub fn with_randomness(mut self, seed: &Tensor, step: &Tensor) -> Forward {
+        self.randomness = Some((seed.clone(), step.clone()));
+        self
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// New values of running statistics, in the order of their first use, to add to a step.
+    pub fn into_updates(mut self) -> Vec<(Variable, Tensor)> {
+        let order = std::mem::take(&mut self.order);
+        order.into_iter().filter_map(|v| self.values.remove(&v.id()).map(|value| (v, value))).collect()
+    }
+
+    /// Zeroes elements with probability `rate` in training and scales the rest by `1 / (1 - rate)`;
+    /// the identity otherwise (Srivastava et al. 2014).
+    #[track_caller]
+    pub fn dropout(&mut self, x: &Tensor, rate: f64) -> Tensor {
+        if !matches!(self.mode, Mode::Train { .. }) || rate == 0.0 {
+            return x.clone();
+        }
+        let Some((seed, step)) = &self.randomness else {
+            let message = "training with dropout needs `Forward::with_randomness`".into();
+            return Tensor::invalid("dropout", &[x], message);
+        };
+        self.dropouts += 1;
+        x.dropout(rate, seed, step, self.dropouts - 1)
+    }
+
+    /// How often one pass updates a running statistic that the reference updates `times` times.
+    pub(super) fn repeats(&self, times: usize) -> usize {
+        if self.repeats { times } else { 1 }
+    }
+
+    /// The variable's value after the passes so far.
+    pub(super) fn current(&self, variable: &Variable) -> Tensor {
+        self.values.get(&variable.id()).cloned().unwrap_or_else(|| variable.tensor())
+    }
+
+    pub(super) fn update(&mut self, variable: &Variable, value: Tensor) {
+        if self.values.insert(variable.id(), value).is_none() {
+            self.order.push(variable.clone());
+        }
+    }
+}

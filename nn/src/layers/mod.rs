@@ -1,0 +1,15 @@
+//! Layers: named parameters and buffers, and what they do to a tensor.
+
+mod batch_norm;
+mod builder;
+mod convolution;
+mod forward;
+mod linear;
+mod pool;
+
+pub use batch_norm::{BatchNorm, ConvNorm, EPSILON, MOMENTUM};
+pub use builder::{Builder, Kind, StateEntry};
+pub use convolution::{ConvSpec, Convolution};
+pub use forward::{Forward, Mode};
+pub use linear::Linear;
+pub use pool::pool_to_vector;

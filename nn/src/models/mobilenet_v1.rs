@@ -1,0 +1,77 @@
+//! MobileNet: Howard et al., *MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+//! Applications* (2017), for ImageNet. (The distillation literature's ImageNet pair "ResNet50 to
+//! MobileNetV2" uses this network under that name.)
+
+use autograd::Tensor;
+
+use super::{Features, Network, Output};
+use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
+
+/// Table 1 of the paper: output channels and stride of the thirteen depthwise-separable blocks.
+const BLOCKS: [(usize, usize); 13] = [
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+];
+
+/// A 3x3 depthwise and a 1x1 convolution, each with batch norm and ReLU.
+struct Separable {
+    depthwise: ConvNorm,
+    pointwise: ConvNorm,
+    stride: usize,
+}
+
+pub struct MobileNetV1 {
+    stem: ConvNorm,
+    blocks: Vec<Separable>,
+    fc: Linear,
+}
+
+impl MobileNetV1 {
+    pub fn new(b: &mut Builder, classes: usize) -> MobileNetV1 {
+        let mut inputs = 32;
+        let mut at = b.at("model");
+        let stem = at.at("0").conv_norm("0", "1", ConvSpec::new(3, inputs, 3).stride(2));
+        let mut blocks = Vec::new();
+        for (i, (outputs, stride)) in BLOCKS.into_iter().enumerate() {
+            let mut at = at.at((i + 1).to_string());
+            blocks.push(Separable {
+                depthwise: at.conv_norm("0", "1", ConvSpec::depthwise(inputs).stride(stride)),
+                pointwise: at.conv_norm("3", "4", ConvSpec::new(inputs, outputs, 1)),
+                stride,
+            });
+            inputs = outputs;
+        }
+        MobileNetV1 { stem, blocks, fc: b.linear("fc", inputs, classes) }
+    }
+}
+
+impl Network for MobileNetV1 {
+    fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
+        let mut before = self.stem.forward(images, forward);
+        let mut x = before.relu();
+        let mut stages = Vec::new();
+        for block in &self.blocks {
+            // A stage ends where the resolution falls.
+            if block.stride > 1 {
+                stages.push((before.clone(), x.clone()));
+            }
+            let hidden = block.depthwise.forward(&x, forward).relu();
+            before = block.pointwise.forward(&hidden, forward);
+            x = before.relu();
+        }
+        stages.push((before, x.clone()));
+        let pooled = pool_to_vector(&x, 7);
+        Output { logits: self.fc.forward(&pooled), features: Features::new(stages, pooled) }
+    }
+}

@@ -1,0 +1,117 @@
+//! A network with its name and its state dict.
+
+use autograd::{Tensor, Variable};
+
+use super::cost;
+use crate::error::{Error, Result};
+use crate::layers::{Forward, Kind, StateEntry};
+
+/// What a family's file provides: images in, logits and features out.
+pub trait Network: Send + Sync {
+    /// `images` is `[N, H, W, 3]`.
+    fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output;
+}
+
+/// What a pass through a network gives. What is not used is not computed.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[N, classes]`.
+    pub logits: Tensor,
+    pub features: Features,
+}
+
+/// Intermediate results, for distillation from features.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// The stem's output and that of each stage, `[N, H, W, C]`, each after its last ReLU (as it is
+    /// where the stage ends without one).
+    pub stages: Vec<Tensor>,
+    /// The same, before that ReLU.
+    pub before_relu: Vec<Tensor>,
+    /// What the classifier sees, `[N, C]`.
+    pub pooled: Tensor,
+}
+
+impl Features {
+    /// Collects features stage by stage: pairs (before ReLU, after ReLU).
+    pub(super) fn new(stages: Vec<(Tensor, Tensor)>, pooled: Tensor) -> Features {
+        let (before_relu, stages) = stages.into_iter().unzip();
+        Features { stages, before_relu, pooled }
+    }
+}
+
+/// A network ready to be written into steps.
+pub struct Model {
+    name: String,
+    classes: usize,
+    state: Vec<StateEntry>,
+    network: Box<dyn Network>,
+}
+
+impl Model {
+    pub(super) fn new(
+        name: &str,
+        classes: usize,
+        network: Box<dyn Network>,
+        state: Vec<StateEntry>,
+    ) -> Model {
+        Model { name: name.to_string(), classes, state, network }
+    }
+
+    /// The registry's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Number of logits.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+    /// Parameters and buffers in state-dict order.
+    pub fn state(&self) -> &[StateEntry] {
+        &self.state
+    }
+    /// What the optimizer trains, in state-dict order.
+    pub fn parameters(&self) -> Vec<Variable> {
+        self.select(|kind| kind == Kind::Parameter)
+    }
+    /// Batch norm's running statistics and counters, in state-dict order.
+    pub fn buffers(&self) -> Vec<Variable> {
+        self.select(|kind| kind != Kind::Parameter)
+    }
+    fn select(&self, wanted: impl Fn(Kind) -> bool) -> Vec<Variable> {
+        self.state.iter().filter(|entry| wanted(entry.kind)).map(|entry| entry.variable.clone()).collect()
+    }
+    /// Number of learned values.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(Variable::len).sum()
+    }
+
+    /// Multiply-accumulates of convolutions and matrix products for one image of `height x width`
+    /// (without biases, batch norm and pooling, as is customary).
+    pub fn macs(&self, height: usize, width: usize) -> Result<u64> {
+        let image = Tensor::input("image", &[1, height, width, 3]);
+        let logits = self.forward(&image, &mut Forward::eval_unfolded()).logits;
+        logits.check().map_err(Error::from)?;
+        Ok(cost::macs(&logits))
+    }
+
+    /// The network applied to `[N, H, W, 3]`, channels last.
+    #[track_caller]
+    pub fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
+        if images.rank() == 4 && images.dim(3) == 3 && !images.is_empty() {
+            return self.network.forward(images, forward);
+        }
+        let message = "takes RGB images [N, H, W, 3], channels last".into();
+        let invalid = Tensor::invalid("network", &[images], message);
+        Output {
+            logits: invalid.clone(),
+            features: Features { stages: vec![], before_relu: vec![], pooled: invalid },
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} ({} classes, {} parameters)", self.name, self.classes, self.parameter_count())
+    }
+}

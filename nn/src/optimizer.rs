@@ -1,0 +1,120 @@
+//! Stochastic gradient descent as expressions, and its learning-rate schedule.
+
+use autograd::{Tensor, Variable};
+
+/// Settings of a group of parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdOptions {
+    pub momentum: f64,
+    /// Coefficient of the parameter itself in its gradient.
+    pub weight_decay: f64,
+    /// The group's learning rate as a multiple of the step's.
+    pub rate_factor: f64,
+}
+
+impl Default for SgdOptions {
+    fn default() -> Self {
+        SgdOptions { momentum: 0.9, weight_decay: 5e-4, rate_factor: 1.0 }
+    }
+}
+
+/// Parameters that share settings.
+#[derive(Clone, Debug)]
+pub struct ParameterGroup {
+    pub parameters: Vec<Variable>,
+    pub options: SgdOptions,
+}
+
+/// Stochastic gradient descent with momentum (no dampening, not Nesterov's) and weight decay, as
+/// PyTorch's `torch.optim.SGD`:
+///
+/// ```text
+/// g = gradient + weight_decay * p;   m = momentum * m + g;   p = p - rate * m
+/// ```
+///
+/// Momentum starts at 0, so the first `m` is `g`.
+pub struct Sgd {
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    parameter: Variable,
+    momentum: Variable,
+    options: SgdOptions,
+}
+
+impl Sgd {
+    /// One group.
+    pub fn new(parameters: &[Variable], options: SgdOptions) -> Sgd {
+        Sgd::with_groups(vec![ParameterGroup { parameters: parameters.to_vec(), options }])
+    }
+
+    /// Several groups. A parameter's momentum is the variable `PARAMETER.momentum`.
+    pub fn with_groups(groups: Vec<ParameterGroup>) -> Sgd {
+        let slots = groups
+            .into_iter()
+            .flat_map(|group| {
+                let options = group.options;
+                group.parameters.into_iter().map(move |parameter| {
+                    let name = format!("{}.momentum", parameter.name());
+                    let momentum = Variable::full(name, parameter.shape(), 0.0);
+                    Slot { parameter, momentum, options }
+                })
+            })
+            .collect();
+        Sgd { slots }
+    }
+
+    /// The parameters of all groups, in order.
+    pub fn parameters(&self) -> Vec<Variable> {
+        self.slots.iter().map(|slot| slot.parameter.clone()).collect()
+    }
+    /// The parameters as expressions, for [`autograd::grad`].
+    pub fn tensors(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.parameter.tensor()).collect()
+    }
+    /// The momentum of each parameter, in the same order.
+    pub fn momenta(&self) -> Vec<Variable> {
+        self.slots.iter().map(|slot| slot.momentum.clone()).collect()
+    }
+
+    /// New values of parameters and momenta, given each parameter's gradient and the learning rate (a
+    /// scalar of shape `[]`, usually an input of the step).
+    #[track_caller]
+    pub fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)> {
+        if gradients.len() != self.slots.len() {
+            let message = format!("{} gradients for {} parameters", gradients.len(), self.slots.len());
+            let invalid = Tensor::invalid("sgd", &[rate], message);
+            return self.slots.iter().map(|slot| (slot.parameter.clone(), invalid.clone())).collect();
+        }
+        let mut updates = Vec::with_capacity(2 * self.slots.len());
+        for (slot, gradient) in self.slots.iter().zip(gradients) {
+            let SgdOptions { momentum, weight_decay, rate_factor } = slot.options;
+            let (p, m) = (slot.parameter.tensor(), slot.momentum.tensor());
+            let g = gradient + &p * weight_decay;
+            let m = m * momentum + g;
+            updates.push((slot.parameter.clone(), p - rate * rate_factor * &m));
+            updates.push((slot.momentum.clone(), m));
+        }
+        updates
+    }
+}
+
+/// A learning rate that falls by a factor after each of some epochs. Epochs count from 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultiStep {
+    /// Rate up to and including the first stage's epoch.
+    pub base: f64,
+    /// Epochs after which the rate falls.
+    pub stages: Vec<usize>,
+    /// What it is multiplied with.
+    pub factor: f64,
+}
+
+impl MultiStep {
+    /// The rate of an epoch: `base * factor^n`, `n` the number of stages strictly before it.
+    pub fn lr_at(&self, epoch: usize) -> f64 {
+        let passed = self.stages.iter().filter(|&&stage| epoch > stage).count();
+        self.base * self.factor.powf(passed as f64)
+    }
+}
