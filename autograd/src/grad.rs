@@ -188,3 +188,17 @@ fn vector_jacobian(node: &Tensor, g: &Tensor) -> Vec<Option<Tensor>> {
         Op::AveragePoolTransposed(window) => vec![Some(g.average_pool(*window))],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Variable;
+
+    #[test]
+    fn all_mentions_of_a_variable_are_one() {
+        let v = Variable::full("v", &[2], 3.0);
+        let loss = (v.tensor() * v.tensor()).sum_all();
+        let gradient = &grad(&loss, &[v.tensor()])[0];
+        assert!(matches!(gradient.op(), Op::Binary(BinaryOp::Add)), "{gradient:?}");
+    }
+}

@@ -553,10 +553,28 @@ impl Drop for Node {
                 return;
             }
             *pending.borrow_mut() = Some(inputs);
-            while let Some(next) = pending.borrow_mut().as_mut().and_then(Vec::pop) {
+            loop {
+                // Popped in a statement of its own, so that the list is free again when `next` drops
+                // and puts its inputs there.
+                let next = pending.borrow_mut().as_mut().and_then(Vec::pop);
+                let Some(next) = next else { break };
                 drop(next);
             }
             *pending.borrow_mut() = None;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_graph_that_branches_is_freed() {
+        let mut x = Tensor::input("x", &[1]);
+        for _ in 0..100_000 {
+            x = x.exp() + x.relu();
+        }
+        drop(x);
     }
 }

@@ -1,1 +1,9 @@
-//! What crosses crates: see `tests/`.
+//! What crosses crates: see `tests/`. Here is what those tests share.
+
+pub mod compare;
+pub mod fixture;
+pub mod formula;
+pub mod runner;
+
+pub use fixture::{Fixture, available};
+pub use runner::{Inputs, Program, Runner, runners};

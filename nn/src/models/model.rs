@@ -23,10 +23,10 @@ pub struct Output {
 /// Intermediate results, for distillation from features.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// The stem's output and that of each stage, `[N, H, W, C]`, each after its last ReLU (as it is
-    /// where the stage ends without one).
+    /// The stem's output and that of each stage, `[N, H, W, C]`: after its last ReLU, or as it is where
+    /// a stage ends without one (MobileNetV2, wide residual networks).
     pub stages: Vec<Tensor>,
-    /// The same, before that ReLU.
+    /// The same, before its last ReLU, or before the ReLU that the next stage begins with.
     pub before_relu: Vec<Tensor>,
     /// What the classifier sees, `[N, C]`.
     pub pooled: Tensor,

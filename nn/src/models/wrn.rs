@@ -92,23 +92,24 @@ impl WideResNet {
 impl Network for WideResNet {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
         let stem = self.conv1.forward(images);
-        let (mut after, mut before) = (vec![stem.relu()], vec![stem.clone()]);
+        // A group ends with an addition, without a ReLU; what is before the ReLU that follows is made by
+        // the first batch norm of the next group, or by the last one.
+        let (mut stages, mut before) = (vec![stem.clone()], vec![stem.clone()]);
         let mut x = stem;
         for (index, group) in self.groups.iter().enumerate() {
             for (i, block) in group.iter().enumerate() {
                 let (output, normalized) = block.forward(&x, forward);
-                // A group's pre-activation is made by the next group's first batch norm.
                 if i == 0 && index > 0 {
                     before.push(normalized);
                 }
                 x = output;
             }
-            after.push(x.relu());
+            stages.push(x.clone());
         }
         let normalized = self.bn1.forward_repeated(&x, forward, 2);
         before.push(normalized.clone());
         let pooled = pool_to_vector(&normalized.relu(), 8);
-        let features = Features { stages: after, before_relu: before, pooled: pooled.clone() };
-        Output { logits: self.fc.forward(&pooled), features }
+        let logits = self.fc.forward(&pooled);
+        Output { logits, features: Features { stages, before_relu: before, pooled } }
     }
 }

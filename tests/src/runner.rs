@@ -1,0 +1,172 @@
+//! One way to run a test's expressions on everything that can run them.
+
+use std::collections::HashMap;
+
+use autograd::{Device, Executable, Step, Tensor, Value, Variable};
+
+/// What a test computes in one call.
+#[derive(Clone, Default)]
+pub struct Program {
+    pub outputs: Vec<(String, Tensor)>,
+    pub updates: Vec<(Variable, Tensor)>,
+}
+
+impl Program {
+    pub fn new() -> Program {
+        Program::default()
+    }
+    pub fn output(mut self, name: impl Into<String>, tensor: &Tensor) -> Program {
+        self.outputs.push((name.into(), tensor.clone()));
+        self
+    }
+    pub fn updates(mut self, updates: impl IntoIterator<Item = (Variable, Tensor)>) -> Program {
+        self.updates.extend(updates);
+        self
+    }
+}
+
+/// A call's inputs by name.
+#[derive(Clone, Default)]
+pub struct Inputs {
+    floats: HashMap<String, Vec<f32>>,
+    integers: HashMap<String, Vec<i32>>,
+}
+
+impl Inputs {
+    pub fn new() -> Inputs {
+        Inputs::default()
+    }
+    pub fn f32(mut self, name: &str, values: Vec<f32>) -> Inputs {
+        self.floats.insert(name.to_string(), values);
+        self
+    }
+    pub fn i32(mut self, name: &str, values: Vec<i32>) -> Inputs {
+        self.integers.insert(name.to_string(), values);
+        self
+    }
+}
+
+/// A call's outputs by name.
+pub type Outputs = HashMap<String, Vec<f64>>;
+
+/// Something that runs programs and keeps variables between them.
+pub trait Runner {
+    fn name(&self) -> String;
+    /// Whether it computes in `f64`: then results must agree to the fixtures' own rounding.
+    fn is_exact(&self) -> bool;
+    fn write(&mut self, variable: &Variable, values: &[f32]);
+    fn read(&self, variable: &Variable) -> Vec<f64>;
+    /// Compiles once, calls once for each inputs.
+    fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs>;
+}
+
+/// Every runner of this machine, by the names in `wanted` (`reference`, `cpu`).
+pub fn runners(wanted: &[&str]) -> Vec<Box<dyn Runner>> {
+    wanted
+        .iter()
+        .map(|&name| match name {
+            "reference" => Box::new(Reference::default()) as Box<dyn Runner>,
+            other => panic!("there is no runner `{other}`"),
+        })
+        .collect()
+}
+
+/// The plain `f64` evaluator.
+#[derive(Default)]
+pub struct Reference {
+    state: HashMap<u64, Vec<f64>>,
+}
+
+impl Runner for Reference {
+    fn name(&self) -> String {
+        "f64 reference".into()
+    }
+    fn is_exact(&self) -> bool {
+        true
+    }
+    fn write(&mut self, variable: &Variable, values: &[f32]) {
+        self.state.insert(variable.id(), values.iter().map(|&v| v.into()).collect());
+    }
+    fn read(&self, variable: &Variable) -> Vec<f64> {
+        match self.state.get(&variable.id()) {
+            Some(values) => values.clone(),
+            None => variable.initial().iter().map(|&v| v.into()).collect(),
+        }
+    }
+    fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs> {
+        let wanted: Vec<Tensor> = program
+            .outputs
+            .iter()
+            .map(|output| output.1.clone())
+            .chain(program.updates.iter().map(|update| update.1.clone()))
+            .collect();
+        let mut results = Vec::new();
+        for call in calls {
+            let mut inputs: HashMap<String, Vec<f64>> = HashMap::new();
+            for (name, values) in &call.floats {
+                inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
+            }
+            for (name, values) in &call.integers {
+                inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
+            }
+            let mut values = cpu::reference::evaluate(&wanted, &inputs, &self.state, &HashMap::new())
+                .unwrap_or_else(|error| panic!("{error}"));
+            let updated = values.split_off(program.outputs.len());
+            for ((variable, _), value) in program.updates.iter().zip(updated) {
+                self.state.insert(variable.id(), value);
+            }
+            results.push(program.outputs.iter().map(|output| output.0.clone()).zip(values).collect());
+        }
+        results
+    }
+}
+
+/// A device of the project.
+pub struct OnDevice {
+    device: Box<dyn Device>,
+}
+
+impl OnDevice {
+    pub fn new(device: Box<dyn Device>) -> OnDevice {
+        OnDevice { device }
+    }
+}
+
+impl Runner for OnDevice {
+    fn name(&self) -> String {
+        self.device.name()
+    }
+    fn is_exact(&self) -> bool {
+        false
+    }
+    fn write(&mut self, variable: &Variable, values: &[f32]) {
+        self.device.write(variable, values).unwrap_or_else(|error| panic!("{error}"));
+    }
+    fn read(&self, variable: &Variable) -> Vec<f64> {
+        let values = self.device.read(variable).unwrap_or_else(|error| panic!("{error}"));
+        values.into_iter().map(f64::from).collect()
+    }
+    fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs> {
+        let mut step = Step::new().updates(program.updates.iter().cloned());
+        for (name, tensor) in &program.outputs {
+            step = step.output(name, tensor);
+        }
+        let schedule = step.schedule().unwrap_or_else(|error| panic!("{error}"));
+        let mut executable: Box<dyn Executable> =
+            self.device.compile(schedule).unwrap_or_else(|error| panic!("{error}"));
+        let mut results = Vec::new();
+        for call in calls {
+            let floats = call.floats.iter().map(|(name, v)| (name.as_str(), Value::F32(v)));
+            let integers = call.integers.iter().map(|(name, v)| (name.as_str(), Value::I32(v)));
+            let inputs: Vec<(&str, Value)> = floats.chain(integers).collect();
+            executable.call(&inputs).unwrap_or_else(|error| panic!("{error}"));
+            let mut outputs = Outputs::new();
+            for (name, _) in &program.outputs {
+                let values = executable.output(name).unwrap_or_else(|error| panic!("{error}"));
+                outputs.insert(name.clone(), values.into_iter().map(f64::from).collect());
+            }
+            results.push(outputs);
+        }
+        results
+    }
+}

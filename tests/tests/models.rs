@@ -1,0 +1,213 @@
+//! Every network against PyTorch: names, shapes, order, cost, evaluation, and a training pass with all
+//! its gradients and running statistics.
+
+use std::collections::HashSet;
+
+use autograd::{Tensor, Variable, grad};
+use nn::layers::Kind;
+use nn::{Forward, Model, loss, models};
+use sld_tests::compare::{assert_close, norm, relative};
+use sld_tests::{Fixture, Inputs, Program, Runner, fixture, formula, runners};
+
+const BATCH: usize = 4;
+const CLASSES: usize = 100;
+
+fn build(name: &str) -> Model {
+    models::build(name, CLASSES, 7).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn names_shapes_order_and_cost_equal_the_manifest() {
+    let manifest = fixture::json("misc/model_manifest.json");
+    let manifest = manifest.as_object().unwrap();
+    assert_eq!(manifest.len(), 23);
+    for (name, expected) in manifest {
+        let model = build(name);
+        let actual: Vec<(String, Vec<usize>, &str)> = model
+            .state()
+            .iter()
+            .map(|entry| {
+                let dtype = if entry.kind == Kind::Counter { "int64" } else { "float32" };
+                (entry.variable.name().to_string(), entry.variable.shape().to_vec(), dtype)
+            })
+            .collect();
+        let wanted: Vec<(String, Vec<usize>, &str)> = expected["state"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| {
+                let shape =
+                    entry[1].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
+                (entry[0].as_str().unwrap().to_string(), shape, entry[2].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(actual, wanted, "{name}");
+        let learnable: Vec<&str> =
+            expected["learnable_order"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+        let parameters = model.parameters();
+        assert_eq!(parameters.iter().map(Variable::name).collect::<Vec<_>>(), learnable, "{name}");
+        assert_eq!(model.parameter_count() as u64, expected["params"].as_u64().unwrap(), "{name}");
+        assert_eq!(model.macs(32, 32).unwrap(), expected["macs_32x32"].as_u64().unwrap(), "{name}");
+    }
+    let known: HashSet<&str> = models::names().filter(|name| !name.starts_with("imagenet/")).collect();
+    let listed: HashSet<&str> = manifest.keys().map(String::as_str).collect();
+    assert_eq!(known, listed.union(&HashSet::from(["vgg13"])).copied().collect());
+}
+
+/// A model whose variables have the fixture's formula values, after checking those against its sums.
+fn load(name: &str, reference: &Fixture, runner: &mut dyn Runner) -> Model {
+    let model = build(name);
+    let values = formula::model_state(&reference.metadata("salt"), &model);
+    let (sums, heads) = (reference.values("weight_sum"), reference.values("weight_head"));
+    assert_eq!(sums.len(), values.len(), "{name}");
+    for (i, (entry, values)) in model.state().iter().zip(&values).enumerate() {
+        let what = format!("{name}: {}", entry.variable.name());
+        let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+        assert!((sum - sums[i]).abs() <= 1e-9 * values.len() as f64, "{what}: {sum} {}", sums[i]);
+        for (j, &value) in values.iter().take(4).enumerate() {
+            assert_eq!(f64::from(value), heads[4 * i + j], "{what}");
+        }
+        runner.write(&entry.variable, values);
+    }
+    model
+}
+
+fn inputs(reference: &Fixture) -> Inputs {
+    let images = formula::images(&reference.metadata("input_salt"), BATCH);
+    Inputs::new().f32("images", images).i32("labels", reference.i32("target"))
+}
+
+fn images() -> Tensor {
+    Tensor::input("images", &[BATCH, 32, 32, 3])
+}
+
+/// Evaluation: logits, folded and not, pooled features, and the norm of every stage's.
+fn check_evaluation(name: &str, runner: &mut dyn Runner) {
+    let Some(reference) = Fixture::open(&format!("models/{name}.safetensors")) else { return };
+    let model = load(name, &reference, runner);
+    let call = Inputs::new().f32("images", formula::images(&reference.metadata("input_salt"), BATCH));
+    let tolerance = if runner.is_exact() { 1e-9 } else { 1e-5 };
+    let expected = reference.values("eval.logits_f64");
+
+    let folded = model.forward(&images(), &mut Forward::eval()).logits;
+    let program = Program::new().output("logits", &folded);
+    let outputs = runner.run(&program, std::slice::from_ref(&call)).remove(0);
+    assert_close(
+        &format!("{name} {}: folded logits", runner.name()),
+        &outputs["logits"],
+        &expected,
+        tolerance,
+    );
+
+    let plain = model.forward(&images(), &mut Forward::eval_unfolded());
+    let mut program = Program::new().output("logits", &plain.logits).output("pooled", &plain.features.pooled);
+    for (i, stage) in plain.features.stages.iter().enumerate() {
+        program = program.output(format!("stage{i}"), &(stage * stage).sum_all().sqrt());
+    }
+    let outputs = runner.run(&program, &[call]).remove(0);
+    let what = |part: &str| format!("{name} {}: {part}", runner.name());
+    assert_close(&what("logits"), &outputs["logits"], &expected, tolerance);
+    // Stored as f32.
+    let pooled = reference.values("eval.pooled_feat");
+    assert_close(&what("pooled features"), &outputs["pooled"], &pooled, tolerance.max(1e-6));
+    let norms = reference.values("eval.feat_l2");
+    assert_eq!(norms.len(), plain.features.stages.len(), "{name}");
+    for (i, expected) in norms.iter().enumerate() {
+        let stage = format!("stage{i}");
+        assert_close(&what(&stage), &outputs[&stage], &[*expected], tolerance);
+    }
+}
+
+/// A training pass: logits, loss, every parameter's gradient, running statistics.
+fn check_training(name: &str, runner: &mut dyn Runner) {
+    let Some(reference) = Fixture::open(&format!("models/{name}.safetensors")) else { return };
+    let model = load(name, &reference, runner);
+    let labels = Tensor::input_i32("labels", &[BATCH]);
+    let mut forward = Forward::train(1);
+    let logits = model.forward(&images(), &mut forward).logits;
+    let loss = loss::cross_entropy(&logits, &labels);
+    let parameters = model.parameters();
+    let gradients = grad(&loss, &parameters.iter().map(Variable::tensor).collect::<Vec<_>>());
+    let mut program = Program::new().output("logits", &logits).output("loss", &loss);
+    for (parameter, gradient) in parameters.iter().zip(&gradients) {
+        program = program.output(parameter.name(), gradient);
+    }
+    let program = program.updates(forward.into_updates());
+    let outputs = runner.run(&program, &[inputs(&reference)]).remove(0);
+    let what = |part: &str| format!("{name} {}: {part}", runner.name());
+
+    // PyTorch's own f32 error is the scale of what f32 can do on this network.
+    let report = reference.json("report");
+    let floor = |key: &str| report[key].as_f64().unwrap();
+    let (logits_tolerance, gradient_tolerance) = if runner.is_exact() {
+        (1e-9, 1e-6)
+    } else {
+        (1e-5f64.max(4.0 * floor("train_logits_rel")), 2e-5f64.max(4.0 * floor("train_grad_rel_worst")))
+    };
+    let expected = reference.values("train.logits_f64");
+    assert_close(&what("train logits"), &outputs["logits"], &expected, logits_tolerance);
+    assert_close(&what("loss"), &outputs["loss"], &reference.values("train.ce_f64"), logits_tolerance);
+
+    let norms = reference.values("train.grad_l2_f64");
+    let sums = reference.values("train.grad_sum_f64");
+    // Gradients that are 0 in exact arithmetic are bounded by the whole gradient's size.
+    let smallest = 1e-4 * norm(&norms);
+    for (i, parameter) in parameters.iter().enumerate() {
+        let actual = &outputs[parameter.name()];
+        let check = |part: &str, actual: &[f64], expected: &[f64], floor: f64| {
+            let error = relative(actual, expected, floor);
+            assert!(
+                error <= gradient_tolerance,
+                "{}: {part}: relative error {error:.3e} over {gradient_tolerance:.1e}",
+                what(parameter.name())
+            );
+        };
+        check("gradient's norm", &[norm(actual)], &norms[i..=i], smallest);
+        // The sum's rounding goes with the size of what is summed.
+        let magnitude = norms[i].max(smallest) * (actual.len() as f64).sqrt();
+        check("gradient's sum", &[actual.iter().sum()], &sums[i..=i], magnitude);
+        let full = format!("grad/{}", parameter.name());
+        if reference.has(&full) {
+            check("gradient", actual, &reference.values(&full), smallest);
+        } else {
+            let n = actual.len();
+            let picked: Vec<f64> =
+                if n <= 32 { actual.clone() } else { (0..32).map(|j| actual[j * (n - 1) / 31]).collect() };
+            let share = (picked.len() as f64 / n as f64).sqrt();
+            let expected = reference.values(&format!("grad_sample/{}", parameter.name()));
+            check("gradient's sample", &picked, &expected, norms[i].max(smallest) * share);
+        }
+    }
+    for buffer in model.buffers() {
+        let expected = reference.values(&format!("after/{}", buffer.name()));
+        // Written by PyTorch in f32.
+        let tolerance = 1e-6f64.max(4.0 * floor("train_logits_rel"));
+        assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, tolerance);
+    }
+}
+
+macro_rules! model_tests {
+    ($($test:ident: $name:literal, $check:ident, $runners:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            for mut runner in runners($runners) {
+                $check($name, runner.as_mut());
+            }
+        })*
+    };
+}
+
+model_tests! {
+    resnet8_evaluates: "resnet8", check_evaluation, &["reference"];
+    resnet8_trains: "resnet8", check_training, &["reference"];
+    wrn_16_1_evaluates: "wrn_16_1", check_evaluation, &["reference"];
+    wrn_16_1_trains: "wrn_16_1", check_training, &["reference"];
+    mobilenet_v2_evaluates: "MobileNetV2", check_evaluation, &["reference"];
+    mobilenet_v2_trains: "MobileNetV2", check_training, &["reference"];
+    shuffle_v1_evaluates: "ShuffleV1", check_evaluation, &["reference"];
+    shuffle_v1_trains: "ShuffleV1", check_training, &["reference"];
+    shuffle_v2_evaluates: "ShuffleV2", check_evaluation, &["reference"];
+    shuffle_v2_trains: "ShuffleV2", check_training, &["reference"];
+    vgg8_evaluates: "vgg8", check_evaluation, &["reference"];
+    vgg8_trains: "vgg8", check_training, &["reference"];
+}
