@@ -11,6 +11,7 @@
 //! column: each residue class is a stride-1 convolution of `dy` with the taps that meet it.
 
 mod geometry;
+pub(super) mod weights;
 
 use super::micro::run_of_pixels;
 use super::plan::Pass;

@@ -1,6 +1,7 @@
 //! Which algorithm computes which convolution: the one place where that is decided.
 
 use super::direct::Direct;
+use super::direct::weights::DirectWeights;
 use super::shape::ConvShape;
 use super::simd::Isa;
 use super::winograd::Winograd;
@@ -35,6 +36,7 @@ pub enum Algorithm {
 pub(super) enum Chosen {
     General,
     Direct(Direct),
+    DirectWeights(DirectWeights),
     Winograd(Winograd),
     WinogradWeights(WinogradWeights),
 }
@@ -75,6 +77,9 @@ impl Plan {
         }
         let chosen = match algorithm {
             Algorithm::General => Chosen::General,
+            Algorithm::Direct if pass == Pass::WeightGrad => {
+                Chosen::DirectWeights(DirectWeights::new(&shape, isa)?)
+            }
             Algorithm::Direct => Chosen::Direct(Direct::new(pass, &shape, isa)?),
             Algorithm::Winograd if pass == Pass::WeightGrad => {
                 Chosen::WinogradWeights(WinogradWeights::new(&shape, isa)?)
@@ -98,7 +103,7 @@ impl Plan {
     pub fn algorithm(&self) -> Algorithm {
         match self.chosen {
             Chosen::General => Algorithm::General,
-            Chosen::Direct(_) => Algorithm::Direct,
+            Chosen::Direct(_) | Chosen::DirectWeights(_) => Algorithm::Direct,
             Chosen::Winograd(_) | Chosen::WinogradWeights(_) => Algorithm::Winograd,
         }
     }
@@ -110,7 +115,7 @@ impl Plan {
             Chosen::General => general::packed_len(&self.shape),
             Chosen::Direct(plan) => plan.packed_len(),
             Chosen::Winograd(plan) => plan.packed_len(),
-            Chosen::WinogradWeights(_) => 0,
+            Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => 0,
         }
     }
 
@@ -126,7 +131,7 @@ impl Plan {
             Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
             Chosen::Direct(plan) => plan.pack(pool, weights, packed),
             Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
-            Chosen::WinogradWeights(_) => {}
+            Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => {}
         }
     }
 
@@ -139,6 +144,7 @@ impl Plan {
             Chosen::General => general::workspace(&self.shape, self.pass, threads),
             Chosen::Direct(plan) => plan.workspace(threads),
             Chosen::Winograd(plan) => plan.workspace(threads),
+            Chosen::DirectWeights(plan) => plan.workspace(threads),
             Chosen::WinogradWeights(plan) => plan.workspace(threads),
         }
     }

@@ -61,7 +61,9 @@ fn images(
         }
         Chosen::Direct(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::Winograd(plan) => plan.run(pool, source, packed, sink, scratch),
-        Chosen::WinogradWeights(_) => unreachable!("not a plan for images"),
+        Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => {
+            unreachable!("not a plan for images")
+        }
     }
 }
 
@@ -89,6 +91,7 @@ pub fn weight_grad(
     let scratch = workspace.get(plan.workspace_len(pool.threads()));
     match &plan.chosen {
         Chosen::General => general::weight_grad(pool, &plan.shape, x, dy, dw, scratch),
+        Chosen::DirectWeights(plan) => plan.run(pool, x, dy, dw, scratch),
         Chosen::WinogradWeights(plan) => plan.run(pool, x, dy, dw, scratch),
         Chosen::Direct(_) | Chosen::Winograd(_) => unreachable!("not a plan for weights"),
     }
