@@ -135,14 +135,21 @@ fn vector_jacobian(node: &Tensor, g: &Tensor) -> Vec<Option<Tensor>> {
             axes.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
             vec![Some(g.permute(&inverse))]
         }
-        Op::Slice { starts, steps } => vec![Some(g.pad_to(starts, steps, input(0).shape()))],
-        Op::Pad { starts, steps } => {
+        Op::Slice { starts, steps } => {
             let shape = input(0).shape();
-            let mut slice = g.clone();
+            let mut spread = g.clone();
             for axis in 0..shape.len() {
-                slice = slice.slice(axis, starts[axis], shape[axis], steps[axis]);
+                spread = spread.unslice(axis, starts[axis], steps[axis], shape[axis]);
             }
-            vec![Some(slice)]
+            vec![Some(spread)]
+        }
+        Op::Pad { starts } => {
+            let shape = input(0).shape();
+            let mut inside = g.clone();
+            for axis in 0..shape.len() {
+                inside = inside.slice(axis, starts[axis], shape[axis], 1);
+            }
+            vec![Some(inside)]
         }
         Op::Broadcast => {
             let (from, to) = (input(0).shape(), node.shape());

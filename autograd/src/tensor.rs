@@ -264,11 +264,9 @@ pub enum Op {
         starts: Vec<usize>,
         steps: Vec<usize>,
     },
-    /// Zeros around and, with `steps > 1`, between: the transpose of `Slice`. Input index `i` goes to
-    /// `starts + i * steps`.
+    /// Zeros around: input index `i` goes to `starts + i`.
     Pad {
         starts: Vec<usize>,
-        steps: Vec<usize>,
     },
     /// Repeats dims of size 1.
     Broadcast,

@@ -88,28 +88,34 @@ impl Tensor {
     /// Zeros before and after one axis.
     #[track_caller]
     pub fn pad(&self, axis: usize, before: usize, after: usize) -> Tensor {
-        if axis >= self.rank() {
-            return Tensor::invalid("pad", &[self], format!("there is no axis {axis}"));
+        if axis >= self.rank() || self.dtype() != DType::F32 {
+            return Tensor::invalid("pad", &[self], format!("needs f32 with an axis {axis}"));
         }
-        let (mut starts, steps) = (vec![0; self.rank()], vec![1; self.rank()]);
+        if before + after == 0 {
+            return self.clone();
+        }
+        let mut starts = vec![0; self.rank()];
         let mut shape = self.shape().to_vec();
         starts[axis] = before;
         shape[axis] += before + after;
-        self.pad_to(&starts, &steps, &shape)
+        Tensor::make(Op::Pad { starts }, vec![self.clone()], shape, self.dtype())
     }
 
-    /// Zeros of `shape`, with input index `i` placed at `starts + i * steps`: the transpose of a
-    /// slice. Must fit.
+    /// Zeros of size `extent` along one axis, with index `i` placed at `start + i * step`: the
+    /// transpose of [`Tensor::slice`]. Gaps are made by padding a dim of size 1 and folding it in.
     #[track_caller]
-    pub(crate) fn pad_to(&self, starts: &[usize], steps: &[usize], shape: &[usize]) -> Tensor {
-        if self.dtype() != DType::F32 {
-            return Tensor::invalid("pad", &[self], "takes f32".into());
+    pub(crate) fn unslice(&self, axis: usize, start: usize, step: usize, extent: usize) -> Tensor {
+        let mut spread = self.clone();
+        if step > 1 {
+            let mut folded = self.shape().to_vec();
+            folded[axis] *= step;
+            spread = self.unsqueeze(axis + 1).pad(axis + 1, 0, step - 1).reshape(&folded);
+            // The gaps after the last element may stick out.
+            let fits = spread.dim(axis).min(extent - start);
+            spread = spread.slice(axis, 0, fits, 1);
         }
-        if shape == self.shape() {
-            return self.clone();
-        }
-        let op = Op::Pad { starts: starts.to_vec(), steps: steps.to_vec() };
-        Tensor::make(op, vec![self.clone()], shape.to_vec(), self.dtype())
+        let after = extent - start - spread.dim(axis);
+        spread.pad(axis, start, after)
     }
 
     /// Joins tensors along one axis; all other dims are equal.

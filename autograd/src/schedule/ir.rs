@@ -309,3 +309,114 @@ pub struct PoolGeometry {
     pub out_width: usize,
     pub window: Window,
 }
+
+impl Program {
+    /// Appends an instruction, or finds it if it is there already.
+    pub fn push(&mut self, instr: Instr) -> Reg {
+        if let Some(reg) = self.instrs.iter().position(|i| *i == instr) {
+            return reg;
+        }
+        self.instrs.push(instr);
+        self.instrs.len() - 1
+    }
+
+    /// The buffers it loads (with repeats).
+    pub fn loads(&self) -> impl Iterator<Item = BufferId> + '_ {
+        self.instrs.iter().filter_map(|i| match i {
+            Instr::Load { buffer, .. } => Some(*buffer),
+            _ => None,
+        })
+    }
+}
+
+impl Kernel {
+    /// All programs of the kernel.
+    pub fn programs(&self) -> Vec<&Program> {
+        match &self.body {
+            Body::Map { program, .. } => vec![program],
+            Body::Reduce { program, finish, .. } => vec![program, finish],
+            Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
+                vec![&lhs.program, &rhs.program, &epilogue.program]
+            }
+            Body::Pool { .. } => vec![],
+        }
+    }
+
+    fn programs_mut(&mut self) -> Vec<&mut Program> {
+        match &mut self.body {
+            Body::Map { program, .. } => vec![program],
+            Body::Reduce { program, finish, .. } => vec![program, finish],
+            Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
+                vec![&mut lhs.program, &mut rhs.program, &mut epilogue.program]
+            }
+            Body::Pool { .. } => vec![],
+        }
+    }
+
+    /// Buffers it reads, each once, ascending.
+    pub fn reads(&self) -> Vec<BufferId> {
+        let mut reads: Vec<BufferId> = self.programs().iter().flat_map(|p| p.loads()).collect();
+        if let Body::Pool { inputs, .. } = &self.body {
+            reads.extend(inputs);
+        }
+        reads.sort_unstable();
+        reads.dedup();
+        reads
+    }
+
+    /// Buffers it writes, each once, ascending.
+    pub fn writes(&self) -> Vec<BufferId> {
+        let mut writes: Vec<BufferId> = match &self.body {
+            Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
+                stores.iter().map(|s| s.buffer).collect()
+            }
+            Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
+                let sums = epilogue.channel_reductions.iter().map(|r| r.output);
+                epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
+            }
+            Body::Pool { output, .. } => vec![*output],
+        };
+        writes.sort_unstable();
+        writes.dedup();
+        writes
+    }
+
+    /// All buffers it touches, each once.
+    pub fn buffers(&self) -> Vec<BufferId> {
+        let mut all = [self.reads(), self.writes()].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Renames a buffer everywhere.
+    pub(crate) fn rename(&mut self, from: BufferId, to: BufferId) {
+        for program in self.programs_mut() {
+            for instr in &mut program.instrs {
+                if let Instr::Load { buffer, .. } = instr
+                    && *buffer == from
+                {
+                    *buffer = to;
+                }
+            }
+        }
+        let swap = |b: &mut BufferId| {
+            if *b == from {
+                *b = to
+            }
+        };
+        match &mut self.body {
+            Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
+                stores.iter_mut().for_each(|s| swap(&mut s.buffer))
+            }
+            Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
+                epilogue.stores.iter_mut().for_each(|s| swap(&mut s.buffer));
+                epilogue.channel_reductions.iter_mut().for_each(|r| swap(&mut r.output));
+            }
+            Body::Pool { inputs, output, .. } => {
+                inputs.iter_mut().for_each(swap);
+                swap(output);
+            }
+        }
+    }
+}

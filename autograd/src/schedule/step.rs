@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{graph::Graph, ir::Schedule};
+use super::{graph::Graph, ir::Schedule, lower, memory, merge};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Op, Tensor, Variable};
 
@@ -60,8 +60,12 @@ impl Step {
     /// Checks the step and makes its schedule.
     pub fn schedule_with(&self, options: Options) -> Result<Schedule> {
         self.check()?;
-        let _ = (Graph::build(self)?, options);
-        Err(Error::Step("lowering is being written".into()))
+        let graph = Graph::build(self)?;
+        let mut lowered = lower::lower(&graph, &options)?;
+        if options.fuse {
+            merge::merge(&mut lowered, &options);
+        }
+        Ok(memory::plan(lowered))
     }
 
     fn check(&self) -> Result<()> {
