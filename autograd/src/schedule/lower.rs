@@ -73,9 +73,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     options: &'a Options,
     partition: Partition,
-    /// For a heavy node with a fused epilogue: the node whose value its kernel stores.
-    tails: HashMap<NodeId, NodeId>,
-    /// The inverse of `tails`.
+    /// For a node that a heavy node's fused epilogue stores: that heavy node.
     cores: HashMap<NodeId, NodeId>,
     buffers: Vec<Buffer>,
     buffer_of: HashMap<NodeId, BufferId>,
@@ -96,7 +94,7 @@ impl<'a> Lowering<'a> {
             partition.materialised[tail] = true;
         }
         let cores = tails.iter().map(|(&core, &tail)| (tail, core)).collect();
-        Lowering { graph, options, partition, tails, cores, buffers: vec![], buffer_of: HashMap::new() }
+        Lowering { graph, options, partition, cores, buffers: vec![], buffer_of: HashMap::new() }
     }
 
     fn run(mut self) -> Result<Lowered, Stop> {

@@ -153,7 +153,7 @@ fn apply(
         Op::Reshape => Array { shape: shape.to_vec(), data: operands[0].data.clone() },
         Op::Permute(axes) => view::permute(axes, operands[0]),
         Op::Slice { starts, steps } => view::slice(shape, starts, steps, operands[0]),
-        Op::Pad { starts, steps } => view::pad(shape, starts, steps, operands[0]),
+        Op::Pad { starts } => view::pad(shape, starts, operands[0]),
         Op::Broadcast => view::broadcast(shape, operands[0]),
         Op::Concatenate(axis) => view::concatenate(shape, *axis, operands),
         Op::MatMul => fold::matmul(operands[0], operands[1]),
