@@ -10,7 +10,7 @@
 //! A strided convolution's input gradient is taken apart by the residues of the result's row and
 //! column: each residue class is a stride-1 convolution of `dy` with the taps that meet it.
 
-mod geometry;
+pub(super) mod geometry;
 pub(super) mod weights;
 
 use super::micro::run_of_pixels;

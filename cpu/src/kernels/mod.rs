@@ -19,6 +19,7 @@
 //! Results depend on the shape and the instruction set only: not on the number of threads, nor on
 //! which thread ran which task.
 
+mod depthwise;
 mod direct;
 mod general;
 mod micro;

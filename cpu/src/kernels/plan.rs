@@ -1,5 +1,6 @@
 //! Which algorithm computes which convolution: the one place where that is decided.
 
+use super::depthwise::Depthwise;
 use super::direct::Direct;
 use super::direct::weights::DirectWeights;
 use super::shape::ConvShape;
@@ -25,6 +26,8 @@ pub enum Pass {
 pub enum Algorithm {
     /// Plain loops; any shape.
     General,
+    /// One channel a group, at least a vector of channels.
+    Depthwise,
     /// Register-tiled direct convolution: any shape but depthwise ones, and input gradients that
     /// are strided and dilated at once.
     Direct,
@@ -35,6 +38,7 @@ pub enum Algorithm {
 #[derive(Clone, Debug)]
 pub(super) enum Chosen {
     General,
+    Depthwise(Depthwise),
     Direct(Direct),
     DirectWeights(DirectWeights),
     Winograd(Winograd),
@@ -58,7 +62,7 @@ impl Plan {
         let isas = Isa::available();
         // By decreasing speed; the wider instruction set first, but a narrower one that fits the
         // channels before a slower algorithm.
-        [Algorithm::Winograd, Algorithm::Direct]
+        [Algorithm::Winograd, Algorithm::Depthwise, Algorithm::Direct]
             .into_iter()
             .flat_map(|algorithm| isas.iter().map(move |&isa| (algorithm, isa)))
             .find_map(|(algorithm, isa)| Plan::with(pass, shape, algorithm, isa))
@@ -77,6 +81,7 @@ impl Plan {
         }
         let chosen = match algorithm {
             Algorithm::General => Chosen::General,
+            Algorithm::Depthwise => Chosen::Depthwise(Depthwise::new(pass, &shape, isa)?),
             Algorithm::Direct if pass == Pass::WeightGrad => {
                 Chosen::DirectWeights(DirectWeights::new(&shape, isa)?)
             }
@@ -103,6 +108,7 @@ impl Plan {
     pub fn algorithm(&self) -> Algorithm {
         match self.chosen {
             Chosen::General => Algorithm::General,
+            Chosen::Depthwise(_) => Algorithm::Depthwise,
             Chosen::Direct(_) | Chosen::DirectWeights(_) => Algorithm::Direct,
             Chosen::Winograd(_) | Chosen::WinogradWeights(_) => Algorithm::Winograd,
         }
@@ -113,6 +119,8 @@ impl Plan {
         match &self.chosen {
             Chosen::General if self.pass == Pass::WeightGrad => 0,
             Chosen::General => general::packed_len(&self.shape),
+            Chosen::Depthwise(_) if self.pass == Pass::WeightGrad => 0,
+            Chosen::Depthwise(plan) => plan.packed_len(),
             Chosen::Direct(plan) => plan.packed_len(),
             Chosen::Winograd(plan) => plan.packed_len(),
             Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => 0,
@@ -129,6 +137,8 @@ impl Plan {
         match &self.chosen {
             Chosen::General if self.pass == Pass::WeightGrad => {}
             Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
+            Chosen::Depthwise(_) if self.pass == Pass::WeightGrad => {}
+            Chosen::Depthwise(plan) => plan.pack(weights, packed),
             Chosen::Direct(plan) => plan.pack(pool, weights, packed),
             Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
             Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => {}
@@ -142,6 +152,8 @@ impl Plan {
                 general::weight_grad_workspace(&self.shape, threads)
             }
             Chosen::General => general::workspace(&self.shape, self.pass, threads),
+            Chosen::Depthwise(plan) if self.pass == Pass::WeightGrad => plan.weights_workspace(threads),
+            Chosen::Depthwise(plan) => plan.workspace(threads),
             Chosen::Direct(plan) => plan.workspace(threads),
             Chosen::Winograd(plan) => plan.workspace(threads),
             Chosen::DirectWeights(plan) => plan.workspace(threads),
@@ -153,6 +165,7 @@ impl Plan {
     /// fewer). Does not depend on the number of threads.
     pub fn tile_rows(&self) -> usize {
         match &self.chosen {
+            Chosen::Depthwise(plan) => plan.tile_rows(),
             Chosen::Direct(plan) => plan.tile_rows(),
             Chosen::Winograd(plan) => plan.tile_rows(),
             _ => general::tile_rows(&self.shape, self.pass),

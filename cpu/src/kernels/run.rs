@@ -59,6 +59,7 @@ fn images(
         Chosen::General => {
             general::run(pool, &plan.shape, plan.pass, source, packed, sink, scratch);
         }
+        Chosen::Depthwise(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::Direct(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::Winograd(plan) => plan.run(pool, source, packed, sink, scratch),
         Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => {
@@ -91,6 +92,7 @@ pub fn weight_grad(
     let scratch = workspace.get(plan.workspace_len(pool.threads()));
     match &plan.chosen {
         Chosen::General => general::weight_grad(pool, &plan.shape, x, dy, dw, scratch),
+        Chosen::Depthwise(plan) => plan.run_weights(pool, x, dy, dw, scratch),
         Chosen::DirectWeights(plan) => plan.run(pool, x, dy, dw, scratch),
         Chosen::WinogradWeights(plan) => plan.run(pool, x, dy, dw, scratch),
         Chosen::Direct(_) | Chosen::Winograd(_) => unreachable!("not a plan for weights"),

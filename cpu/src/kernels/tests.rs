@@ -253,6 +253,23 @@ fn direct() {
     check_algorithm(Algorithm::Direct, &shapes, 4e-5);
 }
 
+#[test]
+fn depthwise() {
+    let depthwise =
+        |c, n, size, k, stride| ConvShape { groups: c, ..ConvShape::same(n, size, c, c, k, stride) };
+    let shapes = [
+        depthwise(16, 2, 8, 3, 1),
+        depthwise(58, 2, 9, 3, 1),
+        depthwise(20, 18, 10, 3, 2),
+        depthwise(33, 2, 7, 5, 2),
+        depthwise(8, 1, 2, 3, 1),
+        depthwise(64, 1, 40, 3, 1),
+        ConvShape { dilation: [2, 1], pad: [0, 2], ..depthwise(24, 2, 9, 3, 1) },
+        ConvShape { pad: [0, 0], ..depthwise(18, 2, 9, 1, 3) },
+    ];
+    check_algorithm(Algorithm::Depthwise, &shapes, 4e-5);
+}
+
 /// Shapes with whole vectors of channels, images that are and are not whole tiles, groups of
 /// several images with a remainder, and bands of one.
 fn winograd_shapes() -> Vec<ConvShape> {

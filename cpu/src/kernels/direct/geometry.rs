@@ -11,7 +11,7 @@ const BLOCK: usize = 16;
 
 /// The result positions along one axis that read the operand through the same taps.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(in crate::kernels) struct Axis {
     /// The first of them, and the distance between them.
     pub first: usize,
     pub out_step: usize,
@@ -20,7 +20,7 @@ pub(super) struct Axis {
     /// The operand position where the first one's first tap lies; may be outside of the image.
     origin: isize,
     /// Kernel positions with their distance from the first tap, by increasing distance.
-    taps: Vec<(usize, usize)>,
+    pub taps: Vec<(usize, usize)>,
 }
 
 impl Axis {
@@ -41,9 +41,33 @@ impl Axis {
     }
 }
 
+impl Axis {
+    /// Of the first `count` of them, those all of whose taps are inside of an operand of `size`
+    /// positions, by number.
+    pub fn inside(&self, count: usize, size: usize) -> Range<usize> {
+        let reach = self.taps.last().map_or(0, |tap| tap.1);
+        let start = self.inside_tap(count, size, 0).start;
+        start..self.inside_tap(count, size, reach).end.max(start)
+    }
+
+    /// The same for the tap at distance `reach` alone.
+    pub fn inside_tap(&self, count: usize, size: usize, reach: usize) -> Range<usize> {
+        let origin = self.origin + reach as isize;
+        let start = ((-origin).max(0) as usize).div_ceil(self.in_step).min(count);
+        let end = ((size as isize - origin).max(0) as usize).div_ceil(self.in_step).min(count);
+        start..end.max(start)
+    }
+}
+
 /// The classes of an axis: one for a forward pass, one for each residue modulo the stride for an
 /// input gradient.
-fn axes(adjoint: bool, k: usize, stride: usize, pad: usize, dilation: usize) -> Vec<Axis> {
+pub(in crate::kernels) fn axes(
+    adjoint: bool,
+    k: usize,
+    stride: usize,
+    pad: usize,
+    dilation: usize,
+) -> Vec<Axis> {
     if !adjoint {
         let taps = (0..k).map(|tap| (tap, tap * dilation)).collect();
         let origin = -(pad as isize);
@@ -190,7 +214,7 @@ impl Geometry {
 }
 
 /// The operand positions that a range of result positions reads.
-fn span(axes: &[Axis], to: Range<usize>) -> Range<isize> {
+pub(in crate::kernels) fn span(axes: &[Axis], to: Range<usize>) -> Range<isize> {
     let mut all: Option<Range<isize>> = None;
     for axis in axes {
         let count = axis.count(to.clone());
