@@ -73,7 +73,7 @@ mod tests {
         let x = counting(&[2, 3]);
         assert_eq!(permute(&[1, 0], &x).data, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
         assert_eq!(slice(&[2, 2], &[0, 0], &[1, 2], &x).data, [1.0, 3.0, 4.0, 6.0]);
-        assert_eq!(pad(&[1, 5], &[0, 1], &[1, 3], &counting(&[1, 2])).data, [0.0, 1.0, 0.0, 0.0, 2.0]);
+        assert_eq!(pad(&[1, 5], &[0, 1], &counting(&[1, 2])).data, [0.0, 1.0, 2.0, 0.0, 0.0]);
         assert_eq!(broadcast(&[2, 2], &counting(&[2, 1])).data, [1.0, 1.0, 2.0, 2.0]);
         let joined = concatenate(&[2, 4], 1, &[&counting(&[2, 1]), &x]);
         assert_eq!(joined.data, [1.0, 1.0, 2.0, 3.0, 2.0, 4.0, 5.0, 6.0]);
