@@ -1,0 +1,430 @@
+//! Runs a compiled program: block after block, each instruction as one vector loop.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use autograd::random;
+use autograd::tensor::{BinaryOp, UnaryOp};
+
+use crate::isa::{Isa, multiversion};
+use crate::math;
+use crate::memory::Memory;
+use crate::program::{BlockProgram, Fused, GatherKind, Place, Slot, Step, Walk};
+use crate::space::BLOCK;
+
+/// Floats from one register to the next. Not a power of two, so that registers do not compete for
+/// the same cache sets.
+const REGISTER: usize = BLOCK + 16;
+
+/// A thread's registers and tables. They grow when a kernel is compiled or first run, and stay.
+#[derive(Default)]
+struct Scratch {
+    registers: Vec<[f32; REGISTER]>,
+    addresses: Vec<*mut f32>,
+    results: Vec<*const f32>,
+    index: Vec<usize>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What a visitor sees of each block.
+pub struct Block<'a> {
+    /// Where it starts: an index for the axes up to the split axis.
+    pub index: &'a [usize],
+    /// Rows, and elements.
+    pub rows: usize,
+    pub len: usize,
+    results: &'a [*const f32],
+}
+
+impl Block<'_> {
+    /// The values of result number `number`.
+    pub fn result(&self, number: usize) -> &[f32] {
+        // SAFETY: each address was set by `run` to at least `len` values, that nothing writes to
+        // during the visit.
+        unsafe { std::slice::from_raw_parts(self.results[number], self.len) }
+    }
+}
+
+/// Evaluates `program` over `rows` (of its tiling), stores its outputs, and shows `visit` each block.
+///
+/// `externals` are the addresses of element 0 of each [`Place::External`]; they may lie outside of
+/// what is allocated, as long as the elements of `rows` do not.
+///
+/// # Safety
+/// Buffers and externals must be valid for every element that the program's views reach in `rows`, and
+/// nothing else may write to what is read or touch what is written during the run.
+pub unsafe fn run(
+    isa: Isa,
+    program: &BlockProgram,
+    rows: Range<usize>,
+    memory: &Memory,
+    externals: &[*mut f32],
+    mut visit: impl FnMut(&Block),
+) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let Scratch { registers, addresses, results, index } = scratch;
+        if registers.len() < program.registers {
+            registers.resize(program.registers, [0.0; REGISTER]);
+        }
+        addresses.clear();
+        addresses.extend(program.slots.iter().map(|slot| match slot {
+            Some(register) => registers[*register].as_mut_ptr(),
+            None => std::ptr::null_mut(),
+        }));
+        let tiling = &program.tiling;
+        let length = tiling.sizes[tiling.split];
+        index.clear();
+        index.resize(tiling.split + 1, 0);
+        let full = Extent { rows: tiling.chunk, len: tiling.block_len() };
+        let mut row = rows.start;
+        let mut first = true;
+        while row < rows.end {
+            let position = row % length;
+            if first || position == 0 {
+                let mut rest = row / length;
+                for axis in (0..tiling.split).rev() {
+                    index[axis] = rest % tiling.sizes[axis];
+                    rest /= tiling.sizes[axis];
+                }
+            }
+            index[tiling.split] = position;
+            let count = tiling.chunk.min(length - position).min(rows.end - row);
+            let extent = Extent { rows: count, len: count * tiling.inner };
+            for pointer in &program.pointers {
+                let base = address(pointer.place, memory, externals);
+                addresses[pointer.slot] = base.wrapping_offset(pointer.element.at(index) as isize);
+            }
+            let context = Context { addresses, walks: &program.walks, memory, externals, index };
+            if first {
+                run_steps(isa, &program.once, &context, full);
+            }
+            if first || position == 0 {
+                run_steps(isa, &program.per_run, &context, full);
+            }
+            run_steps(isa, &program.per_block, &context, extent);
+            for store in &program.stores {
+                let walk = &program.walks[store.walk];
+                let base = address(store.place, memory, externals);
+                // SAFETY: the caller's promise; values are registers or buffers of at least `len`.
+                unsafe {
+                    let values = std::slice::from_raw_parts(addresses[store.value], extent.len);
+                    if store.contiguous {
+                        let start = walk.access.element.at(index) as isize;
+                        std::ptr::copy(values.as_ptr(), base.wrapping_offset(start), extent.len);
+                    } else {
+                        scatter(walk, index, extent, base, values);
+                    }
+                }
+            }
+            results.clear();
+            results.extend(program.results.iter().map(|&slot| addresses[slot].cast_const()));
+            visit(&Block { index, rows: count, len: extent.len, results });
+            first = false;
+            row += count;
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Extent {
+    rows: usize,
+    len: usize,
+}
+
+/// What instructions need besides themselves.
+struct Context<'a> {
+    addresses: &'a [*mut f32],
+    walks: &'a [Walk],
+    memory: &'a Memory,
+    externals: &'a [*mut f32],
+    index: &'a [usize],
+}
+
+impl Context<'_> {
+    #[inline(always)]
+    fn values(&self, slot: Slot, len: usize) -> &[f32] {
+        // SAFETY: the compiler of programs gives each operand a register or buffer of at least `len`
+        // values that no step of this block writes while it is read.
+        unsafe { std::slice::from_raw_parts(self.addresses[slot], len) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    fn out(&self, slot: Slot, len: usize) -> &mut [f32] {
+        // SAFETY: as above, and a result's memory is never one of its step's operands.
+        unsafe { std::slice::from_raw_parts_mut(self.addresses[slot], len) }
+    }
+}
+
+#[inline(always)]
+fn address(place: Place, memory: &Memory, externals: &[*mut f32]) -> *mut f32 {
+    match place {
+        Place::Buffer(buffer) => memory.base(buffer),
+        Place::External(number) => externals[number],
+    }
+}
+
+multiversion!(fn run_steps = run_steps_generic(steps: &[Step], context: &Context, extent: Extent));
+
+#[inline(always)]
+fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {
+    let len = extent.len;
+    for step in steps {
+        match *step {
+            Step::Fill { value, out } => context.out(out, len).fill(value),
+            Step::Unary { op, a, out } => unary(op, context.values(a, len), context.out(out, len)),
+            Step::Binary { op, a, b, out } => {
+                binary(op, context.values(a, len), context.values(b, len), context.out(out, len));
+            }
+            Step::Fused(ref fused) => {
+                let (a, b) = (context.values(fused.a, len), context.values(fused.b, len));
+                fused_pair(fused, a, b, context.values(fused.c, len), context.out(fused.out, len));
+            }
+            Step::Select { condition, yes, no, out } => {
+                let condition = context.values(condition, len);
+                let (yes, no) = (context.values(yes, len), context.values(no, len));
+                let out = context.out(out, len);
+                for i in 0..len {
+                    out[i] = if condition[i] != 0.0 { yes[i] } else { no[i] };
+                }
+            }
+            Step::Random { stream, index, seed, step, out } => {
+                let (index, out) = (context.values(index, len), context.out(out, len));
+                let (seed, step) = (context.values(seed, len), context.values(step, len));
+                for i in 0..len {
+                    let (seed, step) = (seed[i] as i32 as u32, step[i] as i32 as u32);
+                    out[i] = random::uniform(seed, step, stream, index[i].to_bits());
+                }
+            }
+            Step::Gather { walk, kind, out } => {
+                gather(&context.walks[walk], kind, context, extent, context.out(out, len));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn unary(op: UnaryOp, a: &[f32], out: &mut [f32]) {
+    macro_rules! each {
+        ($f:expr) => {
+            for (out, &a) in out.iter_mut().zip(a) {
+                *out = $f(a);
+            }
+        };
+    }
+    match op {
+        UnaryOp::Neg => each!(|a: f32| -a),
+        UnaryOp::Exp => each!(math::exp),
+        UnaryOp::Log => each!(math::ln),
+        UnaryOp::Sqrt => each!(f32::sqrt),
+        UnaryOp::Abs => each!(f32::abs),
+        UnaryOp::Reciprocal => each!(|a: f32| 1.0 / a),
+        UnaryOp::Tanh => each!(math::tanh),
+        UnaryOp::Relu => each!(relu),
+        UnaryOp::Sign => each!(|a: f32| truth(a > 0.0) - truth(a < 0.0)),
+        UnaryOp::Floor => each!(f32::floor),
+    }
+}
+
+#[inline(always)]
+fn binary(op: BinaryOp, a: &[f32], b: &[f32], out: &mut [f32]) {
+    macro_rules! each {
+        ($f:expr) => {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *out = $f(a, b);
+            }
+        };
+    }
+    match op {
+        BinaryOp::Add => each!(|a: f32, b: f32| a + b),
+        BinaryOp::Sub => each!(|a: f32, b: f32| a - b),
+        BinaryOp::Mul => each!(|a: f32, b: f32| a * b),
+        BinaryOp::Div => each!(|a: f32, b: f32| a / b),
+        BinaryOp::Max => each!(math::maximum),
+        BinaryOp::Min => each!(math::minimum),
+        BinaryOp::Less => each!(|a: f32, b: f32| truth(a < b)),
+        BinaryOp::LessEqual => each!(|a: f32, b: f32| truth(a <= b)),
+        BinaryOp::Equal => each!(|a: f32, b: f32| truth(a == b)),
+    }
+}
+
+/// One loop for each of the combinations, by nested choices.
+#[inline(always)]
+fn fused_pair(fused: &Fused, a: &[f32], b: &[f32], c: &[f32], out: &mut [f32]) {
+    macro_rules! each {
+        ($f:expr) => {
+            for (((out, &a), &b), &c) in out.iter_mut().zip(a).zip(b).zip(c) {
+                *out = $f(a, b, c);
+            }
+        };
+    }
+    macro_rules! finish {
+        ($f:expr) => {
+            if fused.relu { each!(|a, b, c| relu($f(a, b, c))) } else { each!($f) }
+        };
+    }
+    macro_rules! second {
+        ($first:expr) => {
+            match (fused.second, fused.swapped) {
+                (BinaryOp::Add, _) => finish!(|a: f32, b: f32, c: f32| $first(a, b) + c),
+                (BinaryOp::Mul, _) => finish!(|a: f32, b: f32, c: f32| $first(a, b) * c),
+                (_, false) => finish!(|a: f32, b: f32, c: f32| $first(a, b) - c),
+                (_, true) => finish!(|a: f32, b: f32, c: f32| c - $first(a, b)),
+            }
+        };
+    }
+    match fused.first {
+        BinaryOp::Add => second!(|a: f32, b: f32| a + b),
+        BinaryOp::Mul => second!(|a: f32, b: f32| a * b),
+        _ => second!(|a: f32, b: f32| a - b),
+    }
+}
+
+#[inline(always)]
+fn relu(a: f32) -> f32 {
+    if a < 0.0 { 0.0 } else { a }
+}
+
+#[inline(always)]
+fn truth(holds: bool) -> f32 {
+    if holds { 1.0 } else { 0.0 }
+}
+
+/// Fills a register by walking an access row by row.
+#[inline(always)]
+fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out: &mut [f32]) {
+    let strides = &walk.access.element.strides;
+    let stride = strides[strides.len() - 1];
+    let base = match kind {
+        GatherKind::Load(place) => address(place, context.memory, context.externals),
+        GatherKind::Index | GatherKind::IndexBits | GatherKind::InBounds => std::ptr::null_mut(),
+    };
+    walk_rows(walk, context.index, extent, |start, valid, positions| {
+        let out = &mut out[positions];
+        match kind {
+            GatherKind::Load(_) => {
+                let (before, rest) = out.split_at_mut(valid.start);
+                let (inside, after) = rest.split_at_mut(valid.len());
+                before.fill(0.0);
+                after.fill(0.0);
+                let first = start + valid.start as i64 * stride;
+                // SAFETY: the views of a schedule stay inside their buffers (checked when it was
+                // compiled) wherever their bounds hold.
+                unsafe { load_row(base.wrapping_offset(first as isize), stride, inside) }
+            }
+            GatherKind::Index => {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = (start + i as i64 * stride) as f32;
+                }
+            }
+            GatherKind::IndexBits => {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = f32::from_bits((start + i as i64 * stride) as u32);
+                }
+            }
+            GatherKind::InBounds => {
+                out.fill(0.0);
+                out[valid].fill(1.0);
+            }
+        }
+    });
+}
+
+/// Copies `out.len()` elements, `stride` apart.
+///
+/// # Safety
+/// All of them must be valid.
+#[inline(always)]
+unsafe fn load_row(from: *const f32, stride: i64, out: &mut [f32]) {
+    match stride {
+        _ if out.is_empty() => {}
+        // SAFETY (all three): the caller's promise.
+        0 => out.fill(unsafe { *from }),
+        1 if out.len() >= 32 => unsafe { from.copy_to(out.as_mut_ptr(), out.len()) },
+        _ => {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = unsafe { *from.offset(i as isize * stride as isize) };
+            }
+        }
+    }
+}
+
+/// Stores a block's values along a view that is not contiguous (and has no bounds).
+///
+/// # Safety
+/// The view's elements must be valid for writing.
+unsafe fn scatter(walk: &Walk, index: &[usize], extent: Extent, base: *mut f32, values: &[f32]) {
+    let strides = &walk.access.element.strides;
+    let stride = strides[strides.len() - 1] as isize;
+    walk_rows(walk, index, extent, |start, _, positions| {
+        let to = base.wrapping_offset(start as isize);
+        let values = &values[positions];
+        // SAFETY: the caller's promise.
+        unsafe {
+            if stride == 1 {
+                values.as_ptr().copy_to(to, values.len());
+            } else {
+                for (i, value) in values.iter().enumerate() {
+                    *to.wrapping_offset(i as isize * stride) = *value;
+                }
+            }
+        }
+    });
+}
+
+/// Calls `row(element of the row's start, positions in the row that are in bounds, positions in the
+/// block)` for each row of a block.
+#[inline(always)]
+fn walk_rows(
+    walk: &Walk,
+    index: &[usize],
+    extent: Extent,
+    mut row: impl FnMut(i64, Range<usize>, Range<usize>),
+) {
+    let access = &walk.access;
+    let split = index.len() - 1;
+    let start = access.element.at(index);
+    if walk.row_len == 0 {
+        let valid = valid(walk, index, 0, 0, extent.len);
+        return row(start, valid, 0..extent.len);
+    }
+    let len = walk.row_len;
+    let mut position = 0;
+    for step in 0..extent.rows {
+        let start = start + step as i64 * access.element.strides[split];
+        for (number, offset) in walk.rows.iter().enumerate() {
+            let valid = valid(walk, index, step, number, len);
+            row(start + offset, valid, position..position + len);
+            position += len;
+        }
+    }
+}
+
+/// The positions of a row where all bounds hold.
+#[inline(always)]
+fn valid(walk: &Walk, index: &[usize], step: usize, row: usize, len: usize) -> Range<usize> {
+    let (mut low, mut high) = (0, len as i64);
+    for ((form, extent), rows) in walk.access.bounds.iter().zip(&walk.bound_rows) {
+        let split = index.len() - 1;
+        let value = form.at(index) + step as i64 * form.strides[split] + rows[row];
+        let stride = form.strides[form.strides.len() - 1];
+        // 0 <= value + i * stride < extent
+        match stride {
+            0 if (0..*extent).contains(&value) => {}
+            0 => high = 0,
+            1.. => {
+                low = low.max((-value + stride - 1).div_euclid(stride));
+                high = high.min((extent - value + stride - 1).div_euclid(stride));
+            }
+            _ => {
+                low = low.max((value - extent).div_euclid(-stride) + 1);
+                high = high.min(value.div_euclid(-stride) + 1);
+            }
+        }
+    }
+    let low = low.clamp(0, len as i64);
+    low as usize..high.clamp(low, len as i64) as usize
+}

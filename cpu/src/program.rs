@@ -1,0 +1,572 @@
+//! Compiles a [`Program`] for evaluation in blocks.
+//!
+//! The iteration dims are merged as far as all views allow and cut into blocks of about 512 elements.
+//! Each instruction then works on whole blocks. What does not vary along the axis that blocks are
+//! cut from (a batch norm's scale and shift over channels, a learning rate) is computed once for a
+//! whole run of blocks. Contiguous loads and stores are no instructions at all: their operands
+//! point into the buffers.
+
+use autograd::schedule::{BufferId, Instr, Program, Reg, Store, View};
+use autograd::tensor::{BinaryOp, UnaryOp};
+
+use crate::space::{Access, Affine, Axis, Tiling, merge};
+
+/// What a program reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    Buffer(BufferId),
+    /// An array given at every run, by number.
+    External(usize),
+}
+
+/// A value to store.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub place: Place,
+    pub view: View,
+    pub value: Reg,
+}
+
+impl From<&Store> for Output {
+    fn from(store: &Store) -> Output {
+        Output { place: Place::Buffer(store.buffer), view: store.view.clone(), value: store.value }
+    }
+}
+
+/// What to compile.
+pub struct Spec<'a> {
+    /// Iteration dims in the order they are walked; all views have one stride for each.
+    pub shape: &'a [usize],
+    /// A class for each dim: only dims of one class are merged.
+    pub classes: &'a [u8],
+    /// [`Instr::Accumulator`] number `i` reads [`Place::External`] number `i`, densely.
+    pub program: &'a Program,
+    pub outputs: &'a [Output],
+    /// Values that the caller reads after each block.
+    pub results: &'a [Reg],
+    /// Runs start and end at multiples of this many elements (0: only at the ends of the space).
+    pub granularity: usize,
+    /// Which memory each buffer lies in: buffers with equal entries may overlap.
+    pub regions: &'a [usize],
+}
+
+/// Index of a value in a block's table of addresses.
+pub type Slot = usize;
+
+/// One instruction on a block.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    Fill { value: f32, out: Slot },
+    Unary { op: UnaryOp, a: Slot, out: Slot },
+    Binary { op: BinaryOp, a: Slot, b: Slot, out: Slot },
+    Fused(Fused),
+    Select { condition: Slot, yes: Slot, no: Slot, out: Slot },
+    Random { stream: u32, index: Slot, seed: Slot, step: Slot, out: Slot },
+    Gather { walk: usize, kind: GatherKind, out: Slot },
+}
+
+/// `second(first(a, b), c)`, or `second(c, first(a, b))` when swapped, then ReLU if asked for. The
+/// same roundings as the two or three instructions it stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fused {
+    pub first: BinaryOp,
+    pub second: BinaryOp,
+    pub swapped: bool,
+    pub relu: bool,
+    pub a: Slot,
+    pub b: Slot,
+    pub c: Slot,
+    pub out: Slot,
+}
+
+/// What a [`Step::Gather`] puts into its register.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GatherKind {
+    /// Elements; 0 out of bounds.
+    Load(Place),
+    /// The affine index as a number.
+    Index,
+    /// The affine index as the bits of a `u32`.
+    IndexBits,
+    /// 1 in bounds, 0 outside.
+    InBounds,
+}
+
+/// An access walked row by row: a row is a walk along the last axis, and a block is `rows.len()` rows
+/// for every step of the split axis (or, if the split axis is the last, one row).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Walk {
+    pub access: Access,
+    /// Element offset of each row within one step of the split axis.
+    pub rows: Vec<i64>,
+    /// The same for each bound.
+    pub bound_rows: Vec<Vec<i64>>,
+    /// Elements of a row; 0 where the split axis is the last.
+    pub row_len: usize,
+}
+
+/// An address that follows the blocks: a contiguous load or store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pointer {
+    pub slot: Slot,
+    pub place: Place,
+    pub element: Affine,
+}
+
+/// A store after the instructions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreStep {
+    pub value: Slot,
+    pub place: Place,
+    pub walk: usize,
+    pub contiguous: bool,
+}
+
+/// A compiled program.
+#[derive(Clone, Debug)]
+pub struct BlockProgram {
+    pub tiling: Tiling,
+    /// Done at the start of a range of rows.
+    pub once: Vec<Step>,
+    /// Done where an axis outside the split axis moves.
+    pub per_run: Vec<Step>,
+    pub per_block: Vec<Step>,
+    pub pointers: Vec<Pointer>,
+    pub stores: Vec<StoreStep>,
+    pub walks: Vec<Walk>,
+    pub results: Vec<Slot>,
+    /// The register of each slot; none where a [`Pointer`] sets the address.
+    pub slots: Vec<Option<usize>>,
+    pub registers: usize,
+}
+
+/// How often an instruction is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Once,
+    Run,
+    Block,
+}
+
+impl BlockProgram {
+    pub fn new(spec: &Spec) -> BlockProgram {
+        Compiler::new(spec).compile()
+    }
+
+    /// Elements of the whole space.
+    pub fn len(&self) -> usize {
+        self.tiling.sizes.iter().product()
+    }
+}
+
+/// An instruction, or several that became one step. Named by the register of its result.
+#[derive(Clone, Copy)]
+enum Node<'a> {
+    Plain(&'a Instr),
+    Fused(Fused),
+}
+
+impl Node<'_> {
+    fn operands(&self) -> Vec<Reg> {
+        match self {
+            Node::Plain(instr) => operands(instr).collect(),
+            Node::Fused(fused) => vec![fused.a, fused.b, fused.c],
+        }
+    }
+}
+
+struct Compiler<'a> {
+    spec: &'a Spec<'a>,
+    axes: Vec<Axis>,
+    tiling: Tiling,
+    nodes: Vec<Node<'a>>,
+    levels: Vec<Level>,
+    /// Registers in the order they are evaluated, without those inside a fused step.
+    order: Vec<Reg>,
+    /// Position in `order` of each register.
+    positions: Vec<usize>,
+    /// Position of each register's last use; `usize::MAX` for stores and results.
+    last_use: Vec<usize>,
+    direct_loads: Vec<bool>,
+    direct_stores: Vec<Option<usize>>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(spec: &'a Spec<'a>) -> Compiler<'a> {
+        let count = spec.program.instrs.len();
+        let live = live(spec);
+        let dense = View::dense(spec.shape);
+        let mut forms: Vec<&[i64]> = Vec::new();
+        for (instr, _) in spec.program.instrs.iter().zip(&live).filter(|(_, live)| **live) {
+            if let Instr::Accumulator(_) = instr {
+                forms.push(&dense.strides);
+            } else if let Some(view) = view(instr) {
+                if !matches!(instr, Instr::InBounds(_)) {
+                    forms.push(&view.strides);
+                }
+                forms.extend(view.bounds.iter().map(|b| &b.strides[..]));
+            }
+        }
+        forms.extend(spec.outputs.iter().map(|output| &output.view.strides[..]));
+        let axes = merge(spec.shape, spec.classes, &forms);
+        let tiling = Tiling::new(axes.iter().map(|a| a.size).collect(), 0, spec.granularity);
+        Compiler {
+            spec,
+            axes,
+            tiling,
+            nodes: spec.program.instrs.iter().map(Node::Plain).collect(),
+            levels: vec![Level::Once; count],
+            order: (0..count).filter(|&reg| live[reg]).collect(),
+            positions: vec![0; count],
+            last_use: vec![0; count],
+            direct_loads: vec![false; count],
+            direct_stores: vec![None; count],
+        }
+    }
+
+    fn compile(mut self) -> BlockProgram {
+        self.find_levels();
+        self.fuse();
+        self.order.sort_by_key(|&reg| (self.levels[reg], reg));
+        self.find_last_uses();
+        self.find_direct_loads();
+        self.find_direct_stores();
+        self.emit()
+    }
+
+    /// The affine forms that an instruction evaluates.
+    fn access(&self, instr: &Instr) -> Option<Access> {
+        let view = match instr {
+            Instr::Accumulator(_) => View::dense(self.spec.shape),
+            // The index itself has no bounds, and bounds have no index.
+            Instr::Index(view) | Instr::Random { index: view, .. } => View { bounds: vec![], ..view.clone() },
+            Instr::InBounds(view) => View { offset: 0, strides: vec![0; view.strides.len()], ..view.clone() },
+            instr => view(instr)?.clone(),
+        };
+        Some(Access::new(&view, &self.axes))
+    }
+
+    /// What a register's instruction reads from memory.
+    fn load(&self, reg: Reg) -> Option<(Place, Access)> {
+        let Node::Plain(instr) = self.nodes[reg] else { return None };
+        let place = match instr {
+            Instr::Load { buffer, .. } => Place::Buffer(*buffer),
+            Instr::Accumulator(number) => Place::External(*number),
+            _ => return None,
+        };
+        Some((place, self.access(instr)?))
+    }
+
+    fn find_levels(&mut self) {
+        let split = self.tiling.split;
+        for reg in 0..self.levels.len() {
+            let Node::Plain(instr) = self.nodes[reg] else { continue };
+            let access = self.access(instr);
+            let varies = |axis: usize| access.as_ref().is_some_and(|access| access.depends_on(axis));
+            let own = if split < self.axes.len() && varies(split) {
+                Level::Block
+            } else if (0..split).any(varies) {
+                Level::Run
+            } else {
+                Level::Once
+            };
+            self.levels[reg] = operands(instr).map(|operand| self.levels[operand]).fold(own, Level::max);
+        }
+    }
+
+    /// Pairs of sums, differences and products, and a ReLU after such a pair, become one step.
+    fn fuse(&mut self) {
+        let mut uses = vec![0; self.levels.len()];
+        for &reg in &self.order {
+            self.nodes[reg].operands().into_iter().for_each(|operand| uses[operand] += 1);
+        }
+        let outputs = self.spec.outputs.iter().map(|output| output.value);
+        outputs.chain(self.spec.results.iter().copied()).for_each(|reg| uses[reg] = usize::MAX / 2);
+        let mut inside = vec![false; self.levels.len()];
+        for &reg in &self.order {
+            let alone = |operand: Reg| uses[operand] == 1 && self.levels[operand] == self.levels[reg];
+            let (fused, inner) = match self.nodes[reg] {
+                Node::Plain(Instr::Unary(UnaryOp::Relu, inner)) if alone(*inner) => {
+                    let Node::Fused(fused) = self.nodes[*inner] else { continue };
+                    (Fused { relu: true, out: reg, ..fused }, *inner)
+                }
+                Node::Plain(&Instr::Binary(second, x, y)) if is_arithmetic(second) => {
+                    let pair = |operand: Reg| match self.nodes[operand] {
+                        Node::Plain(&Instr::Binary(first, a, b))
+                            if is_arithmetic(first) && alone(operand) =>
+                        {
+                            Some((first, a, b))
+                        }
+                        _ => None,
+                    };
+                    let base = |(first, a, b), swapped, c| Fused {
+                        first,
+                        second,
+                        swapped,
+                        relu: false,
+                        a,
+                        b,
+                        c,
+                        out: reg,
+                    };
+                    match (pair(x), pair(y)) {
+                        (Some(inner), _) => (base(inner, false, y), x),
+                        (_, Some(inner)) => (base(inner, true, x), y),
+                        _ => continue,
+                    }
+                }
+                _ => continue,
+            };
+            self.nodes[reg] = Node::Fused(fused);
+            inside[inner] = true;
+        }
+        self.order.retain(|&reg| !inside[reg]);
+    }
+
+    fn find_last_uses(&mut self) {
+        for (position, &reg) in self.order.iter().enumerate() {
+            self.positions[reg] = position;
+            self.last_use[reg] = position;
+            for operand in self.nodes[reg].operands() {
+                self.last_use[operand] = position;
+            }
+        }
+        let outputs = self.spec.outputs.iter().map(|output| output.value);
+        for reg in outputs.chain(self.spec.results.iter().copied()) {
+            self.last_use[reg] = usize::MAX;
+        }
+    }
+
+    /// Whether a block's elements lie one after the other.
+    fn contiguous(&self, access: &Access) -> bool {
+        if !access.bounds.is_empty() || access.never {
+            return false;
+        }
+        let mut step = 1;
+        for axis in (self.tiling.split..self.axes.len()).rev() {
+            if access.element.strides[axis] != step {
+                return false;
+            }
+            step *= self.axes[axis].size as i64;
+        }
+        true
+    }
+
+    fn same_memory(&self, a: Place, b: Place) -> bool {
+        match (a, b) {
+            (Place::Buffer(a), Place::Buffer(b)) => self.spec.regions[a] == self.spec.regions[b],
+            (a, b) => a == b,
+        }
+    }
+
+    /// A contiguous load is used where it lies, unless a store might change it before its last use.
+    fn find_direct_loads(&mut self) {
+        for &reg in &self.order {
+            let Some((place, access)) = self.load(reg) else { continue };
+            let stored = self.spec.outputs.iter().any(|o| self.same_memory(o.place, place));
+            self.direct_loads[reg] = self.levels[reg] == Level::Block
+                && self.contiguous(&access)
+                && !(stored && self.last_use[reg] == usize::MAX);
+        }
+    }
+
+    /// A value is computed where it is to be stored if that is contiguous and the memory is not read
+    /// at or after that instruction.
+    fn find_direct_stores(&mut self) {
+        for (number, output) in self.spec.outputs.iter().enumerate() {
+            let value = output.value;
+            let access = Access::new(&output.view, &self.axes);
+            let read_later = self.order.iter().any(|&reg| {
+                self.load(reg).is_some_and(|(place, _)| {
+                    let last = if self.direct_loads[reg] { self.last_use[reg] } else { self.positions[reg] };
+                    self.same_memory(place, output.place) && last >= self.positions[value]
+                })
+            });
+            if self.levels[value] == Level::Block
+                && !self.direct_loads[value]
+                && self.direct_stores[value].is_none()
+                && self.contiguous(&access)
+                && !read_later
+            {
+                self.direct_stores[value] = Some(number);
+            }
+        }
+    }
+
+    fn emit(self) -> BlockProgram {
+        let mut program = BlockProgram {
+            tiling: self.tiling.clone(),
+            once: vec![],
+            per_run: vec![],
+            per_block: vec![],
+            pointers: vec![],
+            stores: vec![],
+            walks: vec![],
+            results: self.spec.results.to_vec(),
+            slots: vec![None; self.levels.len()],
+            registers: 0,
+        };
+        let mut free: Vec<usize> = Vec::new();
+        for &reg in &self.order {
+            if self.direct_loads[reg] {
+                if let Some((place, access)) = self.load(reg) {
+                    program.pointers.push(Pointer { slot: reg, place, element: access.element });
+                }
+                continue;
+            }
+            // Taken before the operands' registers are given back: a result never overwrites them.
+            if let Some(number) = self.direct_stores[reg] {
+                let output = &self.spec.outputs[number];
+                let element = Access::new(&output.view, &self.axes).element;
+                program.pointers.push(Pointer { slot: reg, place: output.place, element });
+            } else {
+                program.slots[reg] = Some(take(&mut free, &mut program.registers));
+            }
+            let steps = self.steps(reg, &mut program, &mut free);
+            match self.levels[reg] {
+                Level::Once => program.once.extend(steps),
+                Level::Run => program.per_run.extend(steps),
+                Level::Block => program.per_block.extend(steps),
+            }
+            self.release(reg, &program, &mut free);
+        }
+        for (number, output) in self.spec.outputs.iter().enumerate() {
+            if self.direct_stores[output.value] == Some(number) {
+                continue;
+            }
+            let access = Access::new(&output.view, &self.axes);
+            let contiguous = self.contiguous(&access);
+            let walk = self.walk(&mut program, access);
+            program.stores.push(StoreStep { value: output.value, place: output.place, walk, contiguous });
+        }
+        program
+    }
+
+    /// Gives back the registers of the operands that `reg` is the last to use. What a more frequent
+    /// level uses stays for good.
+    fn release(&self, reg: Reg, program: &BlockProgram, free: &mut Vec<usize>) {
+        let mut used = self.nodes[reg].operands();
+        used.sort_unstable();
+        used.dedup();
+        for operand in used {
+            if self.last_use[operand] == self.positions[reg]
+                && self.levels[operand] == self.levels[reg]
+                && let Some(register) = program.slots[operand]
+            {
+                free.push(register);
+            }
+        }
+    }
+
+    fn steps(&self, reg: Reg, program: &mut BlockProgram, free: &mut Vec<usize>) -> Vec<Step> {
+        let instr = match self.nodes[reg] {
+            Node::Fused(fused) => return vec![Step::Fused(fused)],
+            Node::Plain(instr) => instr,
+        };
+        let gathered = |program: &mut BlockProgram, kind, out| match self.access(instr) {
+            Some(access) => self.gather(program, kind, access, out),
+            None => Step::Fill { value: 0.0, out },
+        };
+        vec![match *instr {
+            Instr::Load { buffer, .. } => gathered(program, GatherKind::Load(Place::Buffer(buffer)), reg),
+            Instr::Accumulator(number) => gathered(program, GatherKind::Load(Place::External(number)), reg),
+            Instr::Index(_) => gathered(program, GatherKind::Index, reg),
+            Instr::InBounds(_) => gathered(program, GatherKind::InBounds, reg),
+            Instr::Constant(value) => Step::Fill { value, out: reg },
+            Instr::Unary(op, a) => Step::Unary { op, a, out: reg },
+            Instr::Binary(op, a, b) => Step::Binary { op, a, b, out: reg },
+            Instr::Select { condition, yes, no } => Step::Select { condition, yes, no, out: reg },
+            Instr::Random { stream, seed, step, .. } => {
+                // The index has a register of its own for the moment between the two steps.
+                let index = program.slots.len();
+                let register = take(free, &mut program.registers);
+                program.slots.push(Some(register));
+                free.push(register);
+                let bits = gathered(program, GatherKind::IndexBits, index);
+                return vec![bits, Step::Random { stream, index, seed, step, out: reg }];
+            }
+        }]
+    }
+
+    fn gather(&self, program: &mut BlockProgram, kind: GatherKind, access: Access, out: Slot) -> Step {
+        if access.never {
+            return Step::Fill { value: 0.0, out };
+        }
+        if kind == GatherKind::InBounds && access.bounds.is_empty() {
+            return Step::Fill { value: 1.0, out };
+        }
+        Step::Gather { walk: self.walk(program, access), kind, out }
+    }
+
+    fn walk(&self, program: &mut BlockProgram, access: Access) -> usize {
+        let (split, sizes) = (self.tiling.split, &self.tiling.sizes);
+        let last = sizes.len() - 1;
+        let middle = if split < last { split + 1..last } else { last..last };
+        let rows = |form: &Affine| {
+            let mut offsets = vec![0];
+            for axis in middle.clone() {
+                let (size, stride) = (sizes[axis] as i64, form.strides[axis]);
+                offsets = offsets.iter().flat_map(|o| (0..size).map(move |i| o + i * stride)).collect();
+            }
+            offsets
+        };
+        program.walks.push(Walk {
+            rows: rows(&access.element),
+            bound_rows: access.bounds.iter().map(|(form, _)| rows(form)).collect(),
+            row_len: if split < last { sizes[last] } else { 0 },
+            access,
+        });
+        program.walks.len() - 1
+    }
+}
+
+/// Registers that an output or result depends on.
+fn live(spec: &Spec) -> Vec<bool> {
+    let mut live = vec![false; spec.program.instrs.len()];
+    for reg in spec.outputs.iter().map(|output| output.value).chain(spec.results.iter().copied()) {
+        live[reg] = true;
+    }
+    for (reg, instr) in spec.program.instrs.iter().enumerate().rev() {
+        if live[reg] {
+            operands(instr).for_each(|operand| live[operand] = true);
+        }
+    }
+    live
+}
+
+fn is_arithmetic(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)
+}
+
+/// A free register, or a new one.
+fn take(free: &mut Vec<usize>, registers: &mut usize) -> usize {
+    free.pop().unwrap_or_else(|| {
+        *registers += 1;
+        *registers - 1
+    })
+}
+
+/// The registers that an instruction reads.
+pub fn operands(instr: &Instr) -> impl Iterator<Item = Reg> {
+    let list: [Option<Reg>; 3] = match *instr {
+        Instr::Unary(_, a) => [Some(a), None, None],
+        Instr::Binary(_, a, b) => [Some(a), Some(b), None],
+        Instr::Select { condition, yes, no } => [Some(condition), Some(yes), Some(no)],
+        Instr::Random { seed, step, .. } => [Some(seed), Some(step), None],
+        Instr::Load { .. }
+        | Instr::Constant(_)
+        | Instr::Index(_)
+        | Instr::InBounds(_)
+        | Instr::Accumulator(_) => [None; 3],
+    };
+    list.into_iter().flatten()
+}
+
+/// The view of an instruction that has one.
+pub fn view(instr: &Instr) -> Option<&View> {
+    match instr {
+        Instr::Load { view, .. } | Instr::Index(view) | Instr::InBounds(view) => Some(view),
+        Instr::Random { index, .. } => Some(index),
+        _ => None,
+    }
+}
