@@ -1,0 +1,380 @@
+//! The folds of a reduction: of rows of contiguous values, and of columns side by side.
+//!
+//! Everything is accumulated in `f64`, in an order that depends on shapes alone.
+
+use autograd::schedule::ReduceKind;
+
+use crate::isa::{Isa, multiversion};
+
+/// Values side by side in the vector loops.
+const LANES: usize = 16;
+
+/// What a fold knows of the values so far; a column's state is one entry of two arrays.
+///
+/// | kind | first | second |
+/// |---|---|---|
+/// | sum | sum | – |
+/// | maximum | largest | – |
+/// | variance | mean | sum of squared deviations from it |
+/// | argmax | largest | its position |
+pub struct Columns<'a> {
+    pub first: &'a mut [f64],
+    pub second: &'a mut [f64],
+}
+
+impl Columns<'_> {
+    /// The state of no values.
+    pub fn reset(&mut self, kind: ReduceKind) {
+        self.first.fill(match kind {
+            ReduceKind::Sum | ReduceKind::Variance => 0.0,
+            ReduceKind::Max | ReduceKind::ArgMax => f64::NEG_INFINITY,
+        });
+        self.second.fill(0.0);
+    }
+
+    /// Folds `values` (rows of one value a column) after `count` rows that are already in; `position`
+    /// is the number of the first row.
+    pub fn add(&mut self, isa: Isa, kind: ReduceKind, values: &[f32], count: usize, position: usize) {
+        let width = self.first.len();
+        if width == 1 {
+            let (first, second) = row(isa, kind, values);
+            let second = if kind == ReduceKind::ArgMax { second + position as f64 } else { second };
+            let other = Columns { first: &mut [first], second: &mut [second] };
+            return self.merge(kind, &other, count, values.len());
+        }
+        match kind {
+            ReduceKind::Sum => sum_columns(isa, self.first, values),
+            ReduceKind::Max => max_columns(isa, self.first, values),
+            ReduceKind::Variance => moment_columns(isa, self.first, self.second, values, count),
+            ReduceKind::ArgMax => argmax_columns(isa, self.first, self.second, values, position),
+        }
+    }
+
+    /// Takes in the state of the `added` rows that follow this state's `count`.
+    pub fn merge(&mut self, kind: ReduceKind, other: &Columns, count: usize, added: usize) {
+        let own = self.first.iter_mut().zip(self.second.iter_mut());
+        for ((first, second), (&b, &b_second)) in own.zip(other.first.iter().zip(&*other.second)) {
+            match kind {
+                ReduceKind::Sum => *first += b,
+                ReduceKind::Max => *first = larger(*first, b),
+                ReduceKind::Variance => {
+                    chan(first, second, count as f64, b, b_second, added as f64);
+                }
+                ReduceKind::ArgMax => {
+                    if beats(b, *first) {
+                        (*first, *second) = (b, b_second);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The results, of `count` rows.
+    pub fn finish(&self, kind: ReduceKind, count: usize, out: &mut [f32]) {
+        for ((out, &first), &second) in out.iter_mut().zip(&*self.first).zip(&*self.second) {
+            *out = finish(kind, (first, second), count);
+        }
+    }
+}
+
+/// The result of one state.
+pub fn finish(kind: ReduceKind, (first, second): (f64, f64), count: usize) -> f32 {
+    match kind {
+        ReduceKind::Sum | ReduceKind::Max => first as f32,
+        ReduceKind::Variance => (second / count as f64) as f32,
+        ReduceKind::ArgMax => second as f32,
+    }
+}
+
+/// The state of one row of values; positions count from its start.
+pub fn row(isa: Isa, kind: ReduceKind, values: &[f32]) -> (f64, f64) {
+    match kind {
+        ReduceKind::Sum => (sum(isa, values), 0.0),
+        ReduceKind::Max => (max(isa, values) as f64, 0.0),
+        ReduceKind::Variance => moments(isa, values),
+        ReduceKind::ArgMax => {
+            let largest = max(isa, values);
+            let found = |v: &f32| *v == largest || (v.is_nan() && largest.is_nan());
+            (largest as f64, values.iter().position(found).unwrap_or(0) as f64)
+        }
+    }
+}
+
+/// Chan, Golub and LeVeque's pairwise update (1979) of a mean and a sum of squared deviations.
+#[inline(always)]
+fn chan(mean: &mut f64, squares: &mut f64, count: f64, other: f64, other_squares: f64, added: f64) {
+    let total = count + added;
+    if added == 0.0 {
+        return;
+    }
+    let delta = other - *mean;
+    *mean += delta * (added / total);
+    *squares += other_squares + delta * delta * (count * added / total);
+}
+
+/// Whether a later value displaces the largest so far: NaN displaces numbers, nothing displaces NaN.
+#[inline(always)]
+fn beats(value: f64, best: f64) -> bool {
+    !best.is_nan() && (value > best || value.is_nan())
+}
+
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if beats(b, a) { b } else { a }
+}
+
+multiversion!(fn sum = sum_generic(values: &[f32]) -> f64);
+multiversion!(fn max = max_generic(values: &[f32]) -> f32);
+multiversion!(fn moments = moments_generic(values: &[f32]) -> (f64, f64));
+multiversion!(fn sum_columns = sum_columns_generic(state: &mut [f64], values: &[f32]));
+multiversion!(fn max_columns = max_columns_generic(state: &mut [f64], values: &[f32]));
+multiversion!(fn moment_columns = moment_columns_generic(
+    means: &mut [f64], squares: &mut [f64], values: &[f32], count: usize));
+multiversion!(fn argmax_columns = argmax_columns_generic(
+    largest: &mut [f64], positions: &mut [f64], values: &[f32], position: usize));
+
+#[inline(always)]
+fn sum_of(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += f(chunk[lane] as f64);
+        }
+    }
+    for (lane, &value) in rest.iter().enumerate() {
+        lanes[lane] += f(value as f64);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn sum_generic(values: &[f32]) -> f64 {
+    sum_of(values, |v| v)
+}
+
+#[inline(always)]
+fn moments_generic(values: &[f32]) -> (f64, f64) {
+    let mean = sum_of(values, |v| v) / values.len() as f64;
+    (mean, sum_of(values, |v| (v - mean) * (v - mean)))
+}
+
+#[inline(always)]
+fn max_generic(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut nan = [0u32; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+            nan[lane] |= chunk[lane].is_nan() as u32;
+        }
+    }
+    for (lane, &value) in rest.iter().enumerate() {
+        lanes[lane] = larger(lanes[lane], value);
+        nan[lane] |= value.is_nan() as u32;
+    }
+    if nan.iter().any(|&n| n != 0) {
+        return f32::NAN;
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// Calls `full(first column)` for each group of LANES columns and `single(column)` for the rest.
+#[inline(always)]
+fn for_columns(width: usize, mut full: impl FnMut(usize), mut single: impl FnMut(usize)) {
+    let grouped = width / LANES * LANES;
+    (0..grouped).step_by(LANES).for_each(&mut full);
+    (grouped..width).for_each(&mut single);
+}
+
+/// LANES values from `at` on.
+#[inline(always)]
+fn lanes<T: Copy>(values: &[T], at: usize) -> [T; LANES] {
+    let mut out = [values[at]; LANES];
+    out.copy_from_slice(&values[at..at + LANES]);
+    out
+}
+
+#[inline(always)]
+fn sum_columns_generic(state: &mut [f64], values: &[f32]) {
+    let width = state.len();
+    let state = std::cell::Cell::from_mut(state).as_slice_of_cells();
+    for_columns(
+        width,
+        |column| {
+            let mut sums = [0.0f64; LANES];
+            for row in values.chunks_exact(width) {
+                let row = lanes(row, column);
+                for lane in 0..LANES {
+                    sums[lane] += row[lane] as f64;
+                }
+            }
+            for lane in 0..LANES {
+                state[column + lane].set(state[column + lane].get() + sums[lane]);
+            }
+        },
+        |column| {
+            let sum: f64 = values[column..].iter().step_by(width).map(|&v| v as f64).sum();
+            state[column].set(state[column].get() + sum);
+        },
+    );
+}
+
+#[inline(always)]
+fn max_columns_generic(state: &mut [f64], values: &[f32]) {
+    for row in values.chunks_exact(state.len()) {
+        for (largest, &value) in state.iter_mut().zip(row) {
+            *largest = larger(*largest, value as f64);
+        }
+    }
+}
+
+#[inline(always)]
+fn argmax_columns_generic(largest: &mut [f64], positions: &mut [f64], values: &[f32], position: usize) {
+    for (number, row) in values.chunks_exact(largest.len()).enumerate() {
+        let position = (position + number) as f64;
+        for ((largest, at), &value) in largest.iter_mut().zip(positions.iter_mut()).zip(row) {
+            let better = beats(value as f64, *largest);
+            *largest = if better { value as f64 } else { *largest };
+            *at = if better { position } else { *at };
+        }
+    }
+}
+
+#[inline(always)]
+fn moment_columns_generic(means: &mut [f64], squares: &mut [f64], values: &[f32], count: usize) {
+    let width = means.len();
+    let rows = (values.len() / width) as f64;
+    let count = count as f64;
+    let means = std::cell::Cell::from_mut(means).as_slice_of_cells();
+    let squares = std::cell::Cell::from_mut(squares).as_slice_of_cells();
+    for_columns(
+        width,
+        |column| {
+            let mut mean = [0.0f64; LANES];
+            for row in values.chunks_exact(width) {
+                let row = lanes(row, column);
+                for lane in 0..LANES {
+                    mean[lane] += row[lane] as f64;
+                }
+            }
+            for mean in &mut mean {
+                *mean /= rows;
+            }
+            let mut sums = [0.0f64; LANES];
+            for row in values.chunks_exact(width) {
+                let row = lanes(row, column);
+                for lane in 0..LANES {
+                    let deviation = row[lane] as f64 - mean[lane];
+                    sums[lane] += deviation * deviation;
+                }
+            }
+            for lane in 0..LANES {
+                let (mut m, mut s) = (means[column + lane].get(), squares[column + lane].get());
+                chan(&mut m, &mut s, count, mean[lane], sums[lane], rows);
+                means[column + lane].set(m);
+                squares[column + lane].set(s);
+            }
+        },
+        |column| {
+            let column_values = || values[column..].iter().step_by(width).map(|&v| v as f64);
+            let mean = column_values().sum::<f64>() / rows;
+            let sum = column_values().map(|v| (v - mean) * (v - mean)).sum();
+            let (mut m, mut s) = (means[column].get(), squares[column].get());
+            chan(&mut m, &mut s, count, mean, sum, rows);
+            means[column].set(m);
+            squares[column].set(s);
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [ReduceKind; 4] =
+        [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Variance, ReduceKind::ArgMax];
+
+    fn plain(kind: ReduceKind, values: &[f64]) -> f64 {
+        let count = values.len() as f64;
+        let sum = values.iter().sum::<f64>();
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, larger);
+        match kind {
+            ReduceKind::Sum => sum,
+            ReduceKind::Max => largest,
+            ReduceKind::Variance => values.iter().map(|v| (v - sum / count).powi(2)).sum::<f64>() / count,
+            ReduceKind::ArgMax => {
+                values.iter().position(|&v| v == largest || v.is_nan() && largest.is_nan()).unwrap() as f64
+            }
+        }
+    }
+
+    fn values(len: usize, nan: bool) -> Vec<f32> {
+        let mut state = 12345u32;
+        let mut values: Vec<f32> = (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                100.0 + (state >> 20) as f32 / 512.0
+            })
+            .collect();
+        if nan {
+            values[len / 3] = f32::NAN;
+        }
+        values
+    }
+
+    #[test]
+    fn folds_agree_with_their_definitions() {
+        for isa in Isa::available() {
+            for width in [1, 2, 7, 16, 17, 40] {
+                for rows in [1, 2, 5, 33] {
+                    for nan in [false, true] {
+                        for kind in KINDS {
+                            check(isa, kind, width, rows, &values(width * rows, nan));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// In three parts, merged.
+    fn check(isa: Isa, kind: ReduceKind, width: usize, rows: usize, values: &[f32]) {
+        let cuts = [0, rows / 3, rows / 2, rows];
+        let (mut first, mut second) = (vec![0.0; width], vec![0.0; width]);
+        let mut all = Columns { first: &mut first, second: &mut second };
+        all.reset(kind);
+        for cut in cuts.windows(2) {
+            let (mut first, mut second) = (vec![0.0; width], vec![0.0; width]);
+            let mut part = Columns { first: &mut first, second: &mut second };
+            part.reset(kind);
+            let middle = (cut[0] + cut[1]) / 2;
+            for (start, end) in [(cut[0], middle), (middle, cut[1])] {
+                if start < end {
+                    part.add(isa, kind, &values[start * width..end * width], start - cut[0], start);
+                }
+            }
+            all.merge(kind, &part, cut[0], cut[1] - cut[0]);
+        }
+        let mut result = vec![0.0; width];
+        all.finish(kind, rows, &mut result);
+        for (column, &result) in result.iter().enumerate() {
+            let column: Vec<f64> = values[column..].iter().step_by(width).map(|&v| v.into()).collect();
+            let expected = plain(kind, &column);
+            let close = (result as f64 - expected).abs() <= 1e-6 * expected.abs().max(1e-6);
+            assert!(
+                close || (result.is_nan() && expected.is_nan()),
+                "{kind:?} {width} columns {rows} rows on {isa:?}: {result} {expected}"
+            );
+        }
+    }
+}

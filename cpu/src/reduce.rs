@@ -1,0 +1,601 @@
+//! Reductions: a fold over some dims of what a program computes, then a program over the results.
+//!
+//! Where the values of one fold lie side by side in memory, they are folded as a row; where the
+//! values of neighbouring folds do (sums over pixels, one for each channel), they are folded as
+//! columns side by side. A long fold is cut into parts, whose number depends on the shape alone and
+//! which are merged in order: results do not depend on the number of threads.
+
+use autograd::schedule::{Body, Instr, Program, ReduceKind, View};
+
+use crate::block;
+use crate::fold::{self, Columns};
+use crate::kernel::{Compile, Runtime};
+use crate::map::Map;
+use crate::program::{self, BlockProgram, Output, Spec};
+use crate::space::BLOCK;
+
+/// Elements times instructions that are worth a task of their own.
+const TASK: usize = 1 << 15;
+/// Most parts that a fold is cut into.
+const PARTS: usize = 32;
+
+/// A reduction. The program walks `[groups, length, width]`: `width` folds side by side, each of
+/// `length` values, and `groups` of those one after the other.
+pub struct Reduce {
+    program: BlockProgram,
+    finish: Map,
+    kinds: Vec<ReduceKind>,
+    groups: usize,
+    length: usize,
+    width: usize,
+    /// Groups of one task, where `parts` is 1.
+    task: usize,
+    /// Tasks that share a group, and tiling rows of each.
+    parts: usize,
+    part_rows: usize,
+    threads: usize,
+}
+
+impl Reduce {
+    /// Compiles a [`Body::Reduce`]; nothing for another body.
+    pub fn new(compile: &Compile, body: &Body) -> Option<Reduce> {
+        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else { return None };
+        let order = Order::new(shape, *outer, program, accumulators.iter().map(|a| a.1));
+        let results: Vec<_> = accumulators.iter().map(|&(_, value)| value).collect();
+        let blocks = BlockProgram::new(&Spec {
+            shape: &order.shape,
+            classes: &order.classes,
+            program: &order.program,
+            outputs: &[],
+            results: &results,
+            granularity: order.length * order.width,
+            regions: &compile.regions,
+        });
+        let outputs: Vec<Output> = stores.iter().map(Output::from).collect();
+        let finish = Map::with_outputs(compile, &shape[..*outer], finish, &outputs);
+        let group = order.length * order.width;
+        let work = blocks.per_block.len() + accumulators.len();
+        let tiling = &blocks.tiling;
+        let group_rows = group.checked_div(tiling.inner).unwrap_or(0);
+        // A part starts where a block starts, and at a whole row of columns.
+        let unit = (order.width.checked_div(tiling.inner).unwrap_or(0)).max(tiling.chunk);
+        let unit = if tiling.inner < order.width { order.width / tiling.inner } else { unit };
+        let wanted = if order.groups >= PARTS { 1 } else { (group * work / TASK).clamp(1, PARTS) };
+        let part_rows = group_rows.div_ceil(wanted).next_multiple_of(unit.max(1)).max(1);
+        let parts = group_rows.div_ceil(part_rows).max(1);
+        let task = if parts > 1 { 1 } else { (TASK / (group * work).max(1)).max(1) };
+        Some(Reduce {
+            kinds: accumulators.iter().map(|a| a.0).collect(),
+            groups: order.groups,
+            length: order.length,
+            width: order.width,
+            task: task.max(order.groups.div_ceil(compile.threads * 16)),
+            parts,
+            part_rows,
+            threads: compile.threads,
+            program: blocks,
+            finish,
+        })
+    }
+
+    /// Floats of one task's states: two `f64` arrays for each accumulator.
+    fn state_len(&self) -> usize {
+        (self.kinds.len() * 2 * self.width * 2).next_multiple_of(16)
+    }
+
+    /// Number of states: one a thread, or one a part.
+    fn states(&self) -> usize {
+        if self.parts == 1 { self.threads } else { self.groups * self.parts }
+    }
+
+    /// Floats of scratch memory.
+    pub fn area_len(&self) -> usize {
+        self.states() * self.state_len() + self.kinds.len() * self.groups * self.width
+    }
+
+    /// # Safety
+    /// The schedule's buffers must be valid, and nothing else may use those that this kernel writes.
+    pub unsafe fn run(&self, runtime: &Runtime) {
+        let results = self.states() * self.state_len();
+        let outer = self.groups * self.width;
+        let tasks = if self.parts == 1 { self.groups.div_ceil(self.task) } else { self.groups * self.parts };
+        let run = |task: usize, thread: usize| {
+            // SAFETY: states and results of different tasks (of different threads) are disjoint.
+            unsafe {
+                if self.parts > 1 {
+                    let (group, part) = (task / self.parts, task % self.parts);
+                    self.fold_part(runtime, group, part, self.columns(runtime, task));
+                } else {
+                    let groups = task * self.task..((task + 1) * self.task).min(self.groups);
+                    self.fold_groups(runtime, groups, thread, runtime.area.0.add(results));
+                }
+            }
+        };
+        if tasks == 1 {
+            run(0, 0)
+        } else {
+            runtime.pool.run(tasks, &run)
+        }
+        // SAFETY: all tasks are done; the area is as long as was asked for.
+        unsafe {
+            let results = runtime.area.0.add(results);
+            if self.parts > 1 {
+                self.merge_parts(runtime, results);
+            }
+            let externals: [*mut f32; 8] = std::array::from_fn(|i| results.wrapping_add(i * outer));
+            if self.kinds.len() <= externals.len() {
+                self.finish.run(runtime, &externals);
+            } else {
+                let many: Vec<_> = (0..self.kinds.len()).map(|i| results.wrapping_add(i * outer)).collect();
+                self.finish.run(runtime, &many);
+            }
+        }
+    }
+
+    /// The state number `number`, for each accumulator.
+    ///
+    /// # Safety
+    /// No two users of one state at a time.
+    unsafe fn columns<'a>(
+        &'a self,
+        runtime: &'a Runtime,
+        number: usize,
+    ) -> impl Fn(usize) -> Columns<'a> + use<'a> {
+        let base = runtime.area.0.wrapping_add(number * self.state_len()).cast::<f64>();
+        let width = self.width;
+        move |accumulator| {
+            let first = base.wrapping_add(accumulator * 2 * width);
+            // SAFETY: inside the area, which is aligned for f64; exclusive by the caller's promise.
+            unsafe {
+                Columns {
+                    first: std::slice::from_raw_parts_mut(first, width),
+                    second: std::slice::from_raw_parts_mut(first.add(width), width),
+                }
+            }
+        }
+    }
+
+    /// Folds one part of a group into a state.
+    unsafe fn fold_part<'a>(
+        &self,
+        runtime: &Runtime,
+        group: usize,
+        part: usize,
+        columns: impl Fn(usize) -> Columns<'a>,
+    ) {
+        for (number, &kind) in self.kinds.iter().enumerate() {
+            columns(number).reset(kind);
+        }
+        let group_rows = self.length * self.width / self.program.tiling.inner;
+        let start = group * group_rows + part * self.part_rows;
+        let end = (start + self.part_rows).min((group + 1) * group_rows);
+        let first = part * self.part_rows * self.program.tiling.inner;
+        let mut at = first;
+        // SAFETY: the caller's promise.
+        unsafe {
+            block::run(runtime.isa, &self.program, start..end, runtime.memory, &[], |block| {
+                for (number, &kind) in self.kinds.iter().enumerate() {
+                    self.add(runtime, kind, columns(number), block.result(number), at, first);
+                }
+                at += block.len;
+            });
+        }
+    }
+
+    /// Folds a block that starts at element `at` of its group into a state that began at `first`.
+    fn add(
+        &self,
+        runtime: &Runtime,
+        kind: ReduceKind,
+        state: Columns,
+        values: &[f32],
+        at: usize,
+        first: usize,
+    ) {
+        let (row, column) = (at / self.width, at % self.width);
+        let count = row - first / self.width;
+        let mut state = state;
+        if column == 0 && values.len() >= self.width {
+            return state.add(runtime.isa, kind, values, count, row);
+        }
+        let columns = column..column + values.len();
+        let mut state =
+            Columns { first: &mut state.first[columns.clone()], second: &mut state.second[columns] };
+        if values.len() == 1 {
+            // One value of a column is a row of one.
+            let (first, second) = fold::row(runtime.isa, kind, values);
+            let second = if kind == ReduceKind::ArgMax { row as f64 } else { second };
+            let other = Columns { first: &mut [first], second: &mut [second] };
+            return state.merge(kind, &other, count, 1);
+        }
+        state.add(runtime.isa, kind, values, count, row);
+    }
+
+    /// Folds whole groups, one after the other, into results.
+    unsafe fn fold_groups(
+        &self,
+        runtime: &Runtime,
+        groups: std::ops::Range<usize>,
+        thread: usize,
+        results: *mut f32,
+    ) {
+        let (isa, size) = (runtime.isa, self.length * self.width);
+        let outer = self.groups * self.width;
+        if size == 0 {
+            // SAFETY: exclusive, as everything below, by the caller's promise.
+            let columns = unsafe { self.columns(runtime, thread) };
+            for (number, &kind) in self.kinds.iter().enumerate() {
+                let mut state = columns(number);
+                state.reset(kind);
+                for group in groups.clone() {
+                    let start = number * outer + group * self.width;
+                    // SAFETY: as above.
+                    let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
+                    state.finish(kind, 0, out);
+                }
+            }
+            return;
+        }
+        let group_rows = size / self.program.tiling.inner;
+        let rows = groups.start * group_rows..groups.end * group_rows;
+        let mut at = groups.start * size;
+        // SAFETY: as above.
+        let columns = unsafe { self.columns(runtime, thread) };
+        let visit = |block: &block::Block| {
+            for (number, &kind) in self.kinds.iter().enumerate() {
+                let values = block.result(number);
+                let mut done = 0;
+                while done < values.len() {
+                    let (group, inside) = ((at + done) / size, (at + done) % size);
+                    let values = &values[done..values.len().min(done + size - inside)];
+                    let start = number * outer + group * self.width;
+                    // SAFETY: as above.
+                    let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
+                    if self.width == 1 && values.len() == size {
+                        out[0] = fold::finish(kind, fold::row(isa, kind, values), size);
+                    } else {
+                        if inside == 0 {
+                            columns(number).reset(kind);
+                        }
+                        self.add(runtime, kind, columns(number), values, inside, 0);
+                        if inside + values.len() == size {
+                            columns(number).finish(kind, self.length, out);
+                        }
+                    }
+                    done += values.len();
+                }
+            }
+            at += block.len;
+        };
+        // SAFETY: as above.
+        unsafe { block::run(isa, &self.program, rows, runtime.memory, &[], visit) };
+    }
+
+    /// Merges the parts of each group, in order.
+    unsafe fn merge_parts(&self, runtime: &Runtime, results: *mut f32) {
+        let outer = self.groups * self.width;
+        let part_len = self.part_rows * self.program.tiling.inner / self.width;
+        for group in 0..self.groups {
+            // SAFETY: only this thread is left.
+            let all = unsafe { self.columns(runtime, group * self.parts) };
+            for part in 1..self.parts {
+                // SAFETY: as above, and another state.
+                let other = unsafe { self.columns(runtime, group * self.parts + part) };
+                let count = part * part_len;
+                let added = part_len.min(self.length - count);
+                for (number, &kind) in self.kinds.iter().enumerate() {
+                    all(number).merge(kind, &other(number), count, added);
+                }
+            }
+            for (number, &kind) in self.kinds.iter().enumerate() {
+                let start = number * outer + group * self.width;
+                // SAFETY: inside the area.
+                let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
+                all(number).finish(kind, self.length, out);
+            }
+        }
+    }
+}
+
+/// The order in which a reduction's dims are walked: `[groups, folded, side by side]`.
+struct Order {
+    shape: Vec<usize>,
+    classes: Vec<u8>,
+    program: Program,
+    groups: usize,
+    length: usize,
+    width: usize,
+}
+
+impl Order {
+    fn new(shape: &[usize], outer: usize, program: &Program, values: impl Iterator<Item = usize>) -> Order {
+        let first_side = side_by_side(shape, outer, program, values);
+        // Each new dim: its size, the dim it is part of, and its stride in steps of that dim.
+        let mut groups: Vec<(usize, usize, i64)> = (0..first_side).map(|d| (shape[d], d, 1)).collect();
+        let mut sides: Vec<(usize, usize, i64)> = (first_side..outer).map(|d| (shape[d], d, 1)).collect();
+        let size = |dims: &[(usize, usize, i64)]| dims.iter().map(|d| d.0).product::<usize>();
+        // A block should hold whole rows of columns: what is too wide is cut into groups.
+        while size(&sides) > BLOCK {
+            let (width, dim, _) = sides[0];
+            let rest = size(&sides[1..]);
+            if width > 1 && sides.len() > 1 && rest >= 32 {
+                groups.push(sides.remove(0));
+                continue;
+            }
+            let divisor = (1..=BLOCK / rest.max(1)).rev().find(|d| width.is_multiple_of(*d)).unwrap_or(1);
+            if divisor * rest < 32 {
+                break;
+            }
+            groups.push((width / divisor, dim, divisor as i64));
+            sides[0].0 = divisor;
+            break;
+        }
+        let folded = (outer..shape.len()).map(|d| (shape[d], d, 1));
+        let lists = [groups.clone(), folded.clone().collect(), sides.clone()];
+        let dims: Vec<(usize, usize, i64)> = lists.concat();
+        let classes = lists
+            .iter()
+            .zip(0u8..)
+            .flat_map(|(list, class)| std::iter::repeat_n(class, list.len()))
+            .collect();
+        let reorder = |strides: &[i64]| dims.iter().map(|&(_, d, step)| strides[d] * step).collect();
+        let mut program = program.clone();
+        for instr in &mut program.instrs {
+            if let Instr::Load { view, .. }
+            | Instr::Index(view)
+            | Instr::InBounds(view)
+            | Instr::Random { index: view, .. } = instr
+            {
+                *view = reordered(view, &reorder);
+            }
+        }
+        Order {
+            shape: dims.iter().map(|d| d.0).collect(),
+            classes,
+            program,
+            groups: size(&groups),
+            length: folded.map(|d| d.0).product(),
+            width: size(&sides),
+        }
+    }
+}
+
+fn reordered(view: &View, reorder: &impl Fn(&[i64]) -> Vec<i64>) -> View {
+    let mut view = view.clone();
+    view.strides = reorder(&view.strides);
+    for bound in &mut view.bounds {
+        bound.strides = reorder(&bound.strides);
+    }
+    view
+}
+
+/// The first of the outer dims that are walked side by side: where most loads have neighbouring
+/// elements along an outer dim, that one; otherwise `outer`.
+fn side_by_side(
+    shape: &[usize],
+    outer: usize,
+    program: &Program,
+    values: impl Iterator<Item = usize>,
+) -> usize {
+    let mut live = vec![false; program.instrs.len()];
+    values.for_each(|value| live[value] = true);
+    for (reg, instr) in program.instrs.iter().enumerate().rev() {
+        if live[reg] {
+            program::operands(instr).for_each(|operand| live[operand] = true);
+        }
+    }
+    // Elements that lie side by side along each dim.
+    let mut weights = vec![0u64; shape.len()];
+    for (instr, _) in program.instrs.iter().zip(&live).filter(|(_, live)| **live) {
+        let Instr::Load { view, .. } = instr else { continue };
+        let moving = |d: &usize| view.strides[*d] != 0 && shape[*d] > 1;
+        let elements: u64 = (0..shape.len()).filter(moving).map(|d| shape[d] as u64).product();
+        if let Some(dim) = (0..shape.len()).find(|&d| shape[d] > 1 && view.strides[d].abs() == 1) {
+            weights[dim] += elements;
+        }
+    }
+    let folded: u64 = weights[outer..].iter().sum();
+    let best = (0..outer).max_by_key(|&d| weights[d]);
+    best.filter(|&d| weights[d] > folded).unwrap_or(outer)
+}
+
+#[cfg(test)]
+mod tests {
+    use autograd::schedule::{Schedule, Store};
+
+    use super::*;
+    use crate::isa::Isa;
+    use crate::kernel::Area;
+    use crate::kernels::Pool;
+    use crate::memory::Floats;
+    use crate::naive::{self, Buffers, Dice};
+
+    const KINDS: [ReduceKind; 4] =
+        [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Variance, ReduceKind::ArgMax];
+
+    fn run(body: &Body, isa: Isa, threads: usize, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let schedule = Schedule::default();
+        let regions = (0..buffers.len()).collect();
+        let compile = Compile { schedule: &schedule, isa, threads, regions };
+        let reduce = Reduce::new(&compile, body).expect("a reduction");
+        let mut copies = Buffers::new(buffers);
+        let memory = copies.memory();
+        let mut area = Floats::zeros(reduce.area_len());
+        area.as_mut_slice().fill(f32::NAN);
+        let pool = Pool::new(threads);
+        let runtime = Runtime { isa, pool: &pool, memory: &memory, area: Area(area.as_mut_ptr()) };
+        // SAFETY: the buffers are as long as their views reach.
+        unsafe { reduce.run(&runtime) };
+        copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()
+    }
+
+    fn naive(body: &Body, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else {
+            unreachable!()
+        };
+        let mut results = buffers.to_vec();
+        naive::for_each_index(&shape[..*outer], |index| {
+            let mut folded: Vec<Vec<f64>> = vec![vec![]; accumulators.len()];
+            naive::for_each_index(&shape[*outer..], |inner| {
+                let values = naive::evaluate(program, &[index, inner].concat(), buffers, &[]);
+                for (list, (_, value)) in folded.iter_mut().zip(accumulators) {
+                    list.push(values[*value] as f64);
+                }
+            });
+            let totals: Vec<f32> =
+                folded.iter().zip(accumulators).map(|(v, a)| plain(a.0, v) as f32).collect();
+            let values = naive::evaluate(finish, index, buffers, &totals);
+            for store in stores {
+                results[store.buffer][naive::element(&store.view, index) as usize] = values[store.value];
+            }
+        });
+        results
+    }
+
+    fn plain(kind: ReduceKind, values: &[f64]) -> f64 {
+        let sum: f64 = values.iter().sum();
+        let count = values.len() as f64;
+        let nan = values.iter().position(|v| v.is_nan());
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        match kind {
+            ReduceKind::Sum => sum,
+            ReduceKind::Variance => values.iter().map(|v| (v - sum / count).powi(2)).sum::<f64>() / count,
+            ReduceKind::Max if nan.is_some() => f64::NAN,
+            ReduceKind::Max => largest,
+            ReduceKind::ArgMax => nan.or(values.iter().position(|&v| v == largest)).unwrap_or(0) as f64,
+        }
+    }
+
+    fn check(seed: u64, body: &Body, buffers: &[Vec<f32>], outputs: usize) {
+        let expected = naive(body, buffers);
+        let mut single: Option<Vec<Vec<f32>>> = None;
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let results = run(body, isa, threads, buffers);
+                for buffer in buffers.len() - outputs..buffers.len() {
+                    // A sum that cancels, and values that nearly tie, are only as good as their inputs.
+                    let scale = expected[buffer]
+                        .iter()
+                        .fold(0f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { m });
+                    for (i, (&result, &expected)) in results[buffer].iter().zip(&expected[buffer]).enumerate()
+                    {
+                        let near =
+                            naive::close(result, expected, 1e-4) || (result - expected).abs() <= 2e-5 * scale;
+                        assert!(
+                            near,
+                            "seed {seed}, {isa:?}, {threads} threads, buffer {buffer} element {i}: \
+                             {result}, not {expected}\n{body:#?}"
+                        );
+                    }
+                }
+                match &single {
+                    Some(single) if threads > 1 => {
+                        let bits = |b: &Vec<Vec<f32>>| -> Vec<u32> {
+                            b.iter().flatten().map(|v| v.to_bits()).collect()
+                        };
+                        assert_eq!(bits(single), bits(&results), "seed {seed}: threads change the result");
+                    }
+                    _ => single = Some(results),
+                }
+            }
+        }
+    }
+
+    /// Loads and arithmetic only: functions with steep slopes would turn the last bit of an input into
+    /// a difference that no tolerance fits.
+    fn mild_program(dice: &mut Dice, shape: &[usize], buffers: &mut Vec<Vec<f32>>) -> Program {
+        use autograd::tensor::BinaryOp;
+        let mut instrs = Vec::new();
+        for _ in 0..1 + dice.below(3) {
+            let (view, len) = naive::random_view(dice, shape);
+            buffers.push(dice.values(len));
+            instrs.push(Instr::Load { buffer: buffers.len() - 1, view });
+        }
+        for _ in 0..dice.below(4) {
+            let (a, b) = (dice.below(instrs.len()), dice.below(instrs.len()));
+            instrs.push(Instr::Binary(
+                dice.pick(&[BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max]),
+                a,
+                b,
+            ));
+        }
+        Program { instrs }
+    }
+
+    fn random_case(seed: u64) -> (Body, Vec<Vec<f32>>, usize) {
+        let mut dice = Dice::new(seed);
+        let shape = naive::random_shape(&mut dice, 4, 40_000);
+        let outer = dice.below(shape.len() + 1);
+        let mut buffers = Vec::new();
+        let program = mild_program(&mut dice, &shape, &mut buffers);
+        let accumulators: Vec<(ReduceKind, usize)> =
+            (0..1 + dice.below(3)).map(|_| (dice.pick(&KINDS), dice.below(program.instrs.len()))).collect();
+        let results = &shape[..outer];
+        let len: usize = results.iter().product();
+        let mut finish = Program::default();
+        let mut stores = Vec::new();
+        for number in 0..accumulators.len() {
+            finish.instrs.push(Instr::Accumulator(number));
+            finish.instrs.push(Instr::Unary(autograd::tensor::UnaryOp::Neg, 2 * number));
+            buffers.push(vec![-7.0; len]);
+            stores.push(Store {
+                buffer: buffers.len() - 1,
+                view: View::dense(results),
+                value: 2 * number + dice.below(2),
+            });
+        }
+        let outputs = stores.len();
+        (Body::Reduce { shape, outer, program, accumulators, finish, stores }, buffers, outputs)
+    }
+
+    #[test]
+    fn random_reductions_agree_with_plain_evaluation() {
+        for seed in 0..300 {
+            let (body, buffers, outputs) = random_case(seed);
+            check(seed, &body, &buffers, outputs);
+        }
+    }
+
+    /// One dense load, folded with a NaN in it, in every arrangement of rows and columns.
+    #[test]
+    fn every_arrangement() {
+        let mut seed = 0;
+        for folded in [vec![1], vec![3], vec![100], vec![600], vec![3000], vec![7, 90]] {
+            for outer in [vec![], vec![1], vec![10], vec![64], vec![600], vec![509], vec![2, 64]] {
+                for first in [true, false] {
+                    for nan in [true, false] {
+                        seed += 1;
+                        let shape = [outer.clone(), folded.clone()].concat();
+                        let mut view = View::dense(&shape);
+                        if !first {
+                            // The outer dims are the inner ones in memory.
+                            let moved = View::dense(&[folded.clone(), outer.clone()].concat());
+                            view.strides = moved.strides.clone();
+                            view.strides.rotate_left(folded.len());
+                        }
+                        let len = shape.iter().product();
+                        let mut values = Dice::new(seed).values(len);
+                        if nan {
+                            values[len / 2] = f32::NAN;
+                        }
+                        let finish = Program { instrs: (0..4).map(Instr::Accumulator).collect() };
+                        let results: usize = outer.iter().product();
+                        let store =
+                            |value: usize| Store { buffer: value + 1, view: View::dense(&outer), value };
+                        let body = Body::Reduce {
+                            shape,
+                            outer: outer.len(),
+                            program: Program { instrs: vec![Instr::Load { buffer: 0, view }] },
+                            accumulators: KINDS.iter().map(|&kind| (kind, 0)).collect(),
+                            finish,
+                            stores: (0..4).map(store).collect(),
+                        };
+                        let mut buffers = vec![values];
+                        buffers.extend((0..4).map(|_| vec![0.0; results]));
+                        check(seed, &body, &buffers, 4);
+                    }
+                }
+            }
+        }
+    }
+}
