@@ -1,6 +1,6 @@
 //! The folds of a reduction: of rows of contiguous values, and of columns side by side.
 //!
-//! Everything is accumulated in `f64`, in an order that depends on shapes alone.
+//! Long sums are accumulated in `f64`; the order depends on shapes alone.
 
 use autograd::schedule::ReduceKind;
 
@@ -40,7 +40,7 @@ impl Columns<'_> {
             let (first, second) = row(isa, kind, values);
             let second = if kind == ReduceKind::ArgMax { second + position as f64 } else { second };
             let other = Columns { first: &mut [first], second: &mut [second] };
-            return self.merge(kind, &other, count, values.len());
+            return self.merge(isa, kind, &other, count, values.len());
         }
         match kind {
             ReduceKind::Sum => sum_columns(isa, self.first, values),
@@ -50,23 +50,22 @@ impl Columns<'_> {
         }
     }
 
-    /// Takes in the state of the `added` rows that follow this state's `count`.
-    pub fn merge(&mut self, kind: ReduceKind, other: &Columns, count: usize, added: usize) {
-        let own = self.first.iter_mut().zip(self.second.iter_mut());
-        for ((first, second), (&b, &b_second)) in own.zip(other.first.iter().zip(&*other.second)) {
-            match kind {
-                ReduceKind::Sum => *first += b,
-                ReduceKind::Max => *first = larger(*first, b),
-                ReduceKind::Variance => {
-                    chan(first, second, count as f64, b, b_second, added as f64);
-                }
-                ReduceKind::ArgMax => {
-                    if beats(b, *first) {
-                        (*first, *second) = (b, b_second);
-                    }
-                }
-            }
+    /// Folds `values` that start at element `at` of rows of one value a column; the state began at row
+    /// `first`. Values are whole rows, or part of one.
+    pub fn add_at(&mut self, isa: Isa, kind: ReduceKind, values: &[f32], at: usize, first: usize) {
+        let width = self.first.len();
+        let (row, column) = (at / width, at % width);
+        if column == 0 && values.len() >= width {
+            return self.add(isa, kind, values, row - first, row);
         }
+        let columns = column..column + values.len();
+        let mut part = Columns { first: &mut self.first[columns.clone()], second: &mut self.second[columns] };
+        part.add(isa, kind, values, row - first, row);
+    }
+
+    /// Takes in the state of the `added` rows that follow this state's `count`.
+    pub fn merge(&mut self, isa: Isa, kind: ReduceKind, other: &Columns, count: usize, added: usize) {
+        merge(isa, kind, self, other, count, added);
     }
 
     /// The results, of `count` rows.
@@ -100,16 +99,47 @@ pub fn row(isa: Isa, kind: ReduceKind, values: &[f32]) -> (f64, f64) {
     }
 }
 
-/// Chan, Golub and LeVeque's pairwise update (1979) of a mean and a sum of squared deviations.
 #[inline(always)]
-fn chan(mean: &mut f64, squares: &mut f64, count: f64, other: f64, other_squares: f64, added: f64) {
-    let total = count + added;
-    if added == 0.0 {
-        return;
+fn merge_generic(kind: ReduceKind, into: &mut Columns, from: &Columns, count: usize, added: usize) {
+    let own = into.first.iter_mut().zip(into.second.iter_mut());
+    let pairs = own.zip(from.first.iter().zip(&*from.second));
+    match kind {
+        ReduceKind::Sum => pairs.for_each(|((first, _), (&value, _))| *first += value),
+        ReduceKind::Max => pairs.for_each(|((first, _), (&value, _))| *first = larger(*first, value)),
+        ReduceKind::Variance if added == 0 => {}
+        ReduceKind::Variance => {
+            let chan = Chan::new(count as f64, added as f64);
+            pairs.for_each(|((mean, squares), (&other, &others))| chan.update(mean, squares, other, others));
+        }
+        ReduceKind::ArgMax => pairs.for_each(|((largest, position), (&value, &at))| {
+            let better = beats(value, *largest);
+            *largest = if better { value } else { *largest };
+            *position = if better { at } else { *position };
+        }),
     }
-    let delta = other - *mean;
-    *mean += delta * (added / total);
-    *squares += other_squares + delta * delta * (count * added / total);
+}
+
+/// Chan, Golub and LeVeque's pairwise update (1979) of a mean and a sum of squared deviations.
+#[derive(Clone, Copy)]
+struct Chan {
+    share: f64,
+    weight: f64,
+}
+
+impl Chan {
+    /// For `added` values that join `count` others.
+    #[inline(always)]
+    fn new(count: f64, added: f64) -> Chan {
+        let share = added / (count + added);
+        Chan { share, weight: count * share }
+    }
+
+    #[inline(always)]
+    fn update(self, mean: &mut f64, squares: &mut f64, other: f64, others: f64) {
+        let delta = other - *mean;
+        *mean += delta * self.share;
+        *squares += others + delta * delta * self.weight;
+    }
 }
 
 /// Whether a later value displaces the largest so far: NaN displaces numbers, nothing displaces NaN.
@@ -123,6 +153,8 @@ fn larger(a: f64, b: f64) -> f64 {
     if beats(b, a) { b } else { a }
 }
 
+multiversion!(fn merge = merge_generic(
+    kind: ReduceKind, into: &mut Columns, from: &Columns, count: usize, added: usize));
 multiversion!(fn sum = sum_generic(values: &[f32]) -> f64);
 multiversion!(fn max = max_generic(values: &[f32]) -> f32);
 multiversion!(fn moments = moments_generic(values: &[f32]) -> (f64, f64));
@@ -188,13 +220,10 @@ fn max_generic(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
-/// Calls `full(first column)` for each group of LANES columns and `single(column)` for the rest.
-#[inline(always)]
-fn for_columns(width: usize, mut full: impl FnMut(usize), mut single: impl FnMut(usize)) {
-    let grouped = width / LANES * LANES;
-    (0..grouped).step_by(LANES).for_each(&mut full);
-    (grouped..width).for_each(&mut single);
-}
+/// Rows that are added in `f32` before `f64` takes over, in STREAMS sums that the processor can work
+/// on at once: no sum has more than 8 terms before it meets the others.
+const GROUP: usize = 32;
+const STREAMS: usize = 4;
 
 /// LANES values from `at` on.
 #[inline(always)]
@@ -204,29 +233,77 @@ fn lanes<T: Copy>(values: &[T], at: usize) -> [T; LANES] {
     out
 }
 
+/// For LANES columns from `column` on of rows of `width` values: the sum of `f(value, lane)`.
+#[inline(always)]
+fn sum_lanes(values: &[f32], width: usize, column: usize, f: impl Fn(f32, usize) -> f32) -> [f32; LANES] {
+    let mut sums = [[0.0f32; LANES]; STREAMS];
+    let rows = values.len() / width;
+    let full = rows / STREAMS * STREAMS;
+    for first in (0..full).step_by(STREAMS) {
+        for stream in 0..STREAMS {
+            let row = lanes(values, (first + stream) * width + column);
+            for lane in 0..LANES {
+                sums[stream][lane] += f(row[lane], lane);
+            }
+        }
+    }
+    for stream in 0..rows - full {
+        let row = lanes(values, (full + stream) * width + column);
+        for lane in 0..LANES {
+            sums[stream][lane] += f(row[lane], lane);
+        }
+    }
+    let [mut a, b, c, d] = sums;
+    for lane in 0..LANES {
+        a[lane] = (a[lane] + b[lane]) + (c[lane] + d[lane]);
+    }
+    a
+}
+
 #[inline(always)]
 fn sum_columns_generic(state: &mut [f64], values: &[f32]) {
     let width = state.len();
-    let state = std::cell::Cell::from_mut(state).as_slice_of_cells();
-    for_columns(
-        width,
-        |column| {
-            let mut sums = [0.0f64; LANES];
-            for row in values.chunks_exact(width) {
-                let row = lanes(row, column);
-                for lane in 0..LANES {
-                    sums[lane] += row[lane] as f64;
-                }
-            }
+    for values in values.chunks(GROUP * width) {
+        let (groups, rest) = state.as_chunks_mut::<LANES>();
+        let first_rest = groups.len() * LANES;
+        for (number, group) in groups.iter_mut().enumerate() {
+            let sums = sum_lanes(values, width, number * LANES, |value, _| value);
             for lane in 0..LANES {
-                state[column + lane].set(state[column + lane].get() + sums[lane]);
+                group[lane] += sums[lane] as f64;
             }
-        },
-        |column| {
-            let sum: f64 = values[column..].iter().step_by(width).map(|&v| v as f64).sum();
-            state[column].set(state[column].get() + sum);
-        },
-    );
+        }
+        for (number, state) in rest.iter_mut().enumerate() {
+            *state += values[first_rest + number..].iter().step_by(width).map(|&v| v as f64).sum::<f64>();
+        }
+    }
+}
+
+#[inline(always)]
+fn moment_columns_generic(means: &mut [f64], squares: &mut [f64], values: &[f32], count: usize) {
+    let width = means.len();
+    let mut count = count;
+    for values in values.chunks(GROUP * width) {
+        let rows = values.len() / width;
+        let chan = Chan::new(count as f64, rows as f64);
+        let (mean_groups, mean_rest) = means.as_chunks_mut::<LANES>();
+        let (square_groups, square_rest) = squares.as_chunks_mut::<LANES>();
+        let first_rest = mean_groups.len() * LANES;
+        for (number, (m, s)) in mean_groups.iter_mut().zip(square_groups).enumerate() {
+            let column = number * LANES;
+            let mean = sum_lanes(values, width, column, |value, _| value).map(|sum| sum / rows as f32);
+            let deviation = |value: f32, lane: usize| (value - mean[lane]) * (value - mean[lane]);
+            let sums = sum_lanes(values, width, column, deviation);
+            for lane in 0..LANES {
+                chan.update(&mut m[lane], &mut s[lane], mean[lane] as f64, sums[lane] as f64);
+            }
+        }
+        for (number, (m, s)) in mean_rest.iter_mut().zip(square_rest).enumerate() {
+            let column = || values[first_rest + number..].iter().step_by(width).map(|&v| v as f64);
+            let mean = column().sum::<f64>() / rows as f64;
+            chan.update(m, s, mean, column().map(|v| (v - mean) * (v - mean)).sum());
+        }
+        count += rows;
+    }
 }
 
 #[inline(always)]
@@ -248,53 +325,6 @@ fn argmax_columns_generic(largest: &mut [f64], positions: &mut [f64], values: &[
             *at = if better { position } else { *at };
         }
     }
-}
-
-#[inline(always)]
-fn moment_columns_generic(means: &mut [f64], squares: &mut [f64], values: &[f32], count: usize) {
-    let width = means.len();
-    let rows = (values.len() / width) as f64;
-    let count = count as f64;
-    let means = std::cell::Cell::from_mut(means).as_slice_of_cells();
-    let squares = std::cell::Cell::from_mut(squares).as_slice_of_cells();
-    for_columns(
-        width,
-        |column| {
-            let mut mean = [0.0f64; LANES];
-            for row in values.chunks_exact(width) {
-                let row = lanes(row, column);
-                for lane in 0..LANES {
-                    mean[lane] += row[lane] as f64;
-                }
-            }
-            for mean in &mut mean {
-                *mean /= rows;
-            }
-            let mut sums = [0.0f64; LANES];
-            for row in values.chunks_exact(width) {
-                let row = lanes(row, column);
-                for lane in 0..LANES {
-                    let deviation = row[lane] as f64 - mean[lane];
-                    sums[lane] += deviation * deviation;
-                }
-            }
-            for lane in 0..LANES {
-                let (mut m, mut s) = (means[column + lane].get(), squares[column + lane].get());
-                chan(&mut m, &mut s, count, mean[lane], sums[lane], rows);
-                means[column + lane].set(m);
-                squares[column + lane].set(s);
-            }
-        },
-        |column| {
-            let column_values = || values[column..].iter().step_by(width).map(|&v| v as f64);
-            let mean = column_values().sum::<f64>() / rows;
-            let sum = column_values().map(|v| (v - mean) * (v - mean)).sum();
-            let (mut m, mut s) = (means[column].get(), squares[column].get());
-            chan(&mut m, &mut s, count, mean, sum, rows);
-            means[column].set(m);
-            squares[column].set(s);
-        },
-    );
 }
 
 #[cfg(test)]
@@ -363,7 +393,7 @@ mod tests {
                     part.add(isa, kind, &values[start * width..end * width], start - cut[0], start);
                 }
             }
-            all.merge(kind, &part, cut[0], cut[1] - cut[0]);
+            all.merge(isa, kind, &part, cut[0], cut[1] - cut[0]);
         }
         let mut result = vec![0.0; width];
         all.finish(kind, rows, &mut result);

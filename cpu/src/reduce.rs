@@ -169,46 +169,17 @@ impl Reduce {
         let group_rows = self.length * self.width / self.program.tiling.inner;
         let start = group * group_rows + part * self.part_rows;
         let end = (start + self.part_rows).min((group + 1) * group_rows);
-        let first = part * self.part_rows * self.program.tiling.inner;
-        let mut at = first;
+        let mut at = part * self.part_rows * self.program.tiling.inner;
+        let first = at / self.width;
         // SAFETY: the caller's promise.
         unsafe {
             block::run(runtime.isa, &self.program, start..end, runtime.memory, &[], |block| {
                 for (number, &kind) in self.kinds.iter().enumerate() {
-                    self.add(runtime, kind, columns(number), block.result(number), at, first);
+                    columns(number).add_at(runtime.isa, kind, block.result(number), at, first);
                 }
                 at += block.len;
             });
         }
-    }
-
-    /// Folds a block that starts at element `at` of its group into a state that began at `first`.
-    fn add(
-        &self,
-        runtime: &Runtime,
-        kind: ReduceKind,
-        state: Columns,
-        values: &[f32],
-        at: usize,
-        first: usize,
-    ) {
-        let (row, column) = (at / self.width, at % self.width);
-        let count = row - first / self.width;
-        let mut state = state;
-        if column == 0 && values.len() >= self.width {
-            return state.add(runtime.isa, kind, values, count, row);
-        }
-        let columns = column..column + values.len();
-        let mut state =
-            Columns { first: &mut state.first[columns.clone()], second: &mut state.second[columns] };
-        if values.len() == 1 {
-            // One value of a column is a row of one.
-            let (first, second) = fold::row(runtime.isa, kind, values);
-            let second = if kind == ReduceKind::ArgMax { row as f64 } else { second };
-            let other = Columns { first: &mut [first], second: &mut [second] };
-            return state.merge(kind, &other, count, 1);
-        }
-        state.add(runtime.isa, kind, values, count, row);
     }
 
     /// Folds whole groups, one after the other, into results.
@@ -257,7 +228,7 @@ impl Reduce {
                         if inside == 0 {
                             columns(number).reset(kind);
                         }
-                        self.add(runtime, kind, columns(number), values, inside, 0);
+                        columns(number).add_at(isa, kind, values, inside, 0);
                         if inside + values.len() == size {
                             columns(number).finish(kind, self.length, out);
                         }
@@ -284,7 +255,7 @@ impl Reduce {
                 let count = part * part_len;
                 let added = part_len.min(self.length - count);
                 for (number, &kind) in self.kinds.iter().enumerate() {
-                    all(number).merge(kind, &other(number), count, added);
+                    all(number).merge(runtime.isa, kind, &other(number), count, added);
                 }
             }
             for (number, &kind) in self.kinds.iter().enumerate() {
