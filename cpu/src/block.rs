@@ -31,10 +31,7 @@ thread_local! {
 
 /// What a visitor sees of each block.
 pub struct Block<'a> {
-    /// Where it starts: an index for the axes up to the split axis.
-    pub index: &'a [usize],
-    /// Rows, and elements.
-    pub rows: usize,
+    /// Elements.
     pub len: usize,
     results: &'a [*const f32],
 }
@@ -121,7 +118,7 @@ pub unsafe fn run(
             }
             results.clear();
             results.extend(program.results.iter().map(|&slot| addresses[slot].cast_const()));
-            visit(&Block { index, rows: count, len: extent.len, results });
+            visit(&Block { len: extent.len, results });
             first = false;
             row += count;
         }
@@ -302,6 +299,10 @@ fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out:
         GatherKind::Load(place) => address(place, context.memory, context.externals),
         GatherKind::Index | GatherKind::IndexBits | GatherKind::InBounds => std::ptr::null_mut(),
     };
+    let room = match kind {
+        GatherKind::Load(Place::Buffer(buffer)) => 0..context.memory.len(buffer) as i64,
+        _ => i64::MIN..i64::MAX,
+    };
     walk_rows(walk, context.index, extent, |start, valid, positions| {
         let out = &mut out[positions];
         match kind {
@@ -311,8 +312,13 @@ fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out:
                 before.fill(0.0);
                 after.fill(0.0);
                 let first = start + valid.start as i64 * stride;
-                // SAFETY: the views of a schedule stay inside their buffers (checked when it was
-                // compiled) wherever their bounds hold.
+                let last = first + (inside.len() as i64 - 1) * stride;
+                if !walk.access.bounds.is_empty() && !(room.contains(&first) && room.contains(&last)) {
+                    // Only a schedule that is wrong comes here (or an empty row).
+                    return inside.fill(0.0);
+                }
+                // SAFETY: the views of a schedule stay inside their buffers: with bounds by the test
+                // above, without by a check when the schedule was compiled.
                 unsafe { load_row(base.wrapping_offset(first as isize), stride, inside) }
             }
             GatherKind::Index => {

@@ -9,7 +9,6 @@ use crate::memory::Memory;
 /// What compiling a kernel needs to know.
 pub struct Compile<'a> {
     pub schedule: &'a Schedule,
-    pub isa: Isa,
     /// Threads that will run it.
     pub threads: usize,
     /// The memory each buffer lies in: buffers with equal entries may overlap.

@@ -1,16 +1,32 @@
 //! The native device: runs schedules on all cores, and the plain reference that tests compare with.
+//!
+//! [`CpuDevice`] compiles a schedule into kernels with all the memory they need ([`executable`]).
+//! Elementwise expressions are evaluated block by block in cache ([`program`], [`block`]) and serve
+//! every kernel: by themselves ([`map`]), folded ([`reduce`]), and as what goes into and comes out of
+//! matrix products ([`matmul`]) and convolutions ([`convolution`], [`kernels`]).
 
 mod block;
+mod convolution;
+mod device;
+mod executable;
 mod fold;
 mod isa;
 mod kernel;
 pub mod kernels;
 mod map;
 mod math;
+mod matmul;
 mod memory;
 #[cfg(test)]
 mod naive;
+mod operand;
+mod pool;
 mod program;
 mod reduce;
 pub mod reference;
 mod space;
+mod state;
+mod tile;
+mod validate;
+
+pub use device::CpuDevice;

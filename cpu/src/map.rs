@@ -149,7 +149,7 @@ mod tests {
         let expected = naive(shape, program, stores, buffers);
         for isa in Isa::available() {
             let regions = (0..buffers.len()).collect();
-            let compile = Compile { schedule: &schedule, isa, threads, regions };
+            let compile = Compile { schedule: &schedule, threads, regions };
             let map = Map::new(&compile, shape, program, stores);
             let results = run(&map, isa, &pool, buffers);
             for (buffer, (result, expected)) in results.iter().zip(&expected).enumerate() {

@@ -28,6 +28,7 @@ impl Floats {
         floats
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -69,6 +70,11 @@ impl Memory {
     /// The address of a buffer.
     pub fn base(&self, buffer: BufferId) -> *mut f32 {
         self.bases[buffer]
+    }
+
+    /// Elements of a buffer.
+    pub fn len(&self, buffer: BufferId) -> usize {
+        self.lens[buffer]
     }
 
     /// A buffer's elements.

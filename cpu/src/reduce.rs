@@ -387,7 +387,7 @@ mod tests {
     fn run(body: &Body, isa: Isa, threads: usize, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let schedule = Schedule::default();
         let regions = (0..buffers.len()).collect();
-        let compile = Compile { schedule: &schedule, isa, threads, regions };
+        let compile = Compile { schedule: &schedule, threads, regions };
         let reduce = Reduce::new(&compile, body).expect("a reduction");
         let mut copies = Buffers::new(buffers);
         let memory = copies.memory();

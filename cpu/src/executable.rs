@@ -1,0 +1,376 @@
+//! A compiled step: its memory, its kernels, and the call.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use autograd::schedule::{Body, BufferId, Instr, Program, Role, Schedule};
+use autograd::{Error, Executable, Result, Value};
+
+use crate::convolution::Convolution;
+use crate::device::Shared;
+use crate::kernel::{Area, Compile, Runtime};
+use crate::kernels::Workspace;
+use crate::map::Map;
+use crate::matmul::MatMul;
+use crate::memory::{Floats, Memory};
+use crate::pool::Pool;
+use crate::reduce::Reduce;
+use crate::state::Store;
+use crate::validate;
+
+/// Largest magnitude of an integer that `f32` holds exactly, with all smaller ones.
+const LARGEST_INTEGER: u32 = 1 << 24;
+
+/// A schedule compiled for the CPU.
+pub struct CpuExecutable {
+    schedule: Schedule,
+    shared: Arc<Shared>,
+    memory: Memory,
+    /// What `memory` points into, besides the device's state.
+    owned: Vec<Floats>,
+    inputs: Vec<Input>,
+    prepare: Vec<Kernel>,
+    kernels: Vec<Kernel>,
+    area: Floats,
+    workspace: Workspace,
+    /// The state that prepared buffers and packed weights are made of, with its version then.
+    prepared_from: Vec<(u64, u64)>,
+    prepared: bool,
+    called: bool,
+}
+
+struct Input {
+    name: String,
+    integer: bool,
+    buffer: BufferId,
+}
+
+enum Kernel {
+    Map(Map),
+    Reduce(Reduce),
+    MatMul(MatMul),
+    Convolution(Box<Convolution>),
+    Pool(Pool),
+}
+
+/// The buffers that a program loads.
+pub fn loads(program: &Program) -> impl Iterator<Item = BufferId> {
+    program.instrs.iter().filter_map(|instr| match instr {
+        Instr::Load { buffer, .. } => Some(*buffer),
+        _ => None,
+    })
+}
+
+impl CpuExecutable {
+    /// Compiles a schedule: every allocation is made here.
+    pub fn new(shared: Arc<Shared>, schedule: Schedule) -> Result<CpuExecutable> {
+        validate::schedule(&schedule)?;
+        let mut owned: Vec<Floats> = schedule.slots.iter().map(|&len| Floats::zeros(len)).collect();
+        let mut bases: Vec<*mut f32> = Vec::new();
+        let mut regions: Vec<usize> = Vec::new();
+        let mut inputs = Vec::new();
+        let mut state_regions: HashMap<u64, usize> = HashMap::new();
+        let mut store = shared.store();
+        for (id, buffer) in schedule.buffers.iter().enumerate() {
+            let own_region = schedule.slots.len() + id;
+            let (floats, region) = match &buffer.role {
+                Role::Temporary { slot } => {
+                    bases.push(owned[*slot].as_mut_ptr());
+                    regions.push(*slot);
+                    continue;
+                }
+                Role::State(variable) => {
+                    bases.push(store.address(variable));
+                    regions.push(*state_regions.entry(variable.id()).or_insert(own_region));
+                    continue;
+                }
+                Role::Input { name, integer } => {
+                    inputs.push(Input { name: name.clone(), integer: *integer, buffer: id });
+                    (Floats::zeros(buffer.len()), own_region)
+                }
+                Role::Constant(values) => (Floats::from_slice(values), own_region),
+                Role::Prepared | Role::Output => (Floats::zeros(buffer.len()), own_region),
+            };
+            owned.push(floats);
+            bases.extend(owned.last_mut().map(Floats::as_mut_ptr));
+            regions.push(region);
+        }
+        drop(store);
+        let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
+        let compile = Compile { schedule: &schedule, threads: shared.pool.threads(), regions };
+        let prepare = kernels(&compile, &schedule.prepare)?;
+        let kernels = kernels(&compile, &schedule.kernels)?;
+        let area_len = prepare.iter().chain(&kernels).map(Kernel::area_len).max().unwrap_or(0);
+        let mut workspace = Workspace::new();
+        for kernel in prepare.iter().chain(&kernels) {
+            if let Kernel::Convolution(convolution) = kernel {
+                workspace.reserve(convolution.workspace_len());
+            }
+        }
+        Ok(CpuExecutable {
+            prepared_from: prepared_from(&schedule),
+            prepared: false,
+            called: false,
+            area: Floats::zeros(area_len),
+            workspace,
+            schedule,
+            shared,
+            memory,
+            owned,
+            inputs,
+            prepare,
+            kernels,
+        })
+    }
+
+    /// Checks the inputs of a call, all of them before any is copied.
+    fn copy_inputs(&mut self, given: &[(&str, Value)]) -> Result<()> {
+        let error = |name: &str, message: String| Error::Input { name: name.to_string(), message };
+        let expected = || {
+            let mut names: Vec<&str> = self.inputs.iter().map(|input| &input.name[..]).collect();
+            names.sort_unstable();
+            names.dedup();
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        for (position, (name, value)) in given.iter().enumerate() {
+            let Some(input) = self.inputs.iter().find(|input| input.name == *name) else {
+                return Err(error(name, format!("is unknown; this step takes {}", expected())));
+            };
+            if given[..position].iter().any(|(other, _)| other == name) {
+                return Err(error(name, "is given twice".into()));
+            }
+            let buffer = &self.schedule.buffers[input.buffer];
+            if value.len() != buffer.len() {
+                let (len, shape, want) = (value.len(), &buffer.shape, buffer.len());
+                return Err(error(name, format!("{len} values for shape {shape:?} ({want} elements)")));
+            }
+            match value {
+                Value::F32(_) if input.integer => {
+                    return Err(error(name, "holds integers: give Value::I32".into()));
+                }
+                Value::I32(_) if !input.integer => {
+                    return Err(error(name, "holds floats: give Value::F32".into()));
+                }
+                Value::I32(values) => {
+                    if let Some(bad) = values.iter().find(|v| v.unsigned_abs() > LARGEST_INTEGER) {
+                        return Err(error(name, format!("{bad} is beyond 2^24 in magnitude")));
+                    }
+                }
+                Value::F32(_) => {}
+            }
+        }
+        for input in &self.inputs {
+            let Some((_, value)) = given.iter().find(|(name, _)| *name == input.name) else {
+                return Err(error(&input.name, format!("is missing; this step takes {}", expected())));
+            };
+            // SAFETY: no kernel is running: this executable is borrowed mutably.
+            let buffer = unsafe { self.memory.slice_mut(input.buffer) };
+            match value {
+                Value::F32(values) => buffer.copy_from_slice(values),
+                Value::I32(values) => {
+                    buffer.iter_mut().zip(*values).for_each(|(to, &from)| *to = from as f32);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `prepare` if what it was made of has changed, then the kernels. `seconds` receives the
+    /// time of each of these, if asked for.
+    fn run(&mut self, mut seconds: Option<&mut Vec<f64>>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut store = shared.store();
+        let fresh = self.prepared_from.iter().all(|&(id, version)| store.version(id) == version);
+        let prepare = !(self.prepared && fresh);
+        self.prepared = false;
+        let runtime = Runtime {
+            isa: shared.isa,
+            pool: &shared.pool,
+            memory: &self.memory,
+            area: Area(self.area.as_mut_ptr()),
+        };
+        let mut latest = None;
+        let workspace = &mut self.workspace;
+        // Kernels do not panic; should one do so all the same, the caller gets an error and the
+        // device stays usable.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY (all): the schedule was checked, its buffers live in `owned` and in the store,
+            // whose lock is held, and kernels run one after the other.
+            if prepare {
+                for (number, kernel) in self.prepare.iter_mut().enumerate() {
+                    latest = Some(&self.schedule.prepare[number].label);
+                    unsafe {
+                        kernel.prepare(&runtime);
+                        kernel.run(&runtime, workspace);
+                    }
+                }
+                for (number, kernel) in self.kernels.iter_mut().enumerate() {
+                    latest = Some(&self.schedule.kernels[number].label);
+                    unsafe { kernel.prepare(&runtime) };
+                }
+            }
+            for (number, kernel) in self.kernels.iter_mut().enumerate() {
+                latest = Some(&self.schedule.kernels[number].label);
+                let start = seconds.is_some().then(Instant::now);
+                unsafe { kernel.run(&runtime, workspace) };
+                if let (Some(seconds), Some(start)) = (&mut seconds, start) {
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+            }
+        }));
+        for &buffer in &self.schedule.updated {
+            if let Role::State(variable) = &self.schedule.buffers[buffer].role {
+                store.touch(variable.id());
+            }
+        }
+        if let Err(panic) = outcome {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            let kernel = latest.map_or("a kernel", String::as_str);
+            return Err(Error::Device(format!("`{kernel}` failed: {message} (this is a defect)")));
+        }
+        for (id, version) in &mut self.prepared_from {
+            *version = store.version(*id);
+        }
+        self.prepared = true;
+        self.called = true;
+        Ok(())
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()> {
+        self.copy_inputs(inputs)?;
+        self.run(None)
+    }
+
+    fn output(&mut self, name: &str) -> Result<Vec<f32>> {
+        let Some((_, buffer)) = self.schedule.outputs.iter().find(|(output, _)| output == name) else {
+            let names: Vec<String> = self.schedule.outputs.iter().map(|(n, _)| format!("`{n}`")).collect();
+            return Err(Error::Step(format!("no output `{name}`; this step has {}", names.join(", "))));
+        };
+        if !self.called {
+            return Err(Error::Step(format!("output `{name}` is read before the first call")));
+        }
+        // Held so that no other step writes to state meanwhile.
+        let _store: MutexGuard<Store> = self.shared.store();
+        // SAFETY: no kernel of this executable or, by the lock, of another is running.
+        Ok(unsafe { self.memory.slice(*buffer) }.to_vec())
+    }
+
+    fn bytes(&self) -> u64 {
+        let owned: u64 = self.owned.iter().map(Floats::bytes).sum();
+        let packed: u64 = self.prepare.iter().chain(&self.kernels).map(Kernel::packed_bytes).sum();
+        owned + packed + self.area.bytes() + 4 * self.workspace.len() as u64
+    }
+
+    fn profile(&mut self) -> Result<Vec<(String, f64)>> {
+        if !self.called {
+            return Err(Error::Step("the profile repeats a call: call once before".into()));
+        }
+        let mut seconds = Vec::with_capacity(self.kernels.len());
+        self.run(Some(&mut seconds))?;
+        let labels = self.schedule.kernels.iter().map(|kernel| kernel.label.clone());
+        Ok(labels.zip(seconds).collect())
+    }
+
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+impl Kernel {
+    /// Floats of scratch memory.
+    fn area_len(&self) -> usize {
+        match self {
+            Kernel::Map(_) => 0,
+            Kernel::Reduce(reduce) => reduce.area_len(),
+            Kernel::MatMul(matmul) => matmul.area_len(),
+            Kernel::Convolution(convolution) => convolution.area_len(),
+            Kernel::Pool(pool) => pool.area_len(),
+        }
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        match self {
+            Kernel::Convolution(convolution) => convolution.packed_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// What is done once for many calls.
+    unsafe fn prepare(&mut self, runtime: &Runtime) {
+        if let Kernel::Convolution(convolution) = self {
+            // SAFETY: the caller's promise.
+            unsafe { convolution.prepare(runtime) };
+        }
+    }
+
+    /// # Safety
+    /// The schedule's buffers must be valid, and no other kernel be running on them.
+    unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Kernel::Map(map) => map.run(runtime, &[]),
+                Kernel::Reduce(reduce) => reduce.run(runtime),
+                Kernel::MatMul(matmul) => matmul.run(runtime),
+                Kernel::Convolution(convolution) => convolution.run(runtime, workspace),
+                Kernel::Pool(pool) => pool.run(runtime),
+            }
+        }
+    }
+}
+
+fn kernels(compile: &Compile, list: &[autograd::schedule::Kernel]) -> Result<Vec<Kernel>> {
+    let schedule = compile.schedule;
+    let frozen = |buffer: BufferId| match schedule.buffers[buffer].role {
+        Role::Constant(_) | Role::Prepared => true,
+        Role::State(_) => !is_updated(schedule, buffer),
+        Role::Input { .. } | Role::Temporary { .. } | Role::Output => false,
+    };
+    let compiled = |kernel: &autograd::schedule::Kernel| {
+        let body = &kernel.body;
+        let compiled = match body {
+            Body::Map { shape, program, stores } => {
+                Some(Kernel::Map(Map::new(compile, shape, program, stores)))
+            }
+            Body::Reduce { .. } => Reduce::new(compile, body).map(Kernel::Reduce),
+            Body::MatMul { .. } => MatMul::new(compile, body).map(Kernel::MatMul),
+            Body::Convolution { .. } => {
+                Convolution::new(compile, body, frozen).map(Box::new).map(Kernel::Convolution)
+            }
+            Body::Pool { .. } => Pool::new(compile, body).map(Kernel::Pool),
+        };
+        compiled.ok_or_else(|| Error::Step(format!("`{}` cannot be compiled", kernel.label)))
+    };
+    list.iter().map(compiled).collect()
+}
+
+/// Whether a step overwrites the variable in a buffer (possibly named by another buffer).
+fn is_updated(schedule: &Schedule, buffer: BufferId) -> bool {
+    let variable = |buffer: BufferId| match &schedule.buffers[buffer].role {
+        Role::State(variable) => Some(variable.id()),
+        _ => None,
+    };
+    schedule.updated.iter().any(|&updated| updated == buffer || variable(updated) == variable(buffer))
+}
+
+/// The state that this step reads but does not overwrite, with no version yet.
+fn prepared_from(schedule: &Schedule) -> Vec<(u64, u64)> {
+    let mut ids: Vec<u64> = schedule
+        .buffers
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| !is_updated(schedule, *id))
+        .filter_map(|(_, buffer)| match &buffer.role {
+            Role::State(variable) => Some(variable.id()),
+            _ => None,
+        })
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().map(|id| (id, 0)).collect()
+}

@@ -1,0 +1,62 @@
+//! The operands and results of the heavy kernels: programs that are evaluated as values go in and
+//! come out, or nothing but a load or a store.
+
+use autograd::schedule::{BufferId, Epilogue, Instr, Operand, Reg, View};
+
+use crate::block;
+use crate::kernel::{Compile, Runtime};
+use crate::map::Map;
+use crate::program::{BlockProgram, Output, Place, Spec};
+
+/// An operand that is evaluated into scratch memory as a whole.
+pub fn materialise(compile: &Compile, operand: &Operand) -> Map {
+    Map::with_outputs(compile, &operand.shape, &operand.program, &[dense(&operand.shape, operand.value)])
+}
+
+/// An operand that is evaluated a few rows at a time.
+pub fn in_rows(compile: &Compile, operand: &Operand, row_len: usize) -> BlockProgram {
+    BlockProgram::new(&Spec {
+        shape: &operand.shape,
+        classes: &vec![0; operand.shape.len()],
+        program: &operand.program,
+        outputs: &[dense(&operand.shape, operand.value)],
+        results: &[],
+        granularity: row_len,
+        regions: &compile.regions,
+    })
+}
+
+/// Evaluates a program made by [`in_rows`] from element `start` on.
+///
+/// # Safety
+/// As for [`block::run`].
+pub unsafe fn evaluate(runtime: &Runtime, program: &BlockProgram, start: usize, out: &mut [f32]) {
+    let inner = program.tiling.inner;
+    let rows = start / inner..(start + out.len()) / inner;
+    let external = [out.as_mut_ptr().wrapping_sub(start)];
+    // SAFETY: the caller's promise; `out` is this call's alone.
+    unsafe { block::run(runtime.isa, program, rows, runtime.memory, &external, |_| {}) };
+}
+
+fn dense(shape: &[usize], value: Reg) -> Output {
+    Output { place: Place::External(0), view: View::dense(shape), value }
+}
+
+/// The buffer that an epilogue stores the bare result to, densely, if it does.
+pub fn plain_store(epilogue: &Epilogue) -> Option<(usize, BufferId)> {
+    epilogue.stores.iter().enumerate().find_map(|(number, store)| {
+        let bare = epilogue.program.instrs[store.value] == Instr::Accumulator(0);
+        (bare && store.view.is_dense(&epilogue.shape)).then_some((number, store.buffer))
+    })
+}
+
+/// The buffer that the bare result goes to, where an epilogue does nothing else.
+pub fn only_store(epilogue: &Epilogue) -> Option<BufferId> {
+    let alone = epilogue.stores.len() == 1 && epilogue.channel_reductions.is_empty();
+    plain_store(epilogue).filter(|_| alone).map(|(_, buffer)| buffer)
+}
+
+/// The epilogue's stores as a kernel over the whole result, which is external number 0.
+pub fn epilogue_map(compile: &Compile, epilogue: &Epilogue) -> Map {
+    Map::new(compile, &epilogue.shape, &epilogue.program, &epilogue.stores)
+}

@@ -1,0 +1,233 @@
+//! What happens to a convolution's result, tile by tile while it is in cache: the epilogue's program
+//! and stores, and the per-channel statistics that a batch norm needs.
+
+use std::ops::Range;
+
+use autograd::schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg};
+
+use crate::block;
+use crate::executable::loads;
+use crate::fold::Columns;
+use crate::kernel::{Compile, Runtime};
+use crate::operand;
+use crate::program::{BlockProgram, Output, Spec};
+
+/// An epilogue over images `[N, H, W, C]` that come in tiles of a few rows.
+///
+/// Each tile has its own statistics in the scratch area; they are merged in the order of the tiles, so
+/// that the outcome does not depend on which thread made which tile.
+pub struct TileEpilogue {
+    /// Where the bare result goes.
+    target: Option<BufferId>,
+    /// Everything else that is computed and stored; the tile is its external number 0.
+    program: Option<BlockProgram>,
+    statistics: Vec<Statistic>,
+    outputs: Vec<StatisticOutput>,
+    height: usize,
+    row_len: usize,
+    channels: usize,
+    tile_rows: usize,
+    /// Tiles of an image.
+    tiles: usize,
+    images: usize,
+    /// Groups of images that are folded apart.
+    groups: usize,
+}
+
+/// A fold of each channel of a tile.
+struct Statistic {
+    kind: ReduceKind,
+    /// Number of the program's result; none for the bare result.
+    result: Option<usize>,
+}
+
+struct StatisticOutput {
+    kind: ReduceKind,
+    statistic: usize,
+    buffer: BufferId,
+}
+
+impl TileEpilogue {
+    /// For results of `[images, height, elements of a row, channels]`.
+    pub fn new(
+        compile: &Compile,
+        epilogue: &Epilogue,
+        [images, height, row_len, channels]: [usize; 4],
+        tile_rows: usize,
+    ) -> TileEpilogue {
+        // Storing the bare result first would change what the program loads from the same memory.
+        let region = |buffer: BufferId| compile.regions[buffer];
+        let target = operand::plain_store(epilogue)
+            .filter(|&(_, buffer)| loads(&epilogue.program).all(|loaded| region(loaded) != region(buffer)));
+        let stores = epilogue.stores.iter().enumerate();
+        let outputs: Vec<Output> = stores
+            .filter(|(number, _)| target.is_none_or(|(plain, _)| plain != *number))
+            .map(|(_, store)| Output::from(store))
+            .collect();
+        let mut results: Vec<Reg> = Vec::new();
+        let mut statistics: Vec<Statistic> = Vec::new();
+        let mut statistic_outputs = Vec::new();
+        let mut known: Vec<(ReduceKind, Reg)> = Vec::new();
+        for reduction in &epilogue.channel_reductions {
+            // A variance's state holds the mean, and so the sum.
+            let same = |kind| {
+                epilogue.channel_reductions.iter().any(|r| (r.kind, r.value) == (kind, reduction.value))
+            };
+            let kind = if same(ReduceKind::Variance) { ReduceKind::Variance } else { reduction.kind };
+            let key = (kind, reduction.value);
+            let statistic = known.iter().position(|k| *k == key).unwrap_or_else(|| {
+                known.push(key);
+                let bare = epilogue.program.instrs[reduction.value] == Instr::Accumulator(0);
+                let result = (!bare).then(|| {
+                    results.push(reduction.value);
+                    results.len() - 1
+                });
+                statistics.push(Statistic { kind, result });
+                statistics.len() - 1
+            });
+            let (kind, buffer) = (reduction.kind, reduction.output);
+            statistic_outputs.push(StatisticOutput { kind, statistic, buffer });
+        }
+        let mut classes = vec![0; epilogue.shape.len()];
+        if let (Some(last), false) = (classes.last_mut(), results.is_empty()) {
+            // Blocks of whole pixels.
+            *last = 1;
+        }
+        let program = (!outputs.is_empty() || !results.is_empty()).then(|| {
+            BlockProgram::new(&Spec {
+                shape: &epilogue.shape,
+                classes: &classes,
+                program: &epilogue.program,
+                outputs: &outputs,
+                results: &results,
+                granularity: row_len,
+                regions: &compile.regions,
+            })
+        });
+        TileEpilogue {
+            target: target.map(|(_, buffer)| buffer),
+            program,
+            statistics,
+            outputs: statistic_outputs,
+            height,
+            row_len,
+            channels,
+            tile_rows,
+            tiles: height.div_ceil(tile_rows),
+            images,
+            groups: epilogue.shape[..epilogue.kept].iter().product(),
+        }
+    }
+
+    /// The buffer that tiles may be made in.
+    pub fn target(&self) -> Option<BufferId> {
+        self.target
+    }
+
+    /// Floats of scratch memory.
+    pub fn area_len(&self) -> usize {
+        self.images * self.tiles * self.state_len()
+    }
+
+    /// Floats of a tile's statistics: two `f64` arrays for each.
+    fn state_len(&self) -> usize {
+        (self.statistics.len() * self.channels * 4).next_multiple_of(16)
+    }
+
+    /// A statistic of a tile.
+    ///
+    /// # Safety
+    /// `area` is as long as was asked for; no two users of one tile's statistics at a time.
+    unsafe fn state<'a>(&self, area: *mut f32, tile: usize, statistic: usize) -> Columns<'a> {
+        let base = area.wrapping_add(tile * self.state_len()).cast::<f64>();
+        let first = base.wrapping_add(statistic * 2 * self.channels);
+        // SAFETY: the caller's promise; the area is aligned.
+        unsafe {
+            Columns {
+                first: std::slice::from_raw_parts_mut(first, self.channels),
+                second: std::slice::from_raw_parts_mut(first.add(self.channels), self.channels),
+            }
+        }
+    }
+
+    /// Takes rows `rows` of image `image`, which start at a multiple of the tile's rows.
+    ///
+    /// # Safety
+    /// As for [`block::run`]; once for each tile, and `area` as long as was asked for.
+    pub unsafe fn finish(
+        &self,
+        runtime: &Runtime,
+        area: *mut f32,
+        image: usize,
+        rows: Range<usize>,
+        tile: &mut [f32],
+    ) {
+        let number = image * self.tiles + rows.start / self.tile_rows;
+        for (index, statistic) in self.statistics.iter().enumerate() {
+            // SAFETY: this tile's statistics are this call's.
+            let mut state = unsafe { self.state(area, number, index) };
+            state.reset(statistic.kind);
+            if statistic.result.is_none() {
+                state.add(runtime.isa, statistic.kind, tile, 0, 0);
+            }
+        }
+        let Some(program) = &self.program else { return };
+        let start = (image * self.height + rows.start) * self.row_len;
+        let inner = program.tiling.inner;
+        let external = [tile.as_mut_ptr().wrapping_sub(start)];
+        let mut at = 0;
+        let visit = |block: &block::Block| {
+            for (index, statistic) in self.statistics.iter().enumerate() {
+                if let Some(result) = statistic.result {
+                    // SAFETY: as above.
+                    let mut state = unsafe { self.state(area, number, index) };
+                    state.add_at(runtime.isa, statistic.kind, block.result(result), at, 0);
+                }
+            }
+            at += block.len;
+        };
+        let range = start / inner..(start + tile.len()) / inner;
+        // SAFETY: the caller's promise.
+        unsafe { block::run(runtime.isa, program, range, runtime.memory, &external, visit) };
+    }
+
+    /// Merges the tiles' statistics and stores them.
+    ///
+    /// # Safety
+    /// All tiles are finished; the outputs' buffers are nobody else's.
+    pub unsafe fn merge(&self, runtime: &Runtime, area: *mut f32) {
+        let per_group = self.images / self.groups.max(1) * self.tiles;
+        let width = self.row_len / self.channels;
+        let rows = |tile: usize| {
+            let first = tile % self.tiles * self.tile_rows;
+            self.tile_rows.min(self.height - first) * width
+        };
+        for group in 0..self.groups {
+            let tiles = group * per_group..(group + 1) * per_group;
+            let mut counts = 0;
+            for (index, statistic) in self.statistics.iter().enumerate() {
+                // SAFETY (both): the caller's promise; different tiles are disjoint.
+                let mut all = unsafe { self.state(area, tiles.start, index) };
+                counts = rows(tiles.start);
+                for tile in tiles.clone().skip(1) {
+                    let other = unsafe { self.state(area, tile, index) };
+                    all.merge(runtime.isa, statistic.kind, &other, counts, rows(tile));
+                    counts += rows(tile);
+                }
+            }
+            for output in &self.outputs {
+                // SAFETY (both): as above.
+                let all = unsafe { self.state(area, tiles.start, output.statistic) };
+                let out = unsafe { runtime.memory.slice_mut(output.buffer) };
+                let out = &mut out[group * self.channels..(group + 1) * self.channels];
+                let kind = self.statistics[output.statistic].kind;
+                if kind == output.kind {
+                    all.finish(kind, counts, out);
+                } else {
+                    let sums = all.first.iter().map(|mean| (mean * counts as f64) as f32);
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
+                }
+            }
+        }
+    }
+}
