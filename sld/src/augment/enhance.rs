@@ -80,7 +80,7 @@ pub fn sharpness(canvas: &mut Canvas, value: f64) {
             let [b0, b1, b2] = [&below[..inner], &below[3..3 + inner], &below[6..6 + inner]];
             for i in 0..inner {
                 let ring = [a0[i], a1[i], a2[i], h0[i], h2[i], b0[i], b1[i], b2[i]];
-                let sum = ring.into_iter().map(u32::from).sum::<u32>() + 5 * u32::from(h1[i]);
+                let sum = ring.into_iter().map(u16::from).sum::<u16>() + 5 * u16::from(h1[i]);
                 out[i] = blend(rounded_thirteenth(sum), h1[i], strength);
             }
         }
@@ -89,9 +89,9 @@ pub fn sharpness(canvas: &mut Canvas, value: f64) {
 
 /// sum / 13 rounded to nearest (13 is odd: there are no ties), for sums up to 13 · 255.
 #[inline(always)]
-fn rounded_thirteenth(sum: u32) -> u8 {
+fn rounded_thirteenth(sum: u16) -> u8 {
     // (sum + 6) / 13 by a reciprocal; exact below 2^16 / 10.
-    (((sum + 6) * 5042) >> 16) as u8
+    ((u32::from(sum + 6) * 5042) >> 16) as u8
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_reciprocal_of_thirteen_is_exact_over_its_range() {
-        for sum in 0..=13 * 255u32 {
+        for sum in 0..=13 * 255u16 {
             let expected = (f64::from(sum) / 13.0).round() as u8;
             assert_eq!(rounded_thirteenth(sum), expected, "{sum} / 13");
         }

@@ -20,6 +20,24 @@ fn histograms(pixels: &[u8]) -> [[u32; 256]; 3] {
     counts
 }
 
+/// The lowest and the highest value of each channel.
+fn extremes(pixels: &[u8]) -> ([u8; 3], [u8; 3]) {
+    // Sixteen pixels at a time, so that the comparisons vectorise; then the sixteen are folded into one.
+    const BLOCK: usize = 48;
+    let (mut lows, mut highs) = ([255u8; BLOCK], [0u8; BLOCK]);
+    for block in pixels.chunks(BLOCK) {
+        for ((low, high), &value) in lows.iter_mut().zip(&mut highs).zip(block) {
+            *low = (*low).min(value);
+            *high = (*high).max(value);
+        }
+    }
+    let channel = |values: [u8; BLOCK], channel: usize| values.into_iter().skip(channel).step_by(3);
+    (
+        std::array::from_fn(|c| channel(lows, c).min().unwrap_or(255)),
+        std::array::from_fn(|c| channel(highs, c).max().unwrap_or(0)),
+    )
+}
+
 fn apply(pixels: &mut [u8], tables: &[Table; 3]) {
     for pixel in pixels.as_chunks_mut::<3>().0 {
         for channel in 0..3 {
@@ -31,13 +49,7 @@ fn apply(pixels: &mut [u8], tables: &[Table; 3]) {
 /// Stretches each channel so that its darkest level becomes 0 and its brightest 255.
 pub fn auto_contrast(canvas: &mut Canvas) {
     let pixels = canvas.pixels_mut();
-    let (mut low, mut high) = ([255u8; 3], [0u8; 3]);
-    for pixel in pixels.as_chunks::<3>().0 {
-        for channel in 0..3 {
-            low[channel] = low[channel].min(pixel[channel]);
-            high[channel] = high[channel].max(pixel[channel]);
-        }
-    }
+    let (low, high) = extremes(pixels);
     let tables = std::array::from_fn(|channel| {
         let (low, high) = (f64::from(low[channel]), f64::from(high[channel]));
         if high <= low {
