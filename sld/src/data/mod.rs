@@ -9,6 +9,7 @@ mod error;
 pub mod inspect;
 pub mod loader;
 pub mod split;
+pub mod synthetic;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
