@@ -1,7 +1,7 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
 use crate::error::Result;
-use crate::schedule::Schedule;
+use crate::schedule::{Options, Schedule, Step};
 use crate::tensor::Variable;
 
 /// One input of a call.
@@ -31,6 +31,16 @@ impl Value<'_> {
 pub trait Device {
     /// A name for people: `CPU (2 threads, AVX-512)` or the adapter's name.
     fn name(&self) -> String;
+
+    /// How schedules for this device are best made.
+    fn options(&self) -> Options {
+        Options::default()
+    }
+
+    /// Schedules a step with this device's options and compiles it.
+    fn compile_step(&self, step: &Step) -> Result<Box<dyn Executable>> {
+        self.compile(step.schedule_with(self.options())?)
+    }
 
     /// Makes a runnable program. State named by the schedule and not yet on the device is created
     /// with the variable's initial value.

@@ -170,15 +170,14 @@ fn costs(graph: &Graph, materialised: &[bool]) -> Vec<Cost> {
     let mut costs: Vec<Cost> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let mut cost = Cost { dear: is_dear(&node.op) as usize, ..Cost::default() };
+        // Per-channel vectors and scalars stay in cache; they do not count.
+        let is_big = |id: &NodeId| graph.nodes[*id].len() * 8 >= node.len();
         for &input in &node.inputs {
             if materialised[input] {
-                // Per-channel vectors and scalars stay in cache; they do not count.
-                if graph.nodes[input].len() * 8 >= node.len() {
-                    cost.loads.insert(input);
-                }
+                cost.loads.extend(Some(input).filter(is_big));
             } else {
                 cost.dear += costs[input].dear;
-                cost.loads.extend(costs[input].loads.iter().take(4));
+                cost.loads.extend(costs[input].loads.iter().copied().filter(is_big).take(4));
             }
         }
         costs.push(cost);
