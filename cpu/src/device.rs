@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use autograd::schedule::Options;
 use autograd::{Device, Executable, Result, Schedule, Variable};
 
 use crate::executable::CpuExecutable;
@@ -61,6 +62,11 @@ impl Device for CpuDevice {
         let threads = self.threads();
         let plural = if threads == 1 { "" } else { "s" };
         format!("CPU ({threads} thread{plural}, {})", self.shared.isa.name())
+    }
+
+    fn options(&self) -> Options {
+        // No binding limit here: fuse whatever shares its elements.
+        Options { max_buffers: 24, ..Options::default() }
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
