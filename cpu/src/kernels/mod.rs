@@ -21,6 +21,7 @@
 
 mod depthwise;
 mod direct;
+mod exact;
 mod general;
 mod micro;
 mod moments;
@@ -34,6 +35,7 @@ mod tests;
 mod threads;
 mod winograd;
 
+pub use exact::exact;
 pub use moments::{Moments, block_moments};
 pub use plan::{Algorithm, Pass, Plan};
 pub use run::{forward, input_grad, weight_grad};

@@ -17,47 +17,6 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Calls `visit(x index, weight index, y index)` for every multiply-add of a convolution.
-fn every_product(s: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
-    let (ci, co) = (s.cin_per_group(), s.cout_per_group());
-    for n in 0..s.n {
-        for (oy, ox) in (0..s.oh()).flat_map(|y| (0..s.ow()).map(move |x| (y, x))) {
-            for (ky, kx) in (0..s.kh).flat_map(|y| (0..s.kw).map(move |x| (y, x))) {
-                let y = (oy * s.stride[0] + ky * s.dilation[0]).wrapping_sub(s.pad[0]);
-                let x = (ox * s.stride[1] + kx * s.dilation[1]).wrapping_sub(s.pad[1]);
-                if y >= s.h || x >= s.w {
-                    continue;
-                }
-                for o in 0..s.cout {
-                    for i in 0..ci {
-                        visit(
-                            ((n * s.h + y) * s.w + x) * s.cin + o / co * ci + i,
-                            ((o * ci + i) * s.kh + ky) * s.kw + kx,
-                            ((n * s.oh() + oy) * s.ow() + ox) * s.cout + o,
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The pass in f64.
-pub(super) fn exact(pass: Pass, s: &ConvShape, x: &[f32], w: &[f32], y: &[f32]) -> Vec<f64> {
-    let len = match pass {
-        Pass::Forward => s.output_len(),
-        Pass::InputGrad => s.input_len(),
-        Pass::WeightGrad => s.weight_len(),
-    };
-    let mut out = vec![0.0; len];
-    every_product(s, |xi, wi, yi| match pass {
-        Pass::Forward => out[yi] += x[xi] as f64 * w[wi] as f64,
-        Pass::InputGrad => out[xi] += y[yi] as f64 * w[wi] as f64,
-        Pass::WeightGrad => out[wi] += x[xi] as f64 * y[yi] as f64,
-    });
-    out
-}
-
 /// A tensor that is only known row by row, scaled by two as it is fetched.
 struct Twice<'a>(Dense<'a>);
 
@@ -309,6 +268,42 @@ fn winograd_weights_with_a_shared_sum() {
                     check(&Plan { pass: Pass::WeightGrad, shape, chosen }, 1e-4);
                 }
             }
+        }
+    }
+}
+
+/// Root mean square of the error against f64, over that of the exact result.
+fn relative_error(plan: &Plan, x: &[f32], w: &[f32], dy: &[f32]) -> f64 {
+    let got = run_dense(&Pool::new(2), plan, x, w, dy, &mut Workspace::new());
+    let want = exact(plan.pass(), &plan.shape(), x, w, dy);
+    let error: f64 = got.iter().zip(&want).map(|(&g, w)| (g as f64 - w).powi(2)).sum();
+    (error / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
+}
+
+/// The bound that decides whether Winograd's algorithm is used at all: at most four times the
+/// rounding error of a direct convolution, for the shapes of the networks trained here.
+#[test]
+fn winograd_rounds_at_most_four_times_as_much_as_direct() {
+    println!("relative error against f64       direct  winograd  ratio");
+    let isa = Isa::available()[0];
+    for (n, size, channels) in [(4, 32, 16), (4, 16, 32), (4, 8, 64), (2, 8, 128), (1, 8, 256)] {
+        let shape = ConvShape::same(n, size, channels, channels, 3, 1);
+        // Activations after a ReLU, and gradients of both signs.
+        let x: Vec<f32> = noise(1, shape.input_len()).iter().map(|v| v.max(0.0)).collect();
+        let (w, dy) = (noise(2, shape.weight_len()), noise(3, shape.output_len()));
+        for pass in PASSES {
+            let error = |algorithm| {
+                let plan = Plan::with(pass, shape, algorithm, isa).unwrap();
+                relative_error(&plan, &x, &w, &dy)
+            };
+            let (direct, winograd) = (error(Algorithm::Direct), error(Algorithm::Winograd));
+            let ratio = winograd / direct;
+            println!(
+                "{:>3} channels {size}x{size} {:12} {direct:8.1e}  {winograd:8.1e}  {ratio:5.2}",
+                channels,
+                format!("{pass:?}")
+            );
+            assert!(ratio <= 4.0, "{pass:?} of {shape:?}");
         }
     }
 }
