@@ -1,152 +1,64 @@
-"""The residual CIFAR networks, written for PyTorch: the other side of the comparison.
+"""The networks by name, initialised, written for PyTorch: the other side of the comparison.
 
 Parameter names, shapes and order are those of the checkpoints that the project reads, so that the
 same weights can be put into both programs. Images are [N, 3, 32, 32] in either memory format.
 """
 
+from functools import partial
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from compact import VGG, MobileNetV2, ShuffleV1, ShuffleV2
+from residual import Bottleneck, FourStageResNet, ResNet, WideBasicBlock, WideResNet
 
-def conv3x3(inputs, outputs, stride=1):
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-
-
-def conv1x1(inputs, outputs, stride=1):
-    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., 2016, figure 5 left)."""
-
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = conv3x3(inputs, outputs, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = conv3x3(outputs, outputs)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x):
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = self.bn2(self.conv2(x))
-        return F.relu(x.add_(shortcut), inplace=True)
-
-
-class ResNet(nn.Module):
-    """A CIFAR residual network of depth 6n+2 (He et al., 2016, section 4.2)."""
-
-    def __init__(self, depth, stem, widths, classes):
-        super().__init__()
-        blocks = (depth - 2) // 6
-        assert depth == 6 * blocks + 2
-        self.conv1 = conv3x3(3, stem)
-        self.bn1 = nn.BatchNorm2d(stem)
-        for index, (inputs, outputs) in enumerate(zip((stem, *widths), widths), 1):
-            stage = [BasicBlock(inputs, outputs, 1 if index == 1 else 2)]
-            stage += [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-            setattr(self, f"layer{index}", nn.Sequential(*stage))
-        self.fc = nn.Linear(widths[-1], classes)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(x.mean((2, 3)))
-
-
-class TwiceUpdatedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose running statistics take the same batch twice in every training pass.
-
-    The networks' published training code evaluates three layers of each wide residual network a
-    second time. Two updates with momentum m are one with 1-(1-m)^2, so nothing is computed twice.
-    """
-
-    def __init__(self, channels):
-        super().__init__(channels, momentum=1 - (1 - 0.1) ** 2)
-
-    def forward(self, x):
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        return super().forward(x)
-
-
-class PreactivationBlock(nn.Module):
-    """The block of a wide residual network: normalise, rectify, convolve, twice."""
-
-    def __init__(self, inputs, outputs, stride, norm):
-        super().__init__()
-        self.bn1 = norm(inputs)
-        self.conv1 = conv3x3(inputs, outputs, stride)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = conv3x3(outputs, outputs)
-        self.convShortcut = conv1x1(inputs, outputs, stride) if inputs != outputs else None
-
-    def forward(self, x):
-        active = F.relu(self.bn1(x), inplace=True)
-        shortcut = x if self.convShortcut is None else self.convShortcut(active)
-        x = F.relu(self.bn2(self.conv1(active)), inplace=True)
-        return self.conv2(x).add_(shortcut)
-
-
-class WideResNet(nn.Module):
-    """A wide residual network of depth 6n+4 (Zagoruyko and Komodakis, 2016)."""
-
-    def __init__(self, depth, widen, classes):
-        super().__init__()
-        blocks = (depth - 4) // 6
-        assert depth == 6 * blocks + 4
-        widths = (16, 16 * widen, 32 * widen, 64 * widen)
-        self.conv1 = conv3x3(3, widths[0])
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:]), 1):
-            norm = nn.BatchNorm2d if index == 1 else TwiceUpdatedBatchNorm
-            group = [PreactivationBlock(inputs, outputs, 1 if index == 1 else 2, norm)]
-            for _ in range(blocks - 1):
-                group.append(PreactivationBlock(outputs, outputs, 1, nn.BatchNorm2d))
-            stage = nn.Module()
-            stage.layer = nn.Sequential(*group)
-            setattr(self, f"block{index}", stage)
-        self.bn1 = TwiceUpdatedBatchNorm(widths[3])
-        self.fc = nn.Linear(widths[3], classes)
-
-    def forward(self, x):
-        x = self.conv1(x)
-        for block in (self.block1, self.block2, self.block3):
-            x = block.layer(x)
-        x = F.relu(self.bn1(x), inplace=True)
-        return self.fc(x.mean((2, 3)))
+BUILDERS = {
+    **{
+        f"resnet{depth}": partial(ResNet, depth, 16, (16, 32, 64))
+        for depth in (8, 14, 20, 32, 44, 56, 110)
+    },
+    **{f"resnet{depth}x4": partial(ResNet, depth, 32, (64, 128, 256)) for depth in (8, 32)},
+    **{
+        f"wrn_{depth}_{widen}": partial(WideResNet, depth, widen)
+        for depth in (16, 40)
+        for widen in (1, 2)
+    },
+    "ResNet18": partial(FourStageResNet, WideBasicBlock, (2, 2, 2, 2)),
+    "ResNet50": partial(FourStageResNet, Bottleneck, (3, 4, 6, 3)),
+    "vgg8": partial(VGG, (1, 1, 1, 1, 1)),
+    "vgg11": partial(VGG, (1, 1, 2, 2, 2)),
+    "vgg13": partial(VGG, (2, 2, 2, 2, 2)),
+    "vgg16": partial(VGG, (2, 2, 3, 3, 3)),
+    "vgg19": partial(VGG, (2, 2, 4, 4, 4)),
+    "MobileNetV2": MobileNetV2,
+    "ShuffleV1": ShuffleV1,
+    "ShuffleV2": ShuffleV2,
+}
+NAMES = tuple(BUILDERS)
 
 
 def initialize(model):
-    """The networks' own initialisation: He's normal, by the number of outputs."""
+    """Each network's own initialisation: mostly He's normal, by the number of outputs."""
+    if isinstance(model, (ShuffleV1, ShuffleV2)):
+        return model
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if isinstance(model, WideResNet):
-        nn.init.zeros_(model.fc.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            if isinstance(model, (VGG, MobileNetV2)):
+                nn.init.normal_(module.weight, 0, 0.01)
+            if isinstance(model, (VGG, MobileNetV2, WideResNet)):
+                nn.init.zeros_(module.bias)
     return model
-
-
-RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
-WIDE_RESNETS_X4 = {"resnet8x4": 8, "resnet32x4": 32}
-WRNS = {"wrn_16_1": (16, 1), "wrn_16_2": (16, 2), "wrn_40_1": (40, 1), "wrn_40_2": (40, 2)}
-NAMES = (*RESNETS, *WIDE_RESNETS_X4, *WRNS)
 
 
 def build(name, classes=100):
     """The network of a name, with fresh weights from PyTorch's current random state."""
-    if name in RESNETS:
-        return initialize(ResNet(RESNETS[name], 16, (16, 32, 64), classes))
-    if name in WIDE_RESNETS_X4:
-        return initialize(ResNet(WIDE_RESNETS_X4[name], 32, (64, 128, 256), classes))
-    if name in WRNS:
-        return initialize(WideResNet(*WRNS[name], classes))
-    raise SystemExit(f"no model {name!r} here; there are {', '.join(NAMES)}")
+    if name not in BUILDERS:
+        raise SystemExit(f"no model {name!r} here; there are {', '.join(NAMES)}")
+    return initialize(BUILDERS[name](classes))
 
 
 def prepared(name, channels_last):

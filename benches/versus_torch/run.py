@@ -22,6 +22,9 @@ HERE = Path(__file__).resolve().parent
 PROGRAM = HERE.parents[1] / "target" / "release" / "sld"
 PAIRS = ("wrn_16_2:wrn_16_1", "resnet56:resnet20", "wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4")
 OURS = "ours"
+BURN = "burn flex"
+BURN_PROGRAM = HERE.parent / "versus_burn" / "target" / "release" / "versus-burn"
+BURN_WORKLOAD = ["--vanilla", "resnet20"]
 
 # By default glibc gives large freed blocks back to the kernel and faults them in again in the next
 # step. PyTorch gains from not doing so; a user can set the same, so it counts as a variant.
@@ -98,6 +101,8 @@ def commands(arguments, workload):
     programs = {}
     if not arguments.torch_only:
         programs[OURS] = ([str(arguments.program), "bench", "step", *workload, *common, "--json"], {})
+    if arguments.burn and workload == BURN_WORKLOAD:
+        programs[BURN] = ([str(arguments.burn), *common, "--json"], {})
     threads = {"OMP_NUM_THREADS": str(arguments.threads)}
     for name in arguments.variants:
         variant, environment = VARIANTS[name]
@@ -135,7 +140,7 @@ def report(title, series, is_eval):
         print(f"  {name:28}{one.median:11.1f}{one.minimum:12.1f}", end="")
         print(f"{one.peak_bytes / 2**20:10.0f}", end="")
         print(f"{one.images / one.median * 1e3:10.0f}" if is_eval else "")
-    theirs = {name: one for name, one in series.items() if name != OURS}
+    theirs = {name: one for name, one in series.items() if name not in (OURS, BURN)}
     if not theirs:
         return
     best = min(theirs, key=lambda name: theirs[name].median)
@@ -149,6 +154,8 @@ def report(title, series, is_eval):
     median, minimum = ours.median / theirs[best].median, ours.minimum / theirs[fastest].minimum
     print(f"  ours/PyTorch: {median:.2f} of the median ({best}), ", end="")
     print(f"{minimum:.2f} of the minimum ({fastest})")
+    if BURN in series:
+        print(f"  ours/burn: {ours.median / series[BURN].median:.2f} of the median")
     if is_eval:
         print(f"  images a second, ours over PyTorch's: {1 / median:.2f} (median)")
 
@@ -174,10 +181,10 @@ def pytorch_version():
     return asked.stdout.strip()
 
 
-def verified(fixtures):
-    """Runs verify.py; returns whether nothing failed."""
+def verified(fixtures, models):
+    """Runs verify.py with the networks to be measured; returns whether nothing failed."""
     sys.stdout.flush()
-    command = [sys.executable, str(HERE / "verify.py")]
+    command = [sys.executable, str(HERE / "verify.py"), "--models", *models]
     command += ["--fixtures", str(fixtures)] if fixtures else []
     return subprocess.run(command).returncode == 0
 
@@ -221,6 +228,13 @@ def parse():
         default=["plain", "channels_last", "channels_last_retain"],
     )
     parser.add_argument("--program", type=Path, default=PROGRAM, help="our program")
+    parser.add_argument(
+        "--burn",
+        type=Path,
+        nargs="?",
+        const=BURN_PROGRAM,
+        help="include ../versus_burn, once built, in vanilla training of resnet20",
+    )
     parser.add_argument("--torch-only", action="store_true", help="leave our program out")
     parser.add_argument("--fixtures", type=Path, help="folder for the check")
     parser.add_argument("--no-verify", action="store_true", help="skip the check of the PyTorch side")
@@ -237,7 +251,9 @@ def parse():
 def main():
     arguments = parse()
     print_setting(arguments)
-    if not arguments.no_verify and not verified(arguments.fixtures):
+    models = [model for pair in arguments.pairs or [] for model in pair.split(":")]
+    models = dict.fromkeys([*models, *(arguments.vanilla or []), *(arguments.eval or [])])
+    if not arguments.no_verify and not verified(arguments.fixtures, models):
         sys.exit("the PyTorch side does not compute what it should; nothing was measured")
     workloads = []
     for pair in arguments.pairs or []:
