@@ -6,6 +6,7 @@ use autograd::schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
 use autograd::{Error, Result};
 
 use crate::bindings::{Access, Storage};
+use crate::gemm::{self, Gemm};
 use crate::operand::{IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
@@ -26,6 +27,12 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     }
     if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
         return Ok(Assembled::default());
+    }
+    if *kind != ConvKind::WeightGrad
+        && let Some(tiled) =
+            gemm::assemble(context, label, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
+    {
+        return Ok(tiled);
     }
     let assembled = match kind {
         ConvKind::Forward => direct(context, label, FORWARD, geometry, lhs, rhs, epilogue),

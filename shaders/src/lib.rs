@@ -10,6 +10,7 @@ mod collapse;
 mod convolution;
 mod emit;
 mod fold;
+mod gemm;
 mod legalise;
 mod map;
 mod matmul;

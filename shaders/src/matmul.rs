@@ -3,6 +3,7 @@
 use autograd::schedule::ir::Body;
 use autograd::{Error, Result};
 
+use crate::gemm::{self, Gemm};
 use crate::operand::{LEFT, PRODUCT, RIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
@@ -23,6 +24,10 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     let count = batch * m * n;
     if count == 0 {
         return Ok(Assembled::default());
+    }
+    let tiled = Gemm::matrix([*batch, *m, *n, *k], lhs, rhs, epilogue);
+    if let Some(tiled) = gemm::assemble(context, label, &[tiled]) {
+        return Ok(tiled);
     }
     let body = fill(DIRECT, &[("n", n), ("m", m), ("mn", &(m * n)), ("k", k)]);
     let launch = thread::launch(context, label, count, functions, |_| body.clone());

@@ -1,0 +1,523 @@
+//! Implicit matrix products: what convolutions (forward and input gradient) and matrix products have in
+//! common, and the tile kernels that compute it.
+//!
+//! `result[z, row, column] = sum over taps and k of left(z, row moved by tap, k) * right[z, tap, k, column]`.
+//! For a convolution `z` is the group, a row is a position of the result's pixel grid, a tap an element of
+//! the kernel window; a plain matrix product has a grid of one row of pixels and one tap.
+
+use std::fmt::{Display, Write};
+
+use autograd::schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
+
+use crate::bindings::{Access, Bindings, Storage};
+use crate::emit::PRELUDE;
+use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
+use crate::template::fill;
+use crate::thread::{self, Functions};
+use crate::{Assembled, Context, Launch};
+
+const PACK: &str = include_str!("../wgsl/pack.wgsl");
+const SUBGROUP: &str = include_str!("../wgsl/gemm_subgroup.wgsl");
+
+/// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
+/// left operand at `row * stride + offset + t * move_by`, if that is within `0..size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapAxis {
+    pub count: usize,
+    pub first: usize,
+    pub step: usize,
+    pub stride: i64,
+    pub offset: i64,
+    pub move_by: i64,
+    /// Size of the left operand along this axis.
+    pub size: usize,
+    /// Grid rows along this axis.
+    pub grid: usize,
+    /// Grid row `i` is row `i * out_stride + out_offset` of the result.
+    pub out_stride: usize,
+    pub out_offset: usize,
+}
+
+impl TapAxis {
+    /// A grid that is the result, one tap, no movement.
+    fn identity(size: usize) -> TapAxis {
+        TapAxis {
+            count: 1,
+            first: 0,
+            step: 1,
+            stride: 1,
+            offset: 0,
+            move_by: 1,
+            size,
+            grid: size,
+            out_stride: 1,
+            out_offset: 0,
+        }
+    }
+}
+
+/// How the operands are indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Left and result are images, right a convolution's weight.
+    Image(ConvKind),
+    /// Left `[z, m, k]`, right `[z, k, n]`, result `[z, m, n]`.
+    Matrix,
+}
+
+/// An implicit matrix product (one launch of it; strided input gradients need several).
+#[derive(Clone, Debug)]
+pub struct Gemm<'a> {
+    pub form: Form,
+    pub lhs: &'a Operand,
+    pub rhs: &'a Operand,
+    pub epilogue: &'a Epilogue,
+    /// Groups of a convolution, batch of a matrix product.
+    pub z: usize,
+    /// Images of a convolution; 1 for a matrix product.
+    pub images: usize,
+    pub y: TapAxis,
+    pub x: TapAxis,
+    /// The window's size.
+    pub window: [usize; 2],
+    /// Values of `k` (a group's channels of the left operand).
+    pub k: usize,
+    /// Columns of the result (a group's channels).
+    pub columns: usize,
+}
+
+impl<'a> Gemm<'a> {
+    /// A matrix product.
+    pub fn matrix(
+        [batch, m, n, k]: [usize; 4],
+        lhs: &'a Operand,
+        rhs: &'a Operand,
+        epilogue: &'a Epilogue,
+    ) -> Gemm<'a> {
+        Gemm {
+            form: Form::Matrix,
+            lhs,
+            rhs,
+            epilogue,
+            z: batch,
+            images: 1,
+            y: TapAxis::identity(1),
+            x: TapAxis::identity(m),
+            window: [1, 1],
+            k,
+            columns: n,
+        }
+    }
+
+    /// The launches of a convolution or its input gradient. The gradient of a strided convolution is
+    /// one dense product for every phase of the stride, each with its own part of the window.
+    pub fn convolution(
+        kind: ConvKind,
+        g: &ConvGeometry,
+        lhs: &'a Operand,
+        rhs: &'a Operand,
+        epilogue: &'a Epilogue,
+    ) -> Vec<Gemm<'a>> {
+        let conv = &g.conv;
+        let (group_in, group_out) = (g.in_channels / conv.groups, g.out_channels / conv.groups);
+        let gemm = |y: TapAxis, x: TapAxis| Gemm {
+            form: Form::Image(kind),
+            lhs,
+            rhs,
+            epilogue,
+            z: conv.groups,
+            images: g.batch,
+            y,
+            x,
+            window: g.kernel,
+            k: if kind == ConvKind::Forward { group_in } else { group_out },
+            columns: if kind == ConvKind::Forward { group_out } else { group_in },
+        };
+        let sizes = [[g.height, g.out_height], [g.width, g.out_width]];
+        if kind == ConvKind::Forward {
+            let axis = |d: usize| TapAxis {
+                count: g.kernel[d],
+                first: 0,
+                step: 1,
+                stride: conv.stride[d] as i64,
+                offset: -(conv.padding[d] as i64),
+                move_by: conv.dilation[d] as i64,
+                size: sizes[d][0],
+                grid: sizes[d][1],
+                out_stride: 1,
+                out_offset: 0,
+            };
+            return vec![gemm(axis(0), axis(1))];
+        }
+        let phases = |d: usize| -> Vec<TapAxis> {
+            (0..conv.stride[d].min(sizes[d][0]))
+                .map(|phase| {
+                    let (stride, dilation) = (conv.stride[d], conv.dilation[d]);
+                    let at = |r: usize| (phase + conv.padding[d]) as i64 - (r * dilation) as i64;
+                    let hits: Vec<usize> = (0..g.kernel[d]).filter(|&r| at(r) % stride as i64 == 0).collect();
+                    let first = hits.first().copied().unwrap_or(0);
+                    let step = hits.get(1).map_or(1, |second| second - first);
+                    TapAxis {
+                        count: hits.len(),
+                        first,
+                        step,
+                        stride: 1,
+                        offset: if hits.is_empty() { 0 } else { at(first) / stride as i64 },
+                        move_by: -((step * dilation / stride) as i64),
+                        size: sizes[d][1],
+                        grid: (sizes[d][0] - phase).div_ceil(stride),
+                        out_stride: stride,
+                        out_offset: phase,
+                    }
+                })
+                .collect()
+        };
+        let (ys, xs) = (phases(0), phases(1));
+        ys.iter().flat_map(|y| xs.iter().map(|x| gemm(*y, *x))).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.images * self.y.grid * self.x.grid
+    }
+
+    fn taps(&self) -> usize {
+        self.window[0] * self.window[1]
+    }
+
+    /// `lhs4(n, y, x, z, k)`: four neighbours along k, zero past its end.
+    fn left_function(&self, bindings: &mut Bindings) -> String {
+        let params = match self.form {
+            Form::Image(_) => IMAGE,
+            Form::Matrix => LEFT,
+        };
+        let vector = self.left_vector();
+        let function = Loader::new(self.lhs, params, vector).write("lhs", bindings);
+        let call = |k: &str| match self.form {
+            Form::Image(_) => format!("lhs(n, y, x, z * {} + {k})", self.k),
+            Form::Matrix => format!("lhs(z, x, {k})"),
+        };
+        let value = if vector.is_some() {
+            call("k")
+        } else {
+            // The index is kept inside as well: nothing past the end may be read.
+            let last = self.k as i64 - 1;
+            let lane = |j: usize| {
+                let inside = call(&format!("min(k + {j}, {last})"));
+                format!("select(0.0, {inside}, k + {j} < {})", self.k)
+            };
+            format!("vec4<f32>({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
+        };
+        format!(
+            "{function}\nfn lhs4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n"
+        )
+    }
+
+    fn left_vector(&self) -> Option<usize> {
+        let last = if self.form == Form::Matrix { 2 } else { 3 };
+        (self.k % 4 == 0).then_some(last)
+    }
+
+    fn finish_vector(&self) -> Option<usize> {
+        let last = if self.form == Form::Matrix { 2 } else { 3 };
+        (self.columns % 4 == 0).then_some(last)
+    }
+
+    fn finisher(&self) -> Finisher {
+        let params = if self.form == Form::Matrix { PRODUCT } else { IMAGE };
+        Finisher::new(self.epilogue, params, self.finish_vector())
+    }
+
+    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist.
+    fn finish_function(&self, bindings: &mut Bindings) -> String {
+        let function = self.finisher().write("finish", &[], bindings);
+        let call = |offset: usize, value: &str| match self.form {
+            Form::Image(_) => format!("finish(n, y, x, z * {} + column + {offset}, {value})", self.columns),
+            Form::Matrix => format!("finish(z, x, column + {offset}, {value})"),
+        };
+        let body = if self.finish_vector().is_some() {
+            format!("    if column < {} {{ {}; }}\n", self.columns, call(0, "value"))
+        } else {
+            let lane = |j: usize| {
+                format!("    if column + {j} < {} {{ {}; }}\n", self.columns, call(j, &format!("value[{j}]")))
+            };
+            (0..4).map(lane).collect()
+        };
+        format!(
+            "{function}\nfn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
+             let x = (row % {w}) * {xs} + {xo};\n    let y = ((row / {w}) % {h}) * {ys} + {yo};\n    \
+             let n = row / {hw};\n{body}}}\n",
+            w = self.x.grid,
+            h = self.y.grid,
+            hw = self.y.grid * self.x.grid,
+            xs = self.x.out_stride,
+            xo = self.x.out_offset,
+            ys = self.y.out_stride,
+            yo = self.y.out_offset,
+        )
+    }
+
+    /// Whether the packed right operand can be kept between calls.
+    fn is_frozen(&self, context: Context) -> bool {
+        self.rhs.program.instrs.iter().all(|instr| match instr {
+            Instr::Load { buffer, .. } => context.frozen[*buffer],
+            _ => true,
+        })
+    }
+
+    /// The launch that packs the right operand, and the packed elements.
+    fn pack(&self, context: Context, label: &str, storage: Storage, padded: [usize; 2]) -> (Launch, usize) {
+        let [k_padded, columns_padded] = padded;
+        let (params, load) = match self.form {
+            Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
+            Form::Image(kind) => {
+                let tap = format!("tap / {kw}, tap % {kw}", kw = self.window[1]);
+                let load = match kind {
+                    ConvKind::Forward => format!("rhs(z * {} + column, k, {tap})", self.columns),
+                    _ => format!("rhs(z * {} + k, column, {tap})", self.k),
+                };
+                (WEIGHT, load)
+            }
+        };
+        let tap_len = k_padded * columns_padded;
+        let z_len = tap_len * self.taps();
+        let len = z_len * self.z;
+        let functions = Functions {
+            lhs: None,
+            rhs: Some((self.rhs, params)),
+            finish: None,
+            partials: Some((storage, Access::ReadWrite, len)),
+        };
+        let launch = thread::launch(context, &format!("{label}, packing"), len, functions, |packed| {
+            fill(
+                PACK,
+                &[
+                    ("columns_padded", &columns_padded),
+                    ("k_padded", &k_padded),
+                    ("tap_len", &tap_len),
+                    ("taps", &self.taps()),
+                    ("z_len", &z_len),
+                    ("columns", &self.columns),
+                    ("k", &self.k),
+                    ("load", &load),
+                    ("packed", &packed),
+                ],
+            )
+        });
+        (launch, len)
+    }
+}
+
+/// Sizes of the subgroup kernel's tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SubgroupTile {
+    /// Lanes of a subgroup.
+    lanes: usize,
+    /// Lanes that share rows: 4 (a quad) or all.
+    group: usize,
+    /// Vectors of columns a lane owns.
+    vectors: usize,
+    /// Rows of a group; a multiple of its lanes.
+    rows: usize,
+}
+
+impl SubgroupTile {
+    fn new(lanes: usize, columns: usize) -> SubgroupTile {
+        if columns.next_multiple_of(16) >= lanes * 4 {
+            return SubgroupTile { lanes, group: lanes, vectors: 1, rows: 32.max(lanes) };
+        }
+        let vectors = if columns > 16 { 2 } else { 1 };
+        SubgroupTile { lanes, group: 4, vectors, rows: 16 }
+    }
+
+    fn columns(&self) -> usize {
+        self.group * self.vectors * 4
+    }
+}
+
+/// The lanes of a subgroup, if it is always the same number and the kernel suits the target.
+fn fixed_subgroup(context: Context) -> Option<usize> {
+    let target = context.target;
+    let subgroups = target.subgroups.filter(|s| s.min == s.max && s.min.is_power_of_two() && s.min >= 4)?;
+    (target.software && subgroups.min <= 32).then_some(subgroups.min as usize)
+}
+
+/// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
+pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
+    let first = gemms.first()?;
+    let lanes = fixed_subgroup(context)?;
+    // Too little in a group to fill a tile.
+    if first.z > 1 && (first.columns < 8 || first.k < 4) && first.form != Form::Matrix {
+        return None;
+    }
+    let tile = SubgroupTile::new(lanes, first.columns);
+    let padded = [first.k.next_multiple_of(4), first.columns.next_multiple_of(tile.columns())];
+    let frozen = first.is_frozen(context);
+    let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
+    let (pack, len) = first.pack(context, label, storage, padded);
+    let mut assembled = Assembled::default();
+    if frozen {
+        assembled.prepare.push(pack);
+        assembled.kept.push(len);
+    } else {
+        assembled.launches.push(pack);
+        assembled.scratch.push(len);
+    }
+    for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
+        assembled.launches.push(gemm.subgroup_launch(context, label, tile, storage, len, padded));
+    }
+    Some(assembled)
+}
+
+impl Gemm<'_> {
+    fn subgroup_launch(
+        &self,
+        context: Context,
+        label: &str,
+        tile: SubgroupTile,
+        packed: Storage,
+        packed_len: usize,
+        [k_padded, columns_padded]: [usize; 2],
+    ) -> Launch {
+        let stores = self.epilogue.stores.iter().map(|s| s.buffer);
+        let mut bindings = Bindings::new(context, stores);
+        let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
+        Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
+        self.finisher().declare(&mut bindings);
+        let functions = self.left_function(&mut bindings) + &self.finish_function(&mut bindings);
+        let right = bindings.scratch(packed, Access::Read, packed_len, true);
+
+        let groups = tile.lanes / tile.group;
+        let tile_rows = tile.rows * groups;
+        let row_tiles = self.rows().div_ceil(tile_rows);
+        let column_blocks = columns_padded / tile.columns();
+        let loads = tile.rows / tile.group;
+        let broadcast = if tile.group == tile.lanes { "subgroupBroadcast" } else { "quadBroadcast" };
+
+        let mut text = Parts::default();
+        for r in 0..tile.rows {
+            for v in 0..tile.vectors {
+                let _ = writeln!(text.accumulators, "    var sum{r}_{v} = vec4<f32>(0.0);");
+            }
+        }
+        for q in 0..loads {
+            let (w, h) = (self.x.grid, self.y.grid);
+            let _ = writeln!(
+                text.row_positions,
+                "    let row{q} = first + {} + member;\n    \
+                 let x{q} = (row{q} % {w}) * {} + {};\n    \
+                 let y{q} = ((row{q} / {w}) % {h}) * {} + {};\n    \
+                 let n{q} = row{q} / {};",
+                q * tile.group,
+                self.x.stride,
+                signed(self.x.offset),
+                self.y.stride,
+                signed(self.y.offset),
+                w * h,
+            );
+            let _ = writeln!(
+                text.tap_positions,
+                "            let ty{q} = y{q} + tap_y * {};\n            \
+                 let tx{q} = x{q} + tap_x * {};\n            \
+                 let inside{q} = row{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n            \
+                 let sn{q} = select(0, n{q}, inside{q});\n            \
+                 let sy{q} = select(0, ty{q}, inside{q});\n            \
+                 let sx{q} = select(0, tx{q}, inside{q});",
+                signed(self.y.move_by),
+                signed(self.x.move_by),
+                self.rows(),
+                self.y.size,
+                self.x.size,
+            );
+        }
+        for k in 0..4 {
+            for v in 0..tile.vectors {
+                let _ = writeln!(
+                    text.multiply,
+                    "                let w{k}_{v} = {right}[(right + (k + {k}) * {columns_padded}) / 4 + {v}];"
+                );
+            }
+        }
+        for q in 0..loads {
+            let _ = writeln!(
+                text.multiply,
+                "                let v{q} = select(vec4<f32>(0.0), lhs4(sn{q}, sy{q}, sx{q}, z, k), inside{q});"
+            );
+            for l in 0..tile.group {
+                let r = q * tile.group + l;
+                let _ = writeln!(text.multiply, "                let a{r} = {broadcast}(v{q}, {l}u);");
+                for k in 0..4 {
+                    for v in 0..tile.vectors {
+                        let _ =
+                            writeln!(text.multiply, "                sum{r}_{v} += a{r}[{k}] * w{k}_{v};");
+                    }
+                }
+            }
+        }
+        for r in 0..tile.rows {
+            let _ = writeln!(text.finish, "    if first + {r} < {} {{", self.rows());
+            for v in 0..tile.vectors {
+                let _ =
+                    writeln!(text.finish, "        finish4(first + {r}, z, column + {}, sum{r}_{v});", v * 4);
+            }
+            text.finish.push_str("    }\n");
+        }
+        let (declarations, bound) = bindings.finish();
+        let columns_4 = tile.vectors * 4;
+        let blocks_and_tiles = column_blocks * row_tiles;
+        let taps = self.taps();
+        let slots: [(&str, &dyn Display); 29] = [
+            ("bindings", &declarations),
+            ("functions", &functions),
+            ("threads", &tile.lanes),
+            ("group", &tile.group),
+            ("columns", &columns_4),
+            ("columns_4", &columns_4),
+            ("grid_n", &self.images),
+            ("grid_h", &self.y.grid),
+            ("grid_w", &self.x.grid),
+            ("column_blocks", &column_blocks),
+            ("row_tiles", &row_tiles),
+            ("blocks_and_tiles", &blocks_and_tiles),
+            ("tile_rows", &tile_rows),
+            ("rows", &tile.rows),
+            ("accumulators", &text.accumulators),
+            ("row_positions", &text.row_positions),
+            ("taps_y", &self.y.count),
+            ("taps_x", &self.x.count),
+            ("tap_step_y", &self.y.step),
+            ("tap_first_y", &self.y.first),
+            ("tap_row", &self.window[1]),
+            ("tap_step_x", &self.x.step),
+            ("tap_first_x", &self.x.first),
+            ("taps", &taps),
+            ("k_padded", &k_padded),
+            ("right_row", &columns_padded),
+            ("tap_positions", &text.tap_positions),
+            ("multiply", &text.multiply),
+            ("finish", &text.finish),
+        ];
+        let source = fill(SUBGROUP, &slots);
+        let count = blocks_and_tiles * self.z;
+        Launch {
+            label: label.to_string(),
+            source: format!("{PRELUDE}\n{source}"),
+            bindings: bound,
+            params: vec![count as u32, 0, 0, 0],
+            groups: context.target.fold_groups(count),
+        }
+    }
+}
+
+/// The unrolled parts of a tile kernel.
+#[derive(Default)]
+struct Parts {
+    accumulators: String,
+    row_positions: String,
+    tap_positions: String,
+    multiply: String,
+    finish: String,
+}
+
+fn signed(value: i64) -> String {
+    if value < 0 { format!("({value})") } else { value.to_string() }
+}
