@@ -10,7 +10,7 @@ use crate::gemm::{self, Gemm};
 use crate::operand::{IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context, Launch};
+use crate::{Assembled, Context, Launch, weight_grad};
 
 const FORWARD: &str = include_str!("../wgsl/convolution_forward_direct.wgsl");
 const INPUT_GRAD: &str = include_str!("../wgsl/convolution_input_grad_direct.wgsl");
@@ -28,6 +28,11 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
         return Ok(Assembled::default());
     }
+    if *kind == ConvKind::WeightGrad
+        && let Some(tiled) = weight_grad::assemble(context, label, geometry, lhs, rhs, epilogue)
+    {
+        return Ok(tiled);
+    }
     if *kind != ConvKind::WeightGrad
         && let Some(tiled) =
             gemm::assemble(context, label, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
@@ -43,10 +48,10 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 }
 
 /// Fills the slots of a geometry that the text has, and the `extra` ones.
-fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -> String {
+pub fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -> String {
     let [kh, kw] = g.kernel;
     let group_in = g.in_channels / g.conv.groups;
-    let slots: [(&str, usize); 25] = [
+    let slots: [(&str, usize); 24] = [
         ("in_channels", g.in_channels),
         ("out_channels", g.out_channels),
         ("group_in", group_in),
@@ -70,7 +75,6 @@ fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -
         ("padding_x", g.conv.padding[1]),
         ("dilation_y", g.conv.dilation[0]),
         ("dilation_x", g.conv.dilation[1]),
-        ("groups", g.conv.groups),
         ("in_len", g.batch * g.height * g.width * g.in_channels),
     ];
     let used = |name: &str| text.contains(&format!("{{{{{name}}}}}"));
@@ -128,7 +132,7 @@ fn direct_weight_grad(
 
 /// Adds up the partial weight gradients of `chunks` chunks in scratch 0. Chunk `c`'s value of the weight
 /// `[co, ci, r, s]` (number `i`) lies at `c * chunk_stride + position`.
-fn sum_weight_chunks(
+pub fn sum_weight_chunks(
     context: Context,
     label: &str,
     geometry: &ConvGeometry,

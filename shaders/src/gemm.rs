@@ -186,30 +186,13 @@ impl<'a> Gemm<'a> {
 
     /// `lhs4(n, y, x, z, k)`: four neighbours along k, zero past its end.
     fn left_function(&self, bindings: &mut Bindings) -> String {
-        let params = match self.form {
-            Form::Image(_) => IMAGE,
-            Form::Matrix => LEFT,
-        };
-        let vector = self.left_vector();
-        let function = Loader::new(self.lhs, params, vector).write("lhs", bindings);
-        let call = |k: &str| match self.form {
-            Form::Image(_) => format!("lhs(n, y, x, z * {} + {k})", self.k),
-            Form::Matrix => format!("lhs(z, x, {k})"),
-        };
-        let value = if vector.is_some() {
-            call("k")
-        } else {
-            // The index is kept inside as well: nothing past the end may be read.
-            let last = self.k as i64 - 1;
-            let lane = |j: usize| {
-                let inside = call(&format!("min(k + {j}, {last})"));
-                format!("select(0.0, {inside}, k + {j} < {})", self.k)
-            };
-            format!("vec4<f32>({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
-        };
-        format!(
-            "{function}\nfn lhs4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n"
-        )
+        match self.form {
+            Form::Image(_) => image_vectors("lhs", self.lhs, self.k, bindings),
+            Form::Matrix => {
+                let function = Loader::new(self.lhs, LEFT, self.left_vector()).write("lhs", bindings);
+                function + &vectors("lhs", self.k, |k| format!("lhs(z, x, {k})"))
+            }
+        }
     }
 
     fn left_vector(&self) -> Option<usize> {
@@ -307,21 +290,48 @@ impl<'a> Gemm<'a> {
     }
 }
 
+/// `NAME4(n, y, x, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
+/// channels, zero past the group's end.
+pub fn image_vectors(name: &str, operand: &Operand, per_group: usize, bindings: &mut Bindings) -> String {
+    let function = image_loader(operand, per_group).write(name, bindings);
+    function + &vectors(name, per_group, |k| format!("{name}(n, y, x, z * {per_group} + {k})"))
+}
+
+/// The loader behind [`image_vectors`].
+pub fn image_loader(operand: &Operand, per_group: usize) -> Loader {
+    Loader::new(operand, IMAGE, (per_group % 4 == 0).then_some(3))
+}
+
+fn vectors(name: &str, len: usize, call: impl Fn(&str) -> String) -> String {
+    let value = if len % 4 == 0 {
+        call("k")
+    } else {
+        // The index is kept inside as well: nothing past the end may be read.
+        let lane = |j: usize| {
+            let inside = call(&format!("min(k + {j}, {})", len as i64 - 1));
+            format!("select(0.0, {inside}, k + {j} < {len})")
+        };
+        format!("vec4<f32>({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
+    };
+    format!("fn {name}4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
+}
+
 /// Sizes of the subgroup kernel's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct SubgroupTile {
+pub struct SubgroupTile {
     /// Lanes of a subgroup.
-    lanes: usize,
+    pub lanes: usize,
     /// Lanes that share rows: 4 (a quad) or all.
-    group: usize,
+    pub group: usize,
     /// Vectors of columns a lane owns.
-    vectors: usize,
+    pub vectors: usize,
     /// Rows of a group; a multiple of its lanes.
-    rows: usize,
+    pub rows: usize,
 }
 
 impl SubgroupTile {
-    fn new(lanes: usize, columns: usize) -> SubgroupTile {
+    /// The tile for this many columns.
+    pub fn new(lanes: usize, columns: usize) -> SubgroupTile {
         if columns.next_multiple_of(16) >= lanes * 4 {
             return SubgroupTile { lanes, group: lanes, vectors: 1, rows: 32.max(lanes) };
         }
@@ -329,13 +339,21 @@ impl SubgroupTile {
         SubgroupTile { lanes, group: 4, vectors, rows: 16 }
     }
 
-    fn columns(&self) -> usize {
+    /// Columns of a workgroup.
+    pub fn columns(&self) -> usize {
         self.group * self.vectors * 4
     }
 }
 
+impl SubgroupTile {
+    /// The function that hands a lane's value to the rest of its group.
+    pub fn broadcast(&self) -> &'static str {
+        if self.group == self.lanes { "subgroupBroadcast" } else { "quadBroadcast" }
+    }
+}
+
 /// The lanes of a subgroup, if it is always the same number and the kernel suits the target.
-fn fixed_subgroup(context: Context) -> Option<usize> {
+pub fn fixed_subgroup(context: Context) -> Option<usize> {
     let target = context.target;
     let subgroups = target.subgroups.filter(|s| s.min == s.max && s.min.is_power_of_two() && s.min >= 4)?;
     (target.software && subgroups.min <= 32).then_some(subgroups.min as usize)
@@ -391,7 +409,7 @@ impl Gemm<'_> {
         let row_tiles = self.rows().div_ceil(tile_rows);
         let column_blocks = columns_padded / tile.columns();
         let loads = tile.rows / tile.group;
-        let broadcast = if tile.group == tile.lanes { "subgroupBroadcast" } else { "quadBroadcast" };
+        let broadcast = tile.broadcast();
 
         let mut text = Parts::default();
         for r in 0..tile.rows {

@@ -20,6 +20,7 @@ mod reduce;
 mod target;
 mod template;
 mod thread;
+mod weight_grad;
 
 use autograd::schedule::ir::{Body, Buffer, BufferId, Kernel};
 use autograd::{Error, Result};

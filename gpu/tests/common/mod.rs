@@ -24,9 +24,8 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
         let everything = Options { checked: true, ..Options::default() };
         let configurations = [
             ("all features", everything),
-            ("no subgroups", Options { subgroups: false, ..everything }),
-            ("WebGPU limits", Options { webgpu_limits: true, subgroups: false, ..everything }),
-            ("unchecked", Options { checked: false, ..everything }),
+            ("WebGPU limits, no subgroups", Options { webgpu_limits: true, subgroups: false, ..everything }),
+            ("unchecked shaders", Options { checked: false, ..everything }),
         ];
         let mut devices = Vec::new();
         for (name, options) in configurations {
@@ -44,12 +43,22 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
     made.as_ref().map(|devices| devices.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Runs the builder's schedule on every device and compares all outputs with the interpreter: each
-/// value within `tolerance` of the reference, relative to the largest magnitude of its tensor.
+/// Runs the builder's schedule with and without optional features (with bounds checks in the shaders),
+/// and compares all outputs with the interpreter: each value within `tolerance` of the reference,
+/// relative to the largest magnitude of its tensor.
 pub fn check(builder: &Builder, tolerance: f64) {
+    check_on(builder, tolerance, 2);
+}
+
+/// The same, and without bounds checks as well.
+pub fn check_unchecked_too(builder: &Builder, tolerance: f64) {
+    check_on(builder, tolerance, 3);
+}
+
+fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
     let expected = interpreter::run(&builder.schedule, &builder.inputs);
     let Some(devices) = devices() else { return };
-    for (name, device) in &devices.0 {
+    for (name, device) in &devices.0[..configurations] {
         for (output, expected) in run(device, &builder.schedule, &builder.inputs).iter().zip(&expected) {
             compare(name, output, expected, tolerance);
         }
