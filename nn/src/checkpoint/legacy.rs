@@ -119,3 +119,60 @@ impl Storages for LegacyStorages<'_> {
         Ok(copy)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, TensorData};
+
+    fn text(text: &str) -> Vec<u8> {
+        [&[b'U', text.len() as u8], text.as_bytes()].concat()
+    }
+
+    /// A file whose state dict has one tensor of three floats, over all of storage "7" or a `part` of it
+    /// (a pickled tuple), with `keys` listed and four elements there. Texts are spelled as Python 2 did.
+    fn file(part: &[u8], keys: &[&str], numel: i64) -> Vec<u8> {
+        let mut file = [b"\x80\x02", MAGIC_PICKLED, b"\x80\x02M\xe9\x03.\x80\x02}."].concat();
+        file.extend([&b"\x80\x02}"[..], &text("w")].concat());
+        file.extend(b"ctorch._utils\n_rebuild_tensor\n((");
+        // The class of storages on a GPU, as before PyTorch 0.4.
+        file.extend([&text("storage"), &b"ctorch.cuda\nFloatStorage\n"[..]].concat());
+        file.extend([&text("7"), &text("cuda:3"), &b"K\x04"[..], part].concat());
+        file.extend(b"tQK\0K\x03\x85K\x01\x85tRs.\x80\x02](");
+        file.extend(keys.iter().flat_map(|key| text(key)));
+        file.extend(b"e.");
+        file.extend(numel.to_le_bytes());
+        file.extend([1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()));
+        file
+    }
+
+    fn values(checkpoint: &Checkpoint) -> &TensorData {
+        &checkpoint.tensors[0].data
+    }
+
+    #[test]
+    fn parts_of_storages_are_read() {
+        let whole = parse(&file(b"N", &["7"], 4)).unwrap();
+        assert_eq!(values(&whole), &TensorData::F32(vec![1.0, 2.0, 3.0]));
+        let part = parse(&file(b"(U\x018K\x01K\x03t", &["7"], 4)).unwrap();
+        assert_eq!(values(&part), &TensorData::F32(vec![2.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        for (file, message) in [
+            (file(b"(U\x018K\x02K\x03t", &["7"], 4), "its part reaches outside"),
+            (file(b"(U\x018K\x02K\x02t", &["7"], 4), "reach outside its storage of 2"),
+            (file(b"N", &["8"], 4), "\"8\" is listed but no tensor uses it"),
+            (file(b"N", &[], 4), "24 bytes follow the last storage"),
+            (file(b"N", &["7"], 5), "ends within storage \"7\""),
+            (file(b"N", &["7"], -1), "ends within storage \"7\""),
+            (file(b"N", &["7"], i64::MAX), "ends within storage \"7\""),
+            (file(b"N", &["7"], 3), "4 bytes follow the last storage"),
+            (file(b"N", &["7", "7"], 4), "ends within storage \"7\""),
+        ] {
+            let problem = parse(&file).unwrap_err().to_string();
+            assert!(problem.contains(message), "{message:?} not in: {problem}");
+        }
+    }
+}
