@@ -109,7 +109,8 @@ def check_loss(checks, folder):
         }
         for name, logits in views.items():
             expected = inputs[f"{case}/swapped_{name}"]
-            checks.true(f"{case}: swapped {name}", torch.equal(step.swap(logits, target), expected.double()))
+            actual = step.swap(logits, target)
+            checks.true(f"{case}: swapped {name}", torch.equal(actual, expected.double()))
         for ce_weight, kd_weight in ((0.1, 0.9), (0.5, 0.5), (1.0, 0.5)):
             for epoch in (1, 150, 151):
                 prefix = f"{case}/w{ce_weight}_{kd_weight}/e{epoch}"
@@ -148,7 +149,10 @@ def check_steps(checks, folder):
 
 
 def run(fixtures, names):
-    """Runs all checks, with the networks of these names; returns whether they passed, or None if there is nothing to check with."""
+    """Runs all checks, with the networks of these names.
+
+    Returns whether they passed, or None if there is nothing to check with.
+    """
     if not (fixtures / "models").is_dir():
         print(f"NOT VERIFIED: no fixtures at {fixtures}; the PyTorch side is taken on trust")
         return None
