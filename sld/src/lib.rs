@@ -2,4 +2,5 @@
 
 pub mod augment;
 pub mod data;
+pub mod distill;
 pub mod random;

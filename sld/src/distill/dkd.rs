@@ -1,0 +1,87 @@
+//! Decoupled knowledge distillation: Zhao, Cui, Song, Qiu, Liang, CVPR 2022.
+
+use autograd::Tensor;
+
+use super::swap::pick;
+use super::{Distiller, Logits, Loss};
+
+/// With `b(z) = [softmax_T(z)_y, 1 - softmax_T(z)_y]`, on the weak view:
+///
+/// ```text
+/// TCKD = T^2 KL(b(t) || b(s))                                       target class against the rest
+/// NCKD = T^2 KL(softmax_T(t without y) || softmax_T(s without y))   among the rest
+/// ce_weight CE(s, y) + min(epoch / warmup, 1) (alpha TCKD + beta NCKD)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dkd {
+    pub temperature: f64,
+    pub ce_weight: f64,
+    pub alpha: f64,
+    pub beta: f64,
+    /// Epochs until the distillation loss has its full weight.
+    pub warmup: usize,
+}
+
+impl Default for Dkd {
+    fn default() -> Self {
+        Dkd { temperature: 4.0, ce_weight: 1.0, alpha: 1.0, beta: 8.0, warmup: 20 }
+    }
+}
+
+/// Taken from the label's softened logit to leave it out of a softmax.
+const LEFT_OUT: f64 = 1000.0;
+
+/// `log sum exp` of each row, `[N, 1]`.
+fn log_sum_exp(rows: &Tensor) -> Tensor {
+    let largest = rows.max(1).detach();
+    (rows - &largest).exp().sum(&[1]).log() + largest
+}
+
+/// A network's softened logits, apart.
+struct Decoupled {
+    /// `log b(z)`, `[N, 1]` each: of the label's probability, and of the sum of the others'.
+    label: Tensor,
+    others: Tensor,
+    /// Logits without the label's.
+    rest: Tensor,
+}
+
+impl Decoupled {
+    fn new(logits: &Tensor, label: &Tensor, temperature: f64) -> Decoupled {
+        let softened = logits / temperature;
+        let rest = &softened - label * LEFT_OUT;
+        let all = log_sum_exp(&softened);
+        // Logarithms of sums, not of rounded probabilities: finite however sure the network is.
+        Decoupled { label: pick(&softened, label) - &all, others: log_sum_exp(&rest) - &all, rest }
+    }
+}
+
+impl Distiller for Dkd {
+    fn name(&self) -> &'static str {
+        "DKD"
+    }
+    fn views(&self) -> usize {
+        1
+    }
+    /// The warm-up: rises to 1 over `warmup` epochs.
+    fn factor(&self, epoch: usize) -> Option<f64> {
+        Some(if epoch < self.warmup { epoch as f64 / self.warmup as f64 } else { 1.0 })
+    }
+    fn loss(&self, logits: &Logits) -> Loss {
+        let (s, t) = match logits.pair("DKD", 1) {
+            Ok(pair) => pair,
+            Err(error) => return Loss::invalid(error),
+        };
+        let label = logits.labels.one_hot(s.dim(1));
+        let [ds, dt] = [&s, &t].map(|logits| Decoupled::new(logits, &label, self.temperature));
+        let tckd = dt.label.exp() * (&dt.label - &ds.label) + dt.others.exp() * (&dt.others - &ds.others);
+        let nckd = ds.rest.kl_divergence(&dt.rest);
+        let squared = self.temperature * self.temperature;
+        let warmup = &logits.factor;
+        Loss::sum(vec![
+            ("ce", nn::loss::cross_entropy(&s, &logits.labels) * self.ce_weight),
+            ("tckd", warmup * tckd.mean_all() * (self.alpha * squared)),
+            ("nckd", warmup * nckd.mean_all() * (self.beta * squared)),
+        ])
+    }
+}

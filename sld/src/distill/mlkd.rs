@@ -1,0 +1,111 @@
+//! Multi-level logit distillation: Jin, Wang, Lin, CVPR 2023, as its published code computes it: the
+//! masks, which were to choose samples and classes, multiply sums that are scalars already, and so act
+//! as factors of about one half.
+
+use autograd::Tensor;
+
+use super::divergence::soften;
+use super::{Distiller, Logits, Loss, divergence};
+
+/// With `P_T(z)` the matrix of rows `softmax_T(z_i)`, batch means and sums over the temperatures:
+///
+/// ```text
+/// K = T^2 KL(P_T(t) || P_T(s))                                    instances
+/// B = || P_T(t) P_T(t)' - P_T(s) P_T(s)' ||^2 / batch             the batch
+/// C = || P_T(t)' P_T(t) - P_T(s)' P_T(s) ||^2 / classes           classes
+/// ce_weight [CE(s_w, y) + CE(s_s, y)]
+///   + kd_weight [ f K(weak) + K(strong, A) + K(weak, B) + g C(weak) + f B(weak) ]
+/// ```
+///
+/// where `A` is the first temperature with the strong ones, `B` the weak ones, and everything else runs
+/// over all. `f` is the share of samples whose teacher confidence (at T = 1) is at most the median, `g` that of
+/// classes whose summed confidence is. That some temperatures use the weak view twice is the published
+/// code's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mlkd {
+    pub temperature: f64,
+    /// Temperatures whose second instance term reads the strong view.
+    pub strong_temperatures: Vec<f64>,
+    /// Temperatures whose second instance term reads the weak view again.
+    pub weak_temperatures: Vec<f64>,
+    pub ce_weight: f64,
+    pub kd_weight: f64,
+}
+
+impl Default for Mlkd {
+    fn default() -> Self {
+        Mlkd {
+            temperature: 4.0,
+            strong_temperatures: vec![3.0, 5.0],
+            weak_temperatures: vec![2.0, 6.0],
+            ce_weight: 0.1,
+            kd_weight: 0.9,
+        }
+    }
+}
+
+/// The median of a vector `[n]` (the mean of the middle two for an even count), a scalar.
+///
+/// Sorting without a sort: an element's rank is the number of elements before it, by value and then by
+/// place.
+pub(super) fn median(x: &Tensor) -> Tensor {
+    let n = x.len();
+    let (column, row) = (x.reshape(&[n, 1]), x.reshape(&[1, n]));
+    let earlier = Tensor::iota(&[n, n], 1).less(&Tensor::iota(&[n, n], 0));
+    let rank = (row.less(&column) + row.equal(&column) * earlier).sum(&[1]).reshape(&[n]);
+    let at = |k: usize| {
+        rank.equal(&Tensor::scalar(k as f64)).select(x, &Tensor::scalar(0.0)).sum(&[0]).reshape(&[])
+    };
+    if n % 2 == 1 { at(n / 2) } else { (at(n / 2 - 1) + at(n / 2)) * 0.5 }
+}
+
+/// Share of a vector's entries that are at most its median.
+fn lower_share(x: &Tensor) -> Tensor {
+    x.less_equal(&median(x)).mean_all()
+}
+
+/// Sum over temperatures of the squared distance of two stacks of matrices `[T, ., .]`.
+fn squared_distance(a: Tensor, b: Tensor) -> Tensor {
+    (a - b).square().sum_all()
+}
+
+impl Distiller for Mlkd {
+    fn name(&self) -> &'static str {
+        "MLKD"
+    }
+    fn views(&self) -> usize {
+        2
+    }
+    fn loss(&self, logits: &Logits) -> Loss {
+        let (s, t) = match logits.pair("MLKD", 2) {
+            Ok(pair) => pair,
+            Err(error) => return Loss::invalid(error),
+        };
+        let (batch, classes) = (logits.batch() as f64, s.dim(1) as f64);
+        let (sw, tw) = (logits.weak(&s), logits.weak(&t));
+        let (ss, ts) = (logits.strong(&s), logits.strong(&t));
+
+        let confidence = tw.softmax(1);
+        let f = lower_share(&confidence.max(1).reshape(&[logits.batch()]));
+        let g = lower_share(&confidence.sum(&[0]).reshape(&[s.dim(1)]));
+
+        let strong = [&[self.temperature], &self.strong_temperatures[..]].concat();
+        let all = &[&strong[..], &self.weak_temperatures].concat();
+        let instances = &f * divergence(&sw, &tw, all)
+            + divergence(&ss, &ts, &strong)
+            + divergence(&sw, &tw, &self.weak_temperatures);
+        let [ps, pt] = [&sw, &tw].map(|z| soften(z, all).softmax(2));
+        let of_classes = |p: &Tensor| p.transpose().matmul(p);
+        let of_batch = |p: &Tensor| p.matmul(&p.transpose());
+        let class = g * squared_distance(of_classes(&pt), of_classes(&ps));
+        let batchwise = f * squared_distance(of_batch(&pt), of_batch(&ps));
+
+        let ce = s.cross_entropy(&logits.stacked_labels()).sum_all();
+        Loss::sum(vec![
+            ("ce", ce * (self.ce_weight / batch)),
+            ("kd", instances * (self.kd_weight / batch)),
+            ("cc", class * (self.kd_weight / classes)),
+            ("bc", batchwise * (self.kd_weight / batch)),
+        ])
+    }
+}
