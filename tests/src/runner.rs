@@ -60,12 +60,13 @@ pub trait Runner {
     fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs>;
 }
 
-/// Every runner of this machine, by the names in `wanted` (`reference`, `cpu`).
+/// The runners named in `wanted`: `reference` (plain `f64`), `cpu`.
 pub fn runners(wanted: &[&str]) -> Vec<Box<dyn Runner>> {
     wanted
         .iter()
         .map(|&name| match name {
             "reference" => Box::new(Reference::default()) as Box<dyn Runner>,
+            "cpu" => Box::new(OnDevice::new(Box::new(cpu::CpuDevice::new(2)))),
             other => panic!("there is no runner `{other}`"),
         })
         .collect()
@@ -151,9 +152,8 @@ impl Runner for OnDevice {
         for (name, tensor) in &program.outputs {
             step = step.output(name, tensor);
         }
-        let schedule = step.schedule().unwrap_or_else(|error| panic!("{error}"));
         let mut executable: Box<dyn Executable> =
-            self.device.compile(schedule).unwrap_or_else(|error| panic!("{error}"));
+            self.device.compile_step(&step).unwrap_or_else(|error| panic!("{error}"));
         let mut results = Vec::new();
         for call in calls {
             let floats = call.floats.iter().map(|(name, v)| (name.as_str(), Value::F32(v)));

@@ -7,7 +7,7 @@ use sld::distill::{self, Distiller, Dkd, Kd, KdSwap, Logits, Mlkd, Sld, SwapStat
 use sld_tests::compare::{assert_close, norm, relative};
 use sld_tests::{Fixture, Inputs, Program, fixture, runners};
 
-const RUNNERS: &[&str] = &["reference"];
+const RUNNERS: &[&str] = &["reference", "cpu"];
 
 fn open(name: &str) -> Fixture {
     Fixture::open(&format!("loss/{name}.safetensors")).expect("the loss fixtures are committed")
@@ -17,7 +17,9 @@ fn open(name: &str) -> Fixture {
 struct Case {
     name: String,
     shape: [usize; 2],
-    inputs: Inputs,
+    labels: Vec<i32>,
+    /// In the order of `LOGITS`.
+    values: [Vec<f32>; 4],
 }
 
 const LOGITS: [&str; 4] = ["student_weak", "student_strong", "teacher_weak", "teacher_strong"];
@@ -33,11 +35,8 @@ fn cases() -> Vec<Case> {
             let name = name.as_str().unwrap().to_string();
             let shape = inputs.shape(&format!("{name}/student_weak")).try_into().unwrap();
             let labels = inputs.i32(&format!("{name}/target"));
-            let mut call = Inputs::new().i32("labels", labels);
-            for key in LOGITS {
-                call = call.f32(key, inputs.f32(&format!("{name}/{key}")));
-            }
-            Case { name, shape, inputs: call }
+            let values = LOGITS.map(|key| inputs.f32(&format!("{name}/{key}")));
+            Case { name, shape, labels, values }
         })
         .collect()
 }
@@ -48,6 +47,19 @@ impl Case {
     }
     fn labels(&self) -> Tensor {
         Tensor::input_i32("labels", &self.shape[..1])
+    }
+    /// The inputs of these views, and the factor if there is one.
+    fn call(&self, views: &[&str], factor: Option<f32>) -> Inputs {
+        let mut call = Inputs::new().i32("labels", self.labels.clone());
+        for (key, values) in LOGITS.iter().zip(&self.values) {
+            if views.iter().any(|view| key.ends_with(view)) {
+                call = call.f32(key, values.clone());
+            }
+        }
+        match factor {
+            Some(factor) => call.f32("factor", vec![factor]),
+            None => call,
+        }
     }
     /// Both networks' logits, and the student's of each view, for gradients.
     fn both(&self) -> (Logits, [Tensor; 2]) {
@@ -89,8 +101,9 @@ fn check(
         for mut runner in runners(RUNNERS) {
             let tolerance: f64 = if runner.is_exact() { 1e-9 } else { 1e-5 };
             for &epoch in epochs {
+                // A step has this input only if the method depends on it.
                 let factor = method.factor(epoch).unwrap_or(1.0) as f32;
-                let call = case.inputs.clone().f32("factor", vec![factor]);
+                let call = case.call(&["weak", "strong"], method.factor(epoch).map(|f| f as f32));
                 let outputs = runner.run(&program, &[call]).remove(0);
                 let key = |value: &str| format!("{}/{config}/e{epoch}/{value}", case.name);
                 let what = |value: &str| format!("{file} {} {}", runner.name(), key(value));
@@ -184,7 +197,8 @@ fn swaps_move_values_and_count_themselves() {
                 .output(format!("{key}/after"), &statistics.after);
         }
         for mut runner in runners(RUNNERS) {
-            let outputs = runner.run(&program, std::slice::from_ref(&case.inputs)).remove(0);
+            let call = case.call(&["weak", "strong"], None);
+            let outputs = runner.run(&program, &[call]).remove(0);
             for key in LOGITS {
                 let original = reference.values(&format!("{}/{key}", case.name));
                 let swapped = reference.values(&format!("{}/swapped_{key}", case.name));
@@ -265,7 +279,7 @@ fn the_closed_form_of_the_student_term() {
                         .output(format!("own{t}"), own_gradient)
                         .output(format!("plain{t}"), plain_gradient);
                 }
-                let outputs = runner.run(&program, std::slice::from_ref(&case.inputs)).remove(0);
+                let outputs = runner.run(&program, &[case.call(&[view], None)]).remove(0);
                 for t in 1..=6 {
                     for name in
                         [format!("kl_student_swap_{view}_T{t}"), format!("kl_teacher_swap_{view}_T{t}")]

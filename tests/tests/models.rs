@@ -197,17 +197,34 @@ macro_rules! model_tests {
     };
 }
 
+// Every network on the CPU device; some of the small ones in f64, too, where nothing is rounded.
 model_tests! {
-    resnet8_evaluates: "resnet8", check_evaluation, &["reference"];
-    resnet8_trains: "resnet8", check_training, &["reference"];
-    wrn_16_1_evaluates: "wrn_16_1", check_evaluation, &["reference"];
-    wrn_16_1_trains: "wrn_16_1", check_training, &["reference"];
-    mobilenet_v2_evaluates: "MobileNetV2", check_evaluation, &["reference"];
-    mobilenet_v2_trains: "MobileNetV2", check_training, &["reference"];
-    shuffle_v1_evaluates: "ShuffleV1", check_evaluation, &["reference"];
-    shuffle_v1_trains: "ShuffleV1", check_training, &["reference"];
-    shuffle_v2_evaluates: "ShuffleV2", check_evaluation, &["reference"];
-    shuffle_v2_trains: "ShuffleV2", check_training, &["reference"];
-    vgg8_evaluates: "vgg8", check_evaluation, &["reference"];
-    vgg8_trains: "vgg8", check_training, &["reference"];
+    resnet8_evaluates: "resnet8", check_evaluation, &["cpu", "reference"];
+    resnet8_trains: "resnet8", check_training, &["cpu", "reference"];
+    resnet20_evaluates: "resnet20", check_evaluation, &["cpu"];
+    resnet20_trains: "resnet20", check_training, &["cpu"];
+    resnet32_evaluates: "resnet32", check_evaluation, &["cpu"];
+    resnet32_trains: "resnet32", check_training, &["cpu"];
+    resnet56_evaluates: "resnet56", check_evaluation, &["cpu"];
+    resnet110_evaluates: "resnet110", check_evaluation, &["cpu"];
+    resnet8x4_evaluates: "resnet8x4", check_evaluation, &["cpu"];
+    resnet8x4_trains: "resnet8x4", check_training, &["cpu"];
+    resnet32x4_evaluates: "resnet32x4", check_evaluation, &["cpu"];
+    resnet50_evaluates: "ResNet50", check_evaluation, &["cpu"];
+    wrn_16_1_evaluates: "wrn_16_1", check_evaluation, &["cpu", "reference"];
+    wrn_16_1_trains: "wrn_16_1", check_training, &["cpu", "reference"];
+    wrn_16_2_evaluates: "wrn_16_2", check_evaluation, &["cpu"];
+    wrn_16_2_trains: "wrn_16_2", check_training, &["cpu"];
+    wrn_40_1_evaluates: "wrn_40_1", check_evaluation, &["cpu"];
+    wrn_40_1_trains: "wrn_40_1", check_training, &["cpu"];
+    wrn_40_2_evaluates: "wrn_40_2", check_evaluation, &["cpu"];
+    vgg8_evaluates: "vgg8", check_evaluation, &["cpu"];
+    vgg8_trains: "vgg8", check_training, &["cpu"];
+    vgg13_evaluates: "vgg13", check_evaluation, &["cpu"];
+    mobilenet_v2_evaluates: "MobileNetV2", check_evaluation, &["cpu", "reference"];
+    mobilenet_v2_trains: "MobileNetV2", check_training, &["cpu", "reference"];
+    shuffle_v1_evaluates: "ShuffleV1", check_evaluation, &["cpu"];
+    shuffle_v1_trains: "ShuffleV1", check_training, &["cpu"];
+    shuffle_v2_evaluates: "ShuffleV2", check_evaluation, &["cpu", "reference"];
+    shuffle_v2_trains: "ShuffleV2", check_training, &["cpu", "reference"];
 }

@@ -129,9 +129,10 @@ fn check_trajectory(name: &str, wanted: &[&str]) {
             assert_close(&what(parameter.name()), &sample, &expected, 2.0 * parameter_tolerance);
         }
         for buffer in setup.student.buffers() {
-            // These are the reference's f32 run.
+            // These are of the reference's f32 run, which strays as far as its parameters do.
             let expected = reference.values(&format!("final/{}", buffer.name()));
-            assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, 1e-3);
+            let tolerance = 2.0 * report["worst_param_rel_f32_vs_f64"].as_f64().unwrap();
+            assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, tolerance);
             if buffer.name().ends_with("num_batches_tracked") {
                 assert_eq!(runner.read(&buffer), expected, "{}", what(buffer.name()));
             }
@@ -174,30 +175,30 @@ fn check_one_step(epoch: usize, wanted: &[&str], separate: bool) {
 
 #[test]
 fn the_first_step_without_the_students_own_term() {
-    check_one_step(1, &["reference"], false);
+    check_one_step(1, &["cpu", "reference"], false);
 }
 
 #[test]
 fn the_first_step_with_the_students_own_term() {
-    check_one_step(151, &["reference"], false);
+    check_one_step(151, &["cpu", "reference"], false);
 }
 
 #[test]
 fn two_passes_equal_one_stacked_pass() {
-    check_one_step(151, &["reference"], true);
+    check_one_step(151, &["cpu"], true);
 }
 
 #[test]
 fn eight_steps_of_epoch_1() {
-    check_trajectory("epoch1", &["reference"]);
+    check_trajectory("epoch1", &["cpu"]);
 }
 
 #[test]
 fn eight_steps_of_epoch_151() {
-    check_trajectory("epoch151_lr025", &["reference"]);
+    check_trajectory("epoch151_lr025", &["cpu"]);
 }
 
 #[test]
 fn eight_steps_across_the_gate_and_the_first_decay() {
-    check_trajectory("boundary", &["reference"]);
+    check_trajectory("boundary", &["cpu"]);
 }
