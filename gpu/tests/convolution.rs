@@ -150,6 +150,10 @@ fn views_keep_their_statistics_apart() {
         vec![load(x, &split_x), strided(shift, 0, &[8, 0, 0, 0, 1]), Instr::Binary(BinaryOp::Add, 0, 1)];
     let lhs = Operand { shape: split_x.to_vec(), program: Program { instrs }, value: 2 };
     let bias = b.random("bias", &[2, 16]);
+    // Views that need not be told apart are walked as one batch.
+    let together = b.output("together", &ys);
+    let plain = plain(together, &split_y);
+    b.kernel(convolution(ConvKind::Forward, &g, lhs.clone(), b.operand(w), plain));
     let (y, sum, variance) = (b.output("y", &ys), b.output("sum", &[2, 16]), b.output("variance", &[2, 16]));
     let epilogue = Epilogue {
         shape: split_y.to_vec(),

@@ -39,7 +39,8 @@ impl Function {
         for d in (1..leading.len()).rev() {
             let size = leading[d] as i64;
             if leading[d - 1] == 1 || strides.iter().all(|s| s[d - 1] == s[d] * size) {
-                leading[d] *= leading.remove(d - 1);
+                let part = leading.remove(d - 1);
+                leading[d - 1] *= part;
                 for s in &mut strides {
                     s.remove(d - 1);
                 }
