@@ -11,6 +11,9 @@ pub enum Error {
     /// A model that cannot be built.
     #[error("model `{name}`: {message}")]
     Model { name: String, message: String },
+    /// A checkpoint whose tensors are not the model's.
+    #[error(transparent)]
+    Mismatch(#[from] crate::checkpoint::Mismatch),
     /// The engine's or the device's error.
     #[error(transparent)]
     Engine(#[from] autograd::Error),

@@ -27,6 +27,7 @@ pub mod error;
 pub mod images;
 pub mod initialization;
 pub mod layers;
+pub mod loading;
 pub mod loss;
 pub mod models;
 pub mod optimizer;

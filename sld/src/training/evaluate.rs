@@ -1,0 +1,154 @@
+//! Measuring a network on images: top-1, top-5, cross entropy, classes confused.
+
+use std::sync::Arc;
+
+use autograd::{Device, Executable, Step, Tensor, Value};
+use nn::layers::Forward;
+use nn::models::Model;
+
+use crate::data::Dataset;
+use crate::data::loader::Loader;
+
+/// A network's results on a data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    pub images: usize,
+    /// Images whose label has the largest logit.
+    pub top1_correct: usize,
+    /// Images whose label is among the five largest logits.
+    pub top5_correct: usize,
+    /// Mean cross entropy, nats.
+    pub loss: f64,
+    /// `confusion[label][prediction]`, counts.
+    pub confusion: Vec<Vec<u32>>,
+}
+
+impl Evaluation {
+    /// Top-1 accuracy in percent.
+    pub fn top1(&self) -> f64 {
+        100.0 * self.top1_correct as f64 / self.images.max(1) as f64
+    }
+    /// Top-5 accuracy in percent.
+    pub fn top5(&self) -> f64 {
+        100.0 * self.top5_correct as f64 / self.images.max(1) as f64
+    }
+    /// Accuracy of each class in percent; `None` for a class without images.
+    pub fn per_class(&self) -> Vec<Option<f64>> {
+        let rows = self.confusion.iter().enumerate();
+        rows.map(|(class, row)| {
+            let total: u32 = row.iter().sum();
+            (total > 0).then(|| 100.0 * f64::from(row[class]) / f64::from(total))
+        })
+        .collect()
+    }
+
+    fn new(classes: usize) -> Evaluation {
+        Evaluation { confusion: vec![vec![0; classes]; classes], ..Evaluation::default() }
+    }
+
+    /// Adds one image. Sums the loss; [`Evaluator::run`] divides.
+    fn add(&mut self, logits: &[f32], label: usize) {
+        let own = logits[label];
+        // Of equal logits the lower index ranks first; a NaN ranks before everything.
+        let ahead = |(class, &logit): (usize, &f32)| logit > own || logit.is_nan() || (logit == own && class < label);
+        let rank = logits.iter().enumerate().filter(|&(class, logit)| class != label && ahead((class, logit))).count();
+        let largest = logits.iter().copied().map(f64::from).fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = logits.iter().map(|&l| (f64::from(l) - largest).exp()).sum::<f64>().ln() + largest;
+        let mut prediction = 0;
+        for (class, &logit) in logits.iter().enumerate() {
+            if logit > logits[prediction] {
+                prediction = class;
+            }
+        }
+        self.images += 1;
+        self.top1_correct += usize::from(rank == 0);
+        self.top5_correct += usize::from(rank < 5);
+        self.loss += log_sum - f64::from(own);
+        self.confusion[label][prediction] += 1;
+    }
+}
+
+/// A network compiled for evaluation. It reads the state that training steps on the same device write.
+pub struct Evaluator {
+    executable: Box<dyn Executable>,
+    batch: usize,
+    classes: usize,
+    image_len: usize,
+}
+
+impl Evaluator {
+    /// Compiles `model` for batches of `batch` images of `height x width`.
+    pub fn compile(
+        device: &dyn Device,
+        model: &Model,
+        batch: usize,
+        [height, width]: [usize; 2],
+    ) -> autograd::Result<Evaluator> {
+        let images = Tensor::input("images", &[batch, height, width, 3]);
+        let logits = model.forward(&images, &mut Forward::eval()).logits;
+        let executable = device.compile_step(&Step::new().output("logits", &logits))?;
+        Ok(Evaluator { executable, batch, classes: model.classes(), image_len: height * width * 3 })
+    }
+
+    /// Evaluates all images in order; `each` sees every batch's logits `[B, classes]` and labels.
+    ///
+    /// # Errors
+    /// The loader's and the device's.
+    pub fn run(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        threads: usize,
+        mut each: impl FnMut(&[f32], &[u32]),
+    ) -> anyhow::Result<Evaluation> {
+        let mut result = Evaluation::new(self.classes);
+        let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads.max(1))?;
+        while let Some(mut batch) = loader.next() {
+            // Images do not see one another in evaluation, so a last, smaller batch is filled with zeros.
+            let count = batch.labels.len();
+            batch.weak.resize(self.batch * self.image_len, 0.0);
+            self.executable.call(&[("images", Value::F32(&batch.weak))])?;
+            let logits = self.executable.output("logits")?;
+            let logits = &logits[..count * self.classes];
+            for (row, &label) in logits.chunks_exact(self.classes).zip(&batch.labels) {
+                anyhow::ensure!(
+                    (label as usize) < self.classes,
+                    "label {label} of `{}` is not one of the network's {} classes",
+                    dataset.name(),
+                    self.classes
+                );
+                result.add(row, label as usize);
+            }
+            each(logits, &batch.labels);
+            loader.recycle(batch);
+        }
+        result.loss /= result.images.max(1) as f64;
+        Ok(result)
+    }
+
+    /// The compiled program, for its schedule, memory and profile.
+    pub fn executable(&mut self) -> &mut dyn Executable {
+        &mut *self.executable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_go_to_the_lower_class() {
+        let mut result = Evaluation::new(3);
+        result.add(&[1.0, 1.0, 0.0], 1);
+        assert_eq!((result.top1_correct, result.top5_correct), (0, 1));
+        result.add(&[1.0, 1.0, 0.0], 0);
+        assert_eq!(result.top1_correct, 1);
+        assert_eq!(result.confusion, vec![vec![1, 0, 0], vec![1, 0, 0], vec![0, 0, 0]]);
+    }
+
+    #[test]
+    fn cross_entropy_survives_large_logits() {
+        let mut result = Evaluation::new(2);
+        result.add(&[1e4, 0.0], 1);
+        assert_eq!(result.loss, 1e4);
+    }
+}

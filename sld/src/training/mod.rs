@@ -1,0 +1,15 @@
+//! Training: a step written once as expressions, a loop that replays it, and snapshots that let the
+//! loop go on bit for bit where it stopped.
+//!
+//! [`step`] builds the two compiled programs, [`evaluate`] measures a network on images, [`snapshot`]
+//! moves state between files and the device, [`trainer`] is the loop. How a run looks to people
+//! (progress, logs, reports) is not known here: the loop tells a [`trainer::Observer`].
+
+pub mod evaluate;
+pub mod snapshot;
+pub mod step;
+pub mod trainer;
+
+pub use evaluate::{Evaluation, Evaluator};
+pub use step::{Networks, TrainStep};
+pub use trainer::{EpochResult, Observer, Outcome, Settings, StepResult, Trainer};

@@ -1,0 +1,146 @@
+//! Snapshots: state between files and the device.
+//!
+//! The files have the reference trainer's names and layout, so that its tools read them: `latest` holds
+//! epoch, `student.*` tensors, optimizer state and best accuracy; `student_latest` is the bare student.
+//! Beside that, `latest` holds what an exact continuation needs: seed, the batch within the epoch, and
+//! the sums of that epoch's metrics so far.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use autograd::Device;
+use nn::checkpoint::{self, Checkpoint, NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData};
+use nn::layers::Kind;
+use nn::models::Model;
+
+use super::step::Networks;
+
+/// Where training stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// The epoch in work, counted from 1; after the last batch of an epoch, the next one.
+    pub epoch: usize,
+    /// Batches of it that are done.
+    pub batch: usize,
+    /// Images seen and metric sums of the epoch in work.
+    pub images: usize,
+    pub sums: Vec<f64>,
+    /// Best top-1 so far (percent); -1 before the first evaluation.
+    pub best: f64,
+    /// The epoch of `best`.
+    pub best_epoch: usize,
+    pub seed: u64,
+}
+
+impl Progress {
+    /// Before the first step.
+    pub fn start(seed: u64) -> Progress {
+        Progress { epoch: 1, best: -1.0, seed, ..Progress::default() }
+    }
+}
+
+/// Reads a model's state dict from the device.
+pub fn read_model(device: &dyn Device, model: &Model) -> autograd::Result<Vec<NamedTensor>> {
+    let mut tensors = Vec::new();
+    for entry in model.state() {
+        let values = device.read(&entry.variable)?;
+        let name = entry.variable.name();
+        tensors.push(match entry.kind {
+            Kind::Counter => NamedTensor {
+                name: name.into(),
+                shape: vec![],
+                data: TensorData::I64(values.iter().map(|&v| v as i64).collect()),
+            },
+            _ => NamedTensor::f32(name, entry.variable.shape(), values),
+        });
+    }
+    Ok(tensors)
+}
+
+/// The student alone: what `student_*` files hold and what other tools take.
+pub fn student_checkpoint(device: &dyn Device, networks: &Networks) -> anyhow::Result<Checkpoint> {
+    Ok(Checkpoint { tensors: read_model(device, &networks.student)?, ..Checkpoint::default() })
+}
+
+/// Everything that training on needs.
+pub fn save(device: &dyn Device, networks: &Networks, progress: &Progress, rate: f64) -> anyhow::Result<Checkpoint> {
+    let mut tensors = read_model(device, &networks.student)?;
+    tensors.iter_mut().for_each(|t| t.name = format!("module.student.{}", t.name));
+    let mut optimizer = OptimizerState::default();
+    for (position, momentum) in networks.sgd.momenta().iter().enumerate() {
+        optimizer.momentum.insert(position, NamedTensor::f32("", momentum.shape(), device.read(momentum)?));
+    }
+    let params = (0..optimizer.momentum.len()).collect();
+    optimizer.param_groups = vec![ParamGroup { params, options: vec![("lr".into(), Scalar::Float(rate))] }];
+    let mut extra = std::collections::BTreeMap::new();
+    // As text: a Python int of more than 63 bits is not one of the format's numbers.
+    extra.insert("seed".into(), Scalar::Text(progress.seed.to_string()));
+    extra.insert("batch".into(), Scalar::Int(progress.batch as i64));
+    extra.insert("images".into(), Scalar::Int(progress.images as i64));
+    extra.insert("best_epoch".into(), Scalar::Int(progress.best_epoch as i64));
+    // Bits, not digits: the sums go on exactly.
+    let sums: Vec<String> = progress.sums.iter().map(|s| format!("{:016x}", s.to_bits())).collect();
+    extra.insert("sums".into(), Scalar::Text(sums.join(" ")));
+    // The reference counts finished epochs.
+    let epoch = Some(progress.epoch as i64 - 1);
+    Ok(Checkpoint { tensors, epoch, best_acc: Some(progress.best), optimizer: Some(optimizer), extra, ..Default::default() })
+}
+
+/// Puts a saved state back on the device and returns where it stands. Nothing is written unless
+/// everything fits.
+pub fn restore(device: &dyn Device, networks: &Networks, mut saved: Checkpoint, path: &Path) -> anyhow::Result<Progress> {
+    let place = path.display().to_string();
+    let student = saved.take_submodule("student");
+    ensure!(!student.is_empty(), "{place} holds no student; resuming needs a run's `latest`");
+    let text = |key: &str| match saved.extra.get(key) {
+        Some(Scalar::Text(text)) => Ok(text.clone()),
+        _ => bail!("{place} has no `{key}`; it was not saved by this trainer"),
+    };
+    let number = |key: &str| {
+        let value = saved.extra.get(key).and_then(Scalar::as_i64);
+        value.and_then(|v| usize::try_from(v).ok()).with_context(|| format!("{place} has no `{key}`"))
+    };
+    let sums: Result<Vec<f64>, _> =
+        text("sums")?.split_whitespace().map(|bits| u64::from_str_radix(bits, 16).map(f64::from_bits)).collect();
+    let finished = saved.epoch.and_then(|e| usize::try_from(e).ok()).with_context(|| format!("{place} has no epoch"))?;
+    let progress = Progress {
+        epoch: finished + 1,
+        batch: number("batch")?,
+        images: number("images")?,
+        sums: sums.with_context(|| format!("{place}: damaged sums"))?,
+        best: saved.best_acc.unwrap_or(-1.0),
+        best_epoch: number("best_epoch")?,
+        seed: text("seed")?.parse().with_context(|| format!("{place}: damaged seed"))?,
+    };
+
+    let momenta = networks.sgd.momenta();
+    let optimizer = saved.optimizer.as_ref().with_context(|| format!("{place} holds no optimizer state"))?;
+    for (position, variable) in momenta.iter().enumerate() {
+        let fits = optimizer.momentum.get(&position).is_some_and(|m| m.shape == variable.shape());
+        ensure!(fits, "{place}: the momentum of `{}` is missing or has another shape", variable.name());
+    }
+    write_model(device, &networks.student, &student, &place)?;
+    for (position, variable) in momenta.iter().enumerate() {
+        device.write(variable, &optimizer.momentum[&position].data.to_f32())?;
+    }
+    Ok(progress)
+}
+
+/// Writes a state dict into a model's variables on the device. Names and shapes must agree exactly
+/// (batch norm's counters may be absent); otherwise nothing is written and the differences are listed,
+/// with the model that would fit best.
+pub fn write_model(device: &dyn Device, model: &Model, tensors: &[NamedTensor], place: &str) -> anyhow::Result<()> {
+    nn::loading::load(device, model, tensors).with_context(|| format!("{place} does not fit {}", model.name()))
+}
+
+/// Reads a checkpoint file for a model and writes it to the device.
+pub fn load_model(device: &dyn Device, model: &Model, path: &Path) -> anyhow::Result<Checkpoint> {
+    let mut checkpoint = checkpoint::read(path)?;
+    // A trainer's `latest` holds the student under its own prefix.
+    let student = checkpoint.take_submodule("student");
+    if !student.is_empty() {
+        checkpoint.tensors = student;
+    }
+    write_model(device, model, &checkpoint.tensors, &path.display().to_string())?;
+    Ok(checkpoint)
+}

@@ -1,0 +1,129 @@
+//! One training step as a value: both networks, the loss, its gradient, the update.
+
+use autograd::{Device, Executable, Result, Step, Tensor, Value, Variable, grad};
+use nn::layers::Forward;
+use nn::models::Model;
+use nn::optimizer::Sgd;
+
+use crate::distill::{Distiller, Logits};
+
+/// What a step trains, and from whom.
+pub struct Networks {
+    pub student: Model,
+    /// Always in evaluation mode; its state never changes.
+    pub teacher: Option<Model>,
+    pub sgd: Sgd,
+    /// Whether wide residual networks update three batch norms twice a forward, as the reference's do.
+    pub repeat_wrn_updates: bool,
+}
+
+impl Networks {
+    /// All state that training changes, in a fixed order: the student's state dict, then momenta.
+    pub fn trained_state(&self) -> Vec<Variable> {
+        let model = self.student.state().iter().map(|entry| entry.variable.clone());
+        model.chain(self.sgd.momenta()).collect()
+    }
+}
+
+/// The compiled step for one batch size. Steps of several sizes share all state on the device.
+pub struct TrainStep {
+    executable: Box<dyn Executable>,
+    /// What [`TrainStep::metric_names`] names, in the output `metrics`.
+    names: Vec<&'static str>,
+    batch: usize,
+    has_factor: bool,
+}
+
+/// Sums the reader needs of a batch, beside the named loss terms and statistics.
+pub const LOSS: &str = "loss";
+/// Share of the batch whose label is the largest logit of the weak view, as trained.
+pub const TOP1: &str = "top1";
+/// The same for the five largest.
+pub const TOP5: &str = "top5";
+
+/// The step's expressions for a batch of `batch` images of `height x width`.
+///
+/// Inputs: `images` `[views * batch, height, width, 3]` (all weak views, then all strong ones),
+/// `labels` `[batch]`, `rate` `[]` and, for methods that change with the epoch, `factor` `[]`. Output:
+/// `metrics`, one number a name.
+pub fn expressions(
+    networks: &Networks,
+    distiller: &dyn Distiller,
+    batch: usize,
+    [height, width]: [usize; 2],
+) -> (Step, Vec<&'static str>) {
+    let views = distiller.views();
+    let images = Tensor::input("images", &[views * batch, height, width, 3]);
+    let labels = Tensor::input_i32("labels", &[batch]);
+    let rate = Tensor::input("rate", &[]);
+    let factor = match distiller.factor(1) {
+        Some(_) => Tensor::input("factor", &[]),
+        None => Tensor::scalar(1.0),
+    };
+
+    let mut forward = Forward::train(views);
+    if !networks.repeat_wrn_updates {
+        forward = forward.without_repeated_updates();
+    }
+    let student = networks.student.forward(&images, &mut forward).logits;
+    let teacher = networks.teacher.as_ref().filter(|_| distiller.needs_teacher());
+    let teacher = teacher.map(|model| model.forward(&images, &mut Forward::eval()).logits.detach());
+    let logits = Logits { student, teacher, labels: labels.clone(), factor };
+    let loss = distiller.loss(&logits);
+    let gradients = grad(&loss.total, &networks.sgd.tensors());
+
+    let weak = logits.weak(&logits.student);
+    let top = |k: usize| weak.top_k_correct(&labels, k.min(weak.dim(1))).mean_all();
+    let mut metrics = vec![(LOSS, loss.total.clone()), (TOP1, top(1)), (TOP5, top(5))];
+    metrics.extend(loss.terms);
+    metrics.extend(loss.statistics);
+    let names = metrics.iter().map(|m| m.0).collect();
+    let values: Vec<Tensor> = metrics.iter().map(|m| m.1.reshape(&[1])).collect();
+    let values = Tensor::concatenate(&values.iter().collect::<Vec<_>>(), 0);
+
+    let step = Step::new()
+        .output("metrics", &values)
+        .updates(networks.sgd.updates(&gradients, &rate))
+        .updates(forward.into_updates());
+    (step, names)
+}
+
+impl TrainStep {
+    /// Compiles [`expressions`].
+    pub fn compile(
+        device: &dyn Device,
+        networks: &Networks,
+        distiller: &dyn Distiller,
+        batch: usize,
+        image: [usize; 2],
+    ) -> Result<TrainStep> {
+        let (step, names) = expressions(networks, distiller, batch, image);
+        let executable = device.compile_step(&step)?;
+        Ok(TrainStep { executable, names, batch, has_factor: distiller.factor(1).is_some() })
+    }
+
+    /// Trains on one batch and returns the value of each metric: its mean over the batch.
+    pub fn run(&mut self, images: &[f32], labels: &[i32], rate: f32, factor: Option<f32>) -> Result<Vec<f32>> {
+        let (rate, factor) = ([rate], [factor.unwrap_or(1.0)]);
+        let mut inputs =
+            vec![("images", Value::F32(images)), ("labels", Value::I32(labels)), ("rate", Value::F32(&rate))];
+        if self.has_factor {
+            inputs.push(("factor", Value::F32(&factor)));
+        }
+        self.executable.call(&inputs)?;
+        self.executable.output("metrics")
+    }
+
+    /// Names of what [`TrainStep::run`] returns.
+    pub fn metric_names(&self) -> &[&'static str] {
+        &self.names
+    }
+    /// Images in a batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+    /// The compiled program, for its schedule, memory and profile.
+    pub fn executable(&mut self) -> &mut dyn Executable {
+        &mut *self.executable
+    }
+}
