@@ -4,3 +4,4 @@ pub mod augment;
 pub mod data;
 pub mod distill;
 pub mod random;
+pub mod training;

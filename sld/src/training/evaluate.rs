@@ -50,8 +50,13 @@ impl Evaluation {
     fn add(&mut self, logits: &[f32], label: usize) {
         let own = logits[label];
         // Of equal logits the lower index ranks first; a NaN ranks before everything.
-        let ahead = |(class, &logit): (usize, &f32)| logit > own || logit.is_nan() || (logit == own && class < label);
-        let rank = logits.iter().enumerate().filter(|&(class, logit)| class != label && ahead((class, logit))).count();
+        let ahead =
+            |(class, &logit): (usize, &f32)| logit > own || logit.is_nan() || (logit == own && class < label);
+        let rank = logits
+            .iter()
+            .enumerate()
+            .filter(|&(class, logit)| class != label && ahead((class, logit)))
+            .count();
         let largest = logits.iter().copied().map(f64::from).fold(f64::NEG_INFINITY, f64::max);
         let log_sum = logits.iter().map(|&l| (f64::from(l) - largest).exp()).sum::<f64>().ln() + largest;
         let mut prediction = 0;

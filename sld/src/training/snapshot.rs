@@ -63,7 +63,12 @@ pub fn student_checkpoint(device: &dyn Device, networks: &Networks) -> anyhow::R
 }
 
 /// Everything that training on needs.
-pub fn save(device: &dyn Device, networks: &Networks, progress: &Progress, rate: f64) -> anyhow::Result<Checkpoint> {
+pub fn save(
+    device: &dyn Device,
+    networks: &Networks,
+    progress: &Progress,
+    rate: f64,
+) -> anyhow::Result<Checkpoint> {
     let mut tensors = read_model(device, &networks.student)?;
     tensors.iter_mut().for_each(|t| t.name = format!("module.student.{}", t.name));
     let mut optimizer = OptimizerState::default();
@@ -83,12 +88,24 @@ pub fn save(device: &dyn Device, networks: &Networks, progress: &Progress, rate:
     extra.insert("sums".into(), Scalar::Text(sums.join(" ")));
     // The reference counts finished epochs.
     let epoch = Some(progress.epoch as i64 - 1);
-    Ok(Checkpoint { tensors, epoch, best_acc: Some(progress.best), optimizer: Some(optimizer), extra, ..Default::default() })
+    Ok(Checkpoint {
+        tensors,
+        epoch,
+        best_acc: Some(progress.best),
+        optimizer: Some(optimizer),
+        extra,
+        ..Default::default()
+    })
 }
 
 /// Puts a saved state back on the device and returns where it stands. Nothing is written unless
 /// everything fits.
-pub fn restore(device: &dyn Device, networks: &Networks, mut saved: Checkpoint, path: &Path) -> anyhow::Result<Progress> {
+pub fn restore(
+    device: &dyn Device,
+    networks: &Networks,
+    mut saved: Checkpoint,
+    path: &Path,
+) -> anyhow::Result<Progress> {
     let place = path.display().to_string();
     let student = saved.take_submodule("student");
     ensure!(!student.is_empty(), "{place} holds no student; resuming needs a run's `latest`");
@@ -100,9 +117,12 @@ pub fn restore(device: &dyn Device, networks: &Networks, mut saved: Checkpoint, 
         let value = saved.extra.get(key).and_then(Scalar::as_i64);
         value.and_then(|v| usize::try_from(v).ok()).with_context(|| format!("{place} has no `{key}`"))
     };
-    let sums: Result<Vec<f64>, _> =
-        text("sums")?.split_whitespace().map(|bits| u64::from_str_radix(bits, 16).map(f64::from_bits)).collect();
-    let finished = saved.epoch.and_then(|e| usize::try_from(e).ok()).with_context(|| format!("{place} has no epoch"))?;
+    let sums: Result<Vec<f64>, _> = text("sums")?
+        .split_whitespace()
+        .map(|bits| u64::from_str_radix(bits, 16).map(f64::from_bits))
+        .collect();
+    let finished =
+        saved.epoch.and_then(|e| usize::try_from(e).ok()).with_context(|| format!("{place} has no epoch"))?;
     let progress = Progress {
         epoch: finished + 1,
         batch: number("batch")?,
@@ -129,8 +149,14 @@ pub fn restore(device: &dyn Device, networks: &Networks, mut saved: Checkpoint, 
 /// Writes a state dict into a model's variables on the device. Names and shapes must agree exactly
 /// (batch norm's counters may be absent); otherwise nothing is written and the differences are listed,
 /// with the model that would fit best.
-pub fn write_model(device: &dyn Device, model: &Model, tensors: &[NamedTensor], place: &str) -> anyhow::Result<()> {
-    nn::loading::load(device, model, tensors).with_context(|| format!("{place} does not fit {}", model.name()))
+pub fn write_model(
+    device: &dyn Device,
+    model: &Model,
+    tensors: &[NamedTensor],
+    place: &str,
+) -> anyhow::Result<()> {
+    nn::loading::load(device, model, tensors)
+        .with_context(|| format!("{place} does not fit {}", model.name()))
 }
 
 /// Reads a checkpoint file for a model and writes it to the device.

@@ -103,7 +103,13 @@ impl TrainStep {
     }
 
     /// Trains on one batch and returns the value of each metric: its mean over the batch.
-    pub fn run(&mut self, images: &[f32], labels: &[i32], rate: f32, factor: Option<f32>) -> Result<Vec<f32>> {
+    pub fn run(
+        &mut self,
+        images: &[f32],
+        labels: &[i32],
+        rate: f32,
+        factor: Option<f32>,
+    ) -> Result<Vec<f32>> {
         let (rate, factor) = ([rate], [factor.unwrap_or(1.0)]);
         let mut inputs =
             vec![("images", Value::F32(images)), ("labels", Value::I32(labels)), ("rate", Value::F32(&rate))];

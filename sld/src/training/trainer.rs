@@ -104,7 +104,10 @@ pub trait Observer {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    Finished { best: f64, best_epoch: usize },
+    Finished {
+        best: f64,
+        best_epoch: usize,
+    },
     /// Between two steps, because [`Trainer::stop_when`]'s flag was raised.
     Interrupted,
 }
