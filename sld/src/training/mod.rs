@@ -8,6 +8,7 @@
 pub mod evaluate;
 pub mod snapshot;
 pub mod step;
+pub mod timing;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator};
