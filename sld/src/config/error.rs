@@ -1,0 +1,94 @@
+//! What is wrong with a config, and where.
+
+use super::node::Position;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody set it.
+    Default,
+    /// A config file; the text of the line is kept for the message.
+    File { path: PathBuf, position: Option<Position>, line: String },
+    /// A `KEY VALUE` pair or an option.
+    CommandLine { argument: String },
+}
+
+impl Place {
+    pub(super) fn file(path: PathBuf, text: &str, position: Option<Position>) -> Self {
+        let line = position
+            .and_then(|at| text.lines().nth((at.line as usize).checked_sub(1)?))
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned();
+        Self::File { path, position, line }
+    }
+}
+
+/// An error in a config: place, what is wrong, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub place: Place,
+    pub message: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into() }
+    }
+
+    /// Line and column of the mistake, when it is in a file.
+    pub fn line_column(&self) -> Option<(u64, u64)> {
+        match &self.place {
+            Place::File { position: Some(at), .. } => Some((at.line, at.column)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Default => f.write_str(&self.message),
+            Place::CommandLine { argument } => write!(f, "command line, `{argument}`: {}", self.message),
+            Place::File { path, position: None, .. } => write!(f, "{}: {}", path.display(), self.message),
+            Place::File { path, position: Some(at), line } => {
+                write!(f, "{}:{}:{}: {}", path.display(), at.line, at.column, self.message)?;
+                if !line.is_empty() {
+                    let number = at.line.to_string();
+                    let gutter = " ".repeat(number.len());
+                    let indent = " ".repeat((at.column as usize).saturating_sub(1));
+                    write!(f, "\n  {number} | {line}\n  {gutter} | {indent}^")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The candidate nearest to `text` by edit distance, if it is near enough to be a slip of the hand.
+pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = text.to_ascii_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (strsim::damerau_levenshtein(&wanted, &candidate.to_ascii_lowercase()), candidate)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(text.len()).div_ceil(3))
+        .map(|(_, candidate)| candidate)
+}
+
+/// "; did you mean X?" or, when nothing is near, "; it is one of A, B, C".
+pub fn hint<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match nearest(text, candidates.clone()) {
+        Some(near) => format!("; did you mean {near}?"),
+        None => {
+            let all: Vec<&str> = candidates.into_iter().collect();
+            format!("; choose one of {}", all.join(", "))
+        }
+    }
+}
