@@ -1,6 +1,7 @@
 //! The program: configs, data, augmentation, distillers, trainer, reports.
 
 pub mod augment;
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod distill;

@@ -1,21 +1,39 @@
-//! The names of the networks that a config may ask for.
+//! The names of the networks that a config may ask for, by data set.
 
-use super::DatasetKind;
+use super::{Config, DatasetKind};
 
-/// Networks for 32x32 images.
-pub const CIFAR_MODELS: &[&str] = &[
-    "resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet8x4",
-    "resnet32x4", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2", "vgg8", "vgg11", "vgg13", "vgg16",
-    "vgg19", "ResNet18", "ResNet50", "MobileNetV2", "ShuffleV1", "ShuffleV2",
-];
+/// What the registry puts before the networks for 224x224 images.
+const IMAGENET: &str = "imagenet/";
+/// The reference's name for its ImageNet MobileNet V1.
+const IMAGENET_ALIAS: &str = "MobileNetV2";
 
-/// Networks for 224x224 images. "MobileNetV2" is really MobileNet V1: the reference's name.
-pub const IMAGENET_MODELS: &[&str] = &["ResNet18", "ResNet34", "ResNet50", "ResNet101", "MobileNetV2"];
-
-/// The networks that exist for a data set's image size.
-pub fn models_of(dataset: DatasetKind) -> &'static [&'static str] {
+/// The networks that exist for a data set's image size, as a config spells them.
+pub fn models_of(dataset: DatasetKind) -> Vec<&'static str> {
+    let names = nn::models::names();
     match dataset {
-        DatasetKind::Imagenet => IMAGENET_MODELS,
-        _ => CIFAR_MODELS,
+        DatasetKind::Imagenet => {
+            names.filter_map(|name| name.strip_prefix(IMAGENET)).chain([IMAGENET_ALIAS]).collect()
+        }
+        _ => names.filter(|name| !name.starts_with(IMAGENET)).collect(),
+    }
+}
+
+/// The registry's name of a config's network.
+fn registry_name(dataset: DatasetKind, name: &str) -> String {
+    match dataset {
+        DatasetKind::Imagenet => format!("{IMAGENET}{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+impl Config {
+    /// The teacher's name for [`nn::models::build`].
+    pub fn teacher_model(&self) -> String {
+        registry_name(self.dataset.kind, &self.distiller.teacher)
+    }
+
+    /// The student's name for [`nn::models::build`].
+    pub fn student_model(&self) -> String {
+        registry_name(self.dataset.kind, &self.distiller.student)
     }
 }

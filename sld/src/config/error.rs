@@ -74,9 +74,7 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let wanted = text.to_ascii_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| {
-            (strsim::damerau_levenshtein(&wanted, &candidate.to_ascii_lowercase()), candidate)
-        })
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_ascii_lowercase()), candidate))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, candidate)| *distance <= candidate.len().max(text.len()).div_ceil(3))
         .map(|(_, candidate)| candidate)

@@ -52,7 +52,10 @@ impl Config {
         let root = node::parse(text).map_err(|why| {
             let at = why.location().map(|at| Position { line: at.line(), column: at.column() });
             let why = why.without_snippet().to_string();
-            ConfigError::new(place(at), format!("this is not valid YAML: {}", why.lines().next().unwrap_or("")))
+            ConfigError::new(
+                place(at),
+                format!("this is not valid YAML: {}", why.lines().next().unwrap_or("")),
+            )
         })?;
         match root.value {
             Value::Map(entries) => loader.section("", &entries, &place)?,
@@ -142,11 +145,13 @@ fn unknown_key(path: &str) -> String {
     }
     let section = path.rsplit_once('.').map(|(section, _)| section);
     let siblings = || {
-        let same = |key: &&str| section.is_some_and(|s| key.strip_prefix(s).is_some_and(|r| r.starts_with('.')));
+        let same =
+            |key: &&str| section.is_some_and(|s| key.strip_prefix(s).is_some_and(|r| r.starts_with('.')));
         keys().filter(same)
     };
     let sections = || {
-        let mut names: Vec<&str> = keys().filter_map(|key| key.split_once('.')).map(|(name, _)| name).collect();
+        let mut names: Vec<&str> =
+            keys().filter_map(|key| key.split_once('.')).map(|(name, _)| name).collect();
         names.dedup();
         names
     };
@@ -160,7 +165,8 @@ fn unknown_key(path: &str) -> String {
     }
     // A key given without its section, or one in the wrong section.
     let last = path.rsplit('.').next().unwrap_or(path);
-    if let Some(key) = keys().find(|key| key.rsplit('.').next().is_some_and(|l| l.eq_ignore_ascii_case(last))) {
+    if let Some(key) = keys().find(|key| key.rsplit('.').next().is_some_and(|l| l.eq_ignore_ascii_case(last)))
+    {
         return format!("{said}; did you mean {key}?");
     }
     match path.contains('.').then(|| nearest(path, keys())).flatten() {

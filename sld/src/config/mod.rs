@@ -16,7 +16,7 @@ mod print;
 mod schedule;
 mod validate;
 
-pub use catalog::{CIFAR_MODELS, IMAGENET_MODELS, models_of};
+pub use catalog::models_of;
 pub use choice::{DatasetKind, DistillerKind, TrainerKind};
 pub use error::{ConfigError, Place};
 pub use keys::{KEYS, Key};

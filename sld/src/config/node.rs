@@ -54,8 +54,11 @@ impl Value {
 
 /// Parses a document. An empty one is an empty map.
 pub fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
-    // Settled by the project's own messages, so the library need not quote the file again.
-    let options = serde_saphyr::options! { with_snippet: false };
+    // The project's own messages quote the file, and say what they think of .nan.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
+    };
     let node: Spanned<Value> = serde_saphyr::from_str_with_options(text, options)?;
     Ok(Node::from(node))
 }

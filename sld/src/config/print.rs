@@ -33,9 +33,13 @@ impl Config {
     /// override's value becomes `_`, so that a path stays one folder name.
     pub fn run_folder(&self, overrides: &Overrides) -> PathBuf {
         let experiment = &self.experiment;
-        let mut name = if experiment.name.is_empty() { experiment.tag.clone() } else { experiment.name.clone() };
-        let pairs: Vec<String> =
-            overrides.0.iter().map(|(key, value)| format!("{key}:{}", value.replace(['/', '\\'], "_"))).collect();
+        let mut name =
+            if experiment.name.is_empty() { experiment.tag.clone() } else { experiment.name.clone() };
+        let pairs: Vec<String> = overrides
+            .0
+            .iter()
+            .map(|(key, value)| format!("{key}:{}", value.replace(['/', '\\'], "_")))
+            .collect();
         name += &pairs.join(",");
         PathBuf::from(&self.log.prefix).join(&experiment.project).join(name)
     }

@@ -27,7 +27,7 @@ fn network(config: &Config, key: &'static str, name: &str) -> Result<(), (&'stat
         DatasetKind::Imagenet => "ImageNet",
         _ => "32x32 images",
     };
-    Err((key, format!("there is no network \"{name}\" for {images}{}", hint(name, known.iter().copied()))))
+    Err((key, format!("there is no network \"{name}\" for {images}{}", hint(name, known))))
 }
 
 fn trainer(config: &Config) -> Result<(), (&'static str, String)> {

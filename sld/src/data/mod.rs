@@ -6,6 +6,7 @@
 pub mod cifar;
 mod dataset;
 mod error;
+pub mod fetch;
 pub mod inspect;
 pub mod loader;
 pub mod split;

@@ -1,0 +1,113 @@
+//! `sld data`.
+
+use crate::data::cifar::{self, Cifar, Integrity, LoadOptions, RELEASES, Release};
+use crate::data::fetch::{Download, fetch};
+use crate::data::inspect::Summary;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  sld data fetch cifar100
+  sld data fetch cifar10 --output /big/disk
+  sld data inspect data";
+
+/// Get data sets, and look at them.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Action {
+    Fetch(FetchArgs),
+    Inspect(InspectArgs),
+}
+
+/// A data set that can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// 60,000 images of 32x32 in 100 classes, 161 MiB.
+    Cifar100,
+    /// 60,000 images of 32x32 in 10 classes, 163 MiB.
+    Cifar10,
+}
+
+/// Download a data set; go on with a broken download; check its md5.
+///
+/// The archive is not unpacked: it is read as it is.
+#[derive(Debug, Clone, Args)]
+pub struct FetchArgs {
+    /// The data set.
+    pub name: Name,
+    /// Folder to put the archive into.
+    #[arg(short, long, value_name = "DIR", default_value = "data")]
+    pub output: PathBuf,
+    /// Another place of the same file, such as a mirror.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Fetch the binary archive instead of the python one.
+    #[arg(long)]
+    pub binary: bool,
+}
+
+/// Check a data set and print its counts, mean and deviation.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// A folder of data files, an archive, or a folder with either.
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Accept a complete release whose checksum is not the published one.
+    #[arg(long)]
+    pub skip_checksums: bool,
+}
+
+/// Runs `sld data`.
+pub fn run(args: DataArgs) -> anyhow::Result<()> {
+    match args.action {
+        Action::Fetch(args) => run_fetch(args),
+        Action::Inspect(args) => run_inspect(args),
+    }
+}
+
+fn run_fetch(args: FetchArgs) -> anyhow::Result<()> {
+    let release = release(args.name, args.binary)?;
+    let target = args.output.join(release.archive);
+    let download = Download {
+        url: args.url.unwrap_or_else(|| release.url()),
+        target: target.clone(),
+        md5: Some(release.md5.to_owned()),
+        bytes: Some(release.bytes),
+    };
+    let outcome = fetch(&download)?;
+    println!("{} {} (md5 {})", target.display(), outcome, release.md5);
+    println!("train with:  sld train --cfg FILE --data {}", args.output.display());
+    Ok(())
+}
+
+fn release(name: Name, binary: bool) -> anyhow::Result<&'static Release> {
+    let dataset = match name {
+        Name::Cifar100 => Cifar::Cifar100,
+        Name::Cifar10 => Cifar::Cifar10,
+    };
+    let format = if binary { cifar::Format::Binary } else { cifar::Format::Python };
+    let mut all = RELEASES.iter();
+    let found = all.find(|release| release.dataset == dataset && release.format == format);
+    found.ok_or_else(|| anyhow::anyhow!("there is no {} archive of this format", dataset.name()))
+}
+
+fn run_inspect(args: InspectArgs) -> anyhow::Result<()> {
+    let options = LoadOptions { wanted: None, skip_checksums: args.skip_checksums };
+    let loaded = cifar::load(&args.path, options)?;
+    let integrity = match loaded.integrity {
+        Integrity::Verified => "checksums are the published ones",
+        Integrity::Unverified => "complete; checksums not compared",
+        Integrity::Subset => "a subset of the release",
+    };
+    println!("{} in {}: {integrity}", loaded.release.description, loaded.path.display());
+    println!("{}", Summary::new(&loaded.splits.train));
+    println!("{}", Summary::new(&loaded.splits.test));
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! `sld report`.
+
+use clap::Args;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  sld report output/cifar100_baselines/sld,resnet32x4,resnet8x4
+  sld report -o comparison.html runs/alone runs/kd runs/sld";
+
+/// Write one self-contained HTML file about a run, or several side by side.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReportArgs {
+    /// Folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The file to write; report.html in the run's folder, or here for several runs.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Writes the report.
+pub fn run(_args: ReportArgs) -> anyhow::Result<()> {
+    anyhow::bail!("reports are not built yet")
+}

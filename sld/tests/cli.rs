@@ -1,0 +1,139 @@
+//! The command line as a user meets it: the built program, run.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn sld(arguments: &[&str]) -> Output {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    Command::new(env!("CARGO_BIN_EXE_sld")).args(arguments).current_dir(workspace).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const COMMANDS: &[&str] = &[
+    "train",
+    "eval",
+    "data",
+    "convert",
+    "devices",
+    "models",
+    "explain",
+    "bench",
+    "report",
+    "completions",
+    "demo",
+];
+
+#[test]
+fn every_command_has_help() {
+    let top = out(&sld(&["--help"]));
+    for name in COMMANDS {
+        assert!(top.contains(&format!("\n  {name} ")), "{name} is not in\n{top}");
+        let help = sld(&[name, "--help"]);
+        assert!(help.status.success(), "{name}");
+        assert!(out(&help).contains("Usage: sld "), "{name}: {}", out(&help));
+    }
+    assert!(top.contains("Examples:"), "{top}");
+    for nested in
+        [["data", "fetch"], ["data", "inspect"], ["bench", "ops"], ["bench", "step"], ["bench", "augment"]]
+    {
+        assert!(sld(&[nested[0], nested[1], "--help"]).status.success(), "{nested:?}");
+    }
+}
+
+#[test]
+fn the_examples_in_the_help_name_commands_and_configs_that_exist() {
+    let texts: Vec<String> = [&[][..], COMMANDS]
+        .concat()
+        .iter()
+        .map(|name| out(&sld(&[name, "--help"])))
+        .chain([out(&sld(&["--help"]))])
+        .collect();
+    let mut found = 0;
+    for word in
+        texts.iter().flat_map(|text| text.split_whitespace()).filter(|word| word.starts_with("configs/"))
+    {
+        if word.ends_with(".yaml") {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(word);
+            assert!(path.is_file(), "the help names {word}, which is not there");
+            found += 1;
+        }
+    }
+    assert!(found >= 5, "{found}");
+}
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    for (shell, mark) in [
+        ("bash", "_sld()"),
+        ("zsh", "#compdef sld"),
+        ("fish", "complete -c sld"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let script = sld(&["completions", shell]);
+        assert!(script.status.success() && out(&script).contains(mark), "{shell}");
+        assert!(out(&script).contains("val-fraction"), "{shell}");
+    }
+}
+
+#[test]
+fn a_bad_config_is_refused_before_anything_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    std::fs::write(&path, "SOLVER:\n  LR: 0.1\n  BATCHSIZE: 64\n").unwrap();
+    let run = sld(&["train", "--cfg", path.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(1));
+    let said = err(&run);
+    assert!(
+        said.contains("mine.yaml:3:3: SOLVER.BATCHSIZE is not a config key; did you mean SOLVER.BATCH_SIZE?"),
+        "{said}"
+    );
+    assert!(out(&run).is_empty());
+}
+
+#[test]
+fn bad_arguments_are_told_with_what_is_allowed() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["train"], "--cfg <FILE>"),
+        (&["trian"], "similar subcommand exists: 'train'"),
+        (
+            &["train", "--cfg", "configs/cifar100/kd.yaml", "--device", "tpu"],
+            "choose auto, cpu, gpu or gpu:NAME",
+        ),
+        (&["train", "--cfg", "configs/cifar100/kd.yaml", "--device", "gpu:"], "name the GPU after the colon"),
+        (&["train", "--cfg", "configs/cifar100/kd.yaml", "--seed", "-1"], "--seed"),
+        (
+            &["train", "--cfg", "configs/cifar100/kd.yaml", "SOLVER.BATCH_SIZE", "0"],
+            "must be at least 1, found 0",
+        ),
+        (
+            &["train", "--cfg", "configs/cifar100/kd.yaml", "SOLVER.LR", "-1"],
+            "must be greater than 0, found -1",
+        ),
+        (
+            &["train", "--cfg", "configs/cifar100/kd.yaml", "--val-fraction", "2"],
+            "DATASET.VAL_FRACTION: must be in [0, 1), found 2",
+        ),
+        (&["train", "--cfg", "configs/none.yaml"], "configs/none.yaml: cannot read the config"),
+        (&["bench", "step"], "--teacher"),
+        (&["bench", "step", "--teacher", "resnet20"], "--student"),
+        (&["bench", "step", "--vanilla", "resnet20", "--batch", "0"], "0 is not in 1.."),
+        (&["eval", "-m", "resnet20"], "--checkpoint"),
+        (&["data", "fetch", "mnist"], "possible values: cifar100, cifar10"),
+        (&["data", "inspect", "no/such/folder"], "does not exist"),
+        (&["report"], "<RUN>"),
+    ];
+    for (arguments, wanted) in cases {
+        let run = sld(arguments);
+        assert!(!run.status.success(), "{arguments:?} must fail");
+        assert!(err(&run).contains(wanted), "{arguments:?}\nsaid: {}\nwanted: {wanted}", err(&run));
+        assert!(!err(&run).contains("panicked"), "{arguments:?}");
+    }
+}
