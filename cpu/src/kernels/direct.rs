@@ -17,7 +17,7 @@ use super::micro::run_of_pixels;
 use super::plan::Pass;
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
-use super::stream::lines;
+use super::stream::{Ahead, lines};
 use super::{Pool, SharedSlice, Sink, Source};
 use geometry::{Blocked, Class, Geometry};
 
@@ -184,15 +184,39 @@ impl Direct {
         let each = self.scratch().iter().sum::<usize>();
         let scratch = SharedSlice::new(scratch);
         pool.run(self.images * bands, &|task, thread| {
+            let (image, first) = (task / bands, task % bands * self.tile_rows);
+            // The task that this thread takes next if all go on at the same pace.
+            let next = task + pool.threads();
+            let next_first = next % bands * self.tile_rows;
+            let read = if next < self.images * bands {
+                let to = next_first..(next_first + self.tile_rows).min(self.geometry.to[0]);
+                [next / bands..next / bands + 1, self.geometry.inner_rows(to)]
+            } else {
+                [0..0, 0..0]
+            };
+            let make = first..(first + self.tile_rows).min(self.geometry.to[0]);
+            let ahead = Ahead {
+                source,
+                sink,
+                read,
+                make: [image..image + 1, make.clone()],
+                target: sink.target().map(|target| {
+                    let [rows, columns, channels] = self.geometry.to;
+                    let len = columns * channels * self.shape.groups;
+                    let start = image * rows;
+                    target.part((start + make.start) * len..(start + make.end) * len)
+                }),
+            };
             let kernel = Band {
                 plan: self,
                 source,
                 packed,
                 sink,
+                ahead: &ahead,
                 // SAFETY: every thread has its own part.
                 scratch: unsafe { scratch.range(thread * each..(thread + 1) * each) },
-                image: task / bands,
-                first: task % bands * self.tile_rows,
+                image,
+                first,
             };
             // SAFETY: the instruction set was found on this machine.
             unsafe { self.isa.run(kernel) }
@@ -210,6 +234,7 @@ struct Band<'a> {
     source: &'a dyn Source,
     packed: &'a [f32],
     sink: &'a dyn Sink,
+    ahead: &'a Ahead<'a>,
     scratch: &'a mut [f32],
     image: usize,
     first: usize,
@@ -240,6 +265,9 @@ impl Kernel for Band<'_> {
             }
             None => &mut tile[..to.len() * g.to[1] * channels],
         };
+        // Hints are given row by row of every part.
+        let mut step = 0;
+        let parts = groups * plan.classes.len() * plan.blocks.len();
         for group in 0..groups {
             let mut weights = self.packed[group * plan.group_len()..].as_ptr();
             for class in &plan.classes {
@@ -252,7 +280,11 @@ impl Kernel for Band<'_> {
                         rows: to.clone(),
                         first,
                         channel: group * g.to[2] + block.first,
+                        ahead: self.ahead,
+                        step,
+                        parts,
                     };
+                    step += 1;
                     // SAFETY: the weights are those of this class and block, the operand this
                     // group's, and the tile has all rows of the band.
                     unsafe {
@@ -283,6 +315,10 @@ struct Part<'a> {
     first: isize,
     /// First channel in the whole result.
     channel: usize,
+    ahead: &'a Ahead<'a>,
+    /// Number of this part of a band, and how many there are.
+    step: usize,
+    parts: usize,
 }
 
 impl Part<'_> {
@@ -323,6 +359,7 @@ impl Part<'_> {
             let whole = self.block.count == CV * S::LANES;
             let out_pitch = horizontal.out_step * channels;
             for row in 0..rows {
+                self.ahead.step(self.step * rows + row, self.parts * rows);
                 let x = x.wrapping_add(row * x_row);
                 let out = tile.as_mut_ptr().add(start + row * out_row + self.channel);
                 if whole {

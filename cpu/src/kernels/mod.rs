@@ -41,5 +41,5 @@ pub use plan::{Algorithm, Pass, Plan};
 pub use run::{forward, input_grad, weight_grad};
 pub use shape::ConvShape;
 pub use simd::Isa;
-pub use stream::{Dense, SharedSlice, Sink, Source, Store, Workspace};
+pub use stream::{Dense, SharedSlice, Sink, Source, Store, Workspace, prefetch};
 pub use threads::Pool;

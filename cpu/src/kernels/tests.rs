@@ -18,12 +18,18 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// A tensor that is only known row by row, scaled by two as it is fetched.
-struct Twice<'a>(Dense<'a>);
+struct Twice<'a>(Dense<'a>, [usize; 2]);
 
 impl Source for Twice<'_> {
     fn rows(&self, image: usize, rows: Range<usize>, out: &mut [f32]) {
         self.0.rows(image, rows, out);
         out.iter_mut().for_each(|v| *v *= 2.0);
+    }
+
+    fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
+        let [images, height] = self.1;
+        assert!(image < images && rows.start <= rows.end && rows.end <= height, "{image} {rows:?}");
+        assert!(part < parts);
     }
 }
 
@@ -117,8 +123,8 @@ pub(super) fn check(plan: &Plan, tolerance: f64) {
             "{plan:?} depends on the number of threads"
         );
 
-        let x_source = Twice(Dense::new(&x, s.h, s.w, s.cin));
-        let dy_source = Twice(Dense::new(&dy, s.oh(), s.ow(), s.cout));
+        let x_source = Twice(Dense::new(&x, s.h, s.w, s.cin), [s.n, s.h]);
+        let dy_source = Twice(Dense::new(&dy, s.oh(), s.ow(), s.cout), [s.n, s.oh()]);
         if plan.pass() == Pass::WeightGrad {
             let mut out = vec![f32::NAN; s.weight_len()];
             weight_grad(&pool, plan, &x_source, &dy_source, &mut out, &mut workspace);

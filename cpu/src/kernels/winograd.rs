@@ -24,7 +24,7 @@ use super::micro::{Segment, run_of_pixels};
 use super::plan::Pass;
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
-use super::stream::{LINE, lines};
+use super::stream::{Ahead, LINE, lines};
 use super::{Pool, SharedSlice, Sink, Source};
 use transform::{IN, OUT, POINTS};
 
@@ -80,7 +80,9 @@ impl Winograd {
         let tiles = [to[0].div_ceil(OUT), to[1].div_ceil(OUT)];
         let wanted = (GROUP_FLOATS / POINTS / (from[2] + to[2])).clamp(LEAST_TILES, GROUP_TILES.max(16));
         let (group_rows, group_images) = if tiles[0] * tiles[1] > wanted {
-            ((wanted / tiles[1]).clamp(1, tiles[0]), 1)
+            // Bands of nearly the same height.
+            let rows = (wanted / tiles[1]).clamp(1, tiles[0]);
+            (tiles[0].div_ceil(tiles[0].div_ceil(rows)), 1)
         } else {
             (tiles[0], (wanted / (tiles[0] * tiles[1])).clamp(1, shape.n))
         };
@@ -174,16 +176,36 @@ impl Winograd {
         let each = self.scratch().iter().sum::<usize>();
         let scratch = SharedSlice::new(scratch);
         pool.run(groups * bands, &|task, thread| {
-            let first = task / bands * self.group_images;
+            let place = |task: usize| Place {
+                images: (task / bands * self.group_images).min(self.images)
+                    ..((task / bands + 1) * self.group_images).min(self.images),
+                first_row: task % bands * self.group_rows,
+            };
+            let at = place(task);
+            // The task that this thread takes next if all go on at the same pace.
+            let next = place(task + pool.threads());
+            let ahead = Ahead {
+                source,
+                sink,
+                read: [next.images.clone(), next.operand_rows(self)],
+                make: [at.images.clone(), at.result_rows(self)],
+                target: sink.target().map(|target| {
+                    let len = self.to[1] * self.to[2];
+                    let rows = at.result_rows(self);
+                    let last = (at.images.end - 1) * self.to[0];
+                    let first = at.images.start * self.to[0];
+                    target.part((first + rows.start) * len..(last + rows.end) * len)
+                }),
+            };
             let kernel = Group {
                 plan: self,
                 source,
                 packed,
                 sink,
+                ahead: &ahead,
                 // SAFETY: every thread has its own part.
                 scratch: unsafe { scratch.range(thread * each..(thread + 1) * each) },
-                images: first..(first + self.group_images).min(self.images),
-                first_row: task % bands * self.group_rows,
+                at,
             };
             // SAFETY: the instruction set was found on this machine; every task has its own rows
             // of the result.
@@ -250,16 +272,42 @@ impl Kernel for Pack<'_> {
     }
 }
 
+/// Which tiles are a group.
+struct Place {
+    images: std::ops::Range<usize>,
+    /// First tile row.
+    first_row: usize,
+}
+
+impl Place {
+    fn tile_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
+        self.first_row..(self.first_row + plan.group_rows).min(plan.tiles[0])
+    }
+
+    /// The operand rows that it reads of each image.
+    fn operand_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
+        let rows = self.tile_rows(plan);
+        let first = (rows.start * OUT).saturating_sub(plan.pad[0]).min(plan.from[0]);
+        let end = (rows.end * OUT + 2).saturating_sub(plan.pad[0]).min(plan.from[0]);
+        first..end.max(first)
+    }
+
+    /// The result rows that it makes of each image.
+    fn result_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
+        let rows = self.tile_rows(plan);
+        rows.start * OUT..(rows.end * OUT).min(plan.to[0])
+    }
+}
+
 /// One group of tiles through the three steps.
 struct Group<'a> {
     plan: &'a Winograd,
     source: &'a dyn Source,
     packed: &'a [f32],
     sink: &'a dyn Sink,
+    ahead: &'a Ahead<'a>,
     scratch: &'a mut [f32],
-    images: std::ops::Range<usize>,
-    /// First tile row.
-    first_row: usize,
+    at: Place,
 }
 
 impl Kernel for Group<'_> {
@@ -273,20 +321,19 @@ impl Kernel for Group<'_> {
         let (operand, result) = rest.split_at_mut(operand_len);
         zero.fill(0.0);
 
-        let band = self.first_row..(self.first_row + plan.group_rows).min(plan.tiles[0]);
+        let (band, images) = (self.at.tile_rows(plan), self.at.images.clone());
+        let needed = self.at.operand_rows(plan);
         let image_tiles = band.len() * plan.tiles[1];
-        for (at, image) in self.images.clone().enumerate() {
-            let needed = TileRows::new(plan, &band);
+        for (at, image) in images.clone().enumerate() {
             let row_len = plan.from[1] * plan.from[2];
             let rows = match self.source.direct() {
                 Some(data) => {
-                    &data[(image * plan.from[0] + needed.first) * row_len..][..needed.count * row_len]
+                    &data[(image * plan.from[0] + needed.start) * row_len..][..needed.len() * row_len]
                 }
                 None => {
-                    let operand = &mut operand[..needed.count * row_len];
-                    if needed.count > 0 {
-                        let rows = needed.first..needed.first + needed.count;
-                        self.source.rows(image, rows, operand);
+                    let operand = &mut operand[..needed.len() * row_len];
+                    if !needed.is_empty() {
+                        self.source.rows(image, needed.clone(), operand);
                     }
                     &*operand
                 }
@@ -295,25 +342,25 @@ impl Kernel for Group<'_> {
                 // SAFETY: tiles read inside `rows` and `zero`, and write inside `v`.
                 unsafe {
                     let tile = at * image_tiles + row * plan.tiles[1];
-                    operand_tiles::<S>(plan, rows, needed.first, tile_row, zero, v, tile);
+                    operand_tiles::<S>(plan, rows, needed.start, tile_row, zero, v, tile);
                 }
             }
         }
 
-        let tiles = self.images.len() * image_tiles;
+        let tiles = images.len() * image_tiles;
         // SAFETY: everything lies inside `v`, `m` and the packed weights.
         unsafe {
             match plan.vectors {
-                1 => products::<S, 16, 6, 1>(plan, v, self.packed, m, tiles),
-                2 => products::<S, 8, 6, 2>(plan, v, self.packed, m, tiles),
-                _ => products::<S, 6, 2, 4>(plan, v, self.packed, m, tiles),
+                1 => products::<S, 16, 6, 1>(plan, v, self.packed, m, tiles, self.ahead),
+                2 => products::<S, 8, 6, 2>(plan, v, self.packed, m, tiles, self.ahead),
+                _ => products::<S, 6, 2, 4>(plan, v, self.packed, m, tiles, self.ahead),
             }
         }
 
-        let rows = band.start * OUT..(band.end * OUT).min(plan.to[0]);
+        let rows = self.at.result_rows(plan);
         let row_len = plan.to[1] * plan.to[2];
         let target = self.sink.target();
-        for (at, image) in self.images.enumerate() {
+        for (at, image) in images.enumerate() {
             let tile = match &target {
                 Some(all) => {
                     let start = (image * plan.to[0] + rows.start) * row_len;
@@ -331,20 +378,6 @@ impl Kernel for Group<'_> {
             }
             self.sink.finish(image, rows.clone(), tile);
         }
-    }
-}
-
-/// The operand rows that a band of tile rows reads.
-struct TileRows {
-    first: usize,
-    count: usize,
-}
-
-impl TileRows {
-    fn new(plan: &Winograd, band: &std::ops::Range<usize>) -> TileRows {
-        let first = (band.start * OUT).saturating_sub(plan.pad[0]).min(plan.from[0]);
-        let end = (band.end * OUT + 2).saturating_sub(plan.pad[0]).min(plan.from[0]);
-        TileRows { first, count: end.saturating_sub(first) }
     }
 }
 
@@ -387,11 +420,13 @@ unsafe fn products<S: Simd, const WIDE: usize, const NARROW: usize, const CV: us
     packed: &[f32],
     m: &mut [f32],
     tiles: usize,
+    ahead: &Ahead,
 ) {
     let (nr, from) = (CV * S::LANES, plan.from[2]);
     let (v_pitch, m_pitch) = (plan.v_pitch(), plan.m_pitch());
     let (count, plane) = (plan.group_tiles(), from * plan.to[2]);
     for point in 0..POINTS {
+        ahead.step(point, POINTS);
         for block in 0..plan.to[2] / nr {
             unsafe {
                 let x = v.as_ptr().add(point * v_pitch);

@@ -152,6 +152,13 @@ impl Geometry {
         span(&self.vertical, to)
     }
 
+    /// Those of them that are inside of the image.
+    pub fn inner_rows(&self, to: Range<usize>) -> Range<usize> {
+        let rows = self.rows(to);
+        let inside = |at: isize| at.clamp(0, self.from[0] as isize) as usize;
+        inside(rows.start)..inside(rows.end).max(inside(rows.start))
+    }
+
     /// The layout of the operand for bands of so many result rows.
     pub fn blocked(&self, tile_rows: usize) -> Blocked {
         let rows = (0..self.to[0])

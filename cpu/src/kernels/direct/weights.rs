@@ -185,7 +185,19 @@ impl Kernel for Chunk<'_> {
                         &y_own[..pixels * s.cout]
                     }
                 };
-                for pair in self.pairs.clone() {
+                // The next band is hinted at while this one is added up.
+                let next = if band.end < height {
+                    Some((image, band.end..(band.end + plan.band_rows).min(height)))
+                } else {
+                    let image = image + 1;
+                    (image < self.images.end).then(|| (image, 0..plan.band_rows.min(height)))
+                };
+                for (step, pair) in self.pairs.clone().enumerate() {
+                    if let Some((image, band)) = &next {
+                        let (steps, rows) = (self.pairs.len(), g.inner_rows(band.clone()));
+                        self.x.ahead(*image, rows, step, steps);
+                        self.dy.ahead(*image, band.clone(), step, steps);
+                    }
                     let group = pair / plan.blocks.len();
                     let block = &plan.blocks[pair % plan.blocks.len()];
                     let nr = block.vectors * S::LANES;

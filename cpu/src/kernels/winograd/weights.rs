@@ -26,8 +26,8 @@ const SUMS_FLOATS: usize = 640 * 1024;
 const LEAST_CHUNKS: usize = 4;
 const MOST_CHUNKS: usize = 16;
 /// Floats of `V` and `D` of a chunk's group, and of the group that all threads share.
-const GROUP_FLOATS: usize = 192 * 1024;
-const SHARED_FLOATS: usize = 2 * 1024 * 1024;
+const GROUP_FLOATS: usize = 64 * 1024;
+const SHARED_FLOATS: usize = 512 * 1024;
 
 #[derive(Clone, Debug)]
 pub(in crate::kernels) struct WinogradWeights {
@@ -139,6 +139,30 @@ impl WinogradWeights {
             + threads * self.rows_len().iter().sum::<usize>()
     }
 
+    /// The rows of `x` that a band of tile rows reads.
+    fn x_rows(&self, band: &Range<usize>) -> Range<usize> {
+        let start = (band.start * OUT).saturating_sub(self.pad[0]).min(self.x[0]);
+        let end = (band.end * OUT + 2).saturating_sub(self.pad[0]).min(self.x[0]);
+        start..end.max(start)
+    }
+
+    /// The rows of `dy` of a band of tile rows.
+    fn y_rows(&self, band: &Range<usize>) -> Range<usize> {
+        band.start * OUT..(band.end * OUT).min(self.y[0])
+    }
+
+    /// Hints at the operands of some tile rows, counted through all images; step `point` of all.
+    fn ahead(&self, x: &dyn Source, dy: &dyn Source, rows: Range<usize>, point: usize) {
+        let mut next = rows.start;
+        while next < rows.end {
+            let (image, first) = (next / self.tiles[0], next % self.tiles[0]);
+            let band = first..(first + rows.end - next).min(self.tiles[0]);
+            next += band.len();
+            x.ahead(image, self.x_rows(&band), point, POINTS);
+            dy.ahead(image, self.y_rows(&band), point, POINTS);
+        }
+    }
+
     pub fn run(&self, pool: &Pool, x: &dyn Source, dy: &dyn Source, dw: &mut [f32], scratch: &mut [f32]) {
         let rows = self.images * self.tiles[0];
         let [v_len, d_len] = self.tiles_len();
@@ -178,7 +202,7 @@ impl WinogradWeights {
                         v: scratch.pointer(v),
                         d: scratch.pointer(d),
                         tiles: group.len() * self.tiles[1],
-                        points: point..point + 1,
+                        point,
                         sum: scratch.pointer(0),
                     });
                 });
@@ -198,19 +222,29 @@ impl WinogradWeights {
                         x,
                         dy,
                         own: part(own_rows + thread * rows_len, rows_len),
-                        rows: group,
+                        rows: group.clone(),
                         v: v.as_mut_ptr(),
                         d: d.as_mut_ptr(),
                         tile: 0,
                     });
-                    run(Step::Products {
-                        plan: self,
-                        v: v.as_ptr(),
-                        d: d.as_ptr(),
-                        tiles: count,
-                        points: 0..POINTS,
-                        sum: sum.as_mut_ptr(),
-                    });
+                    let next = if group.end < all.end {
+                        group.end..(group.end + self.group).min(all.end)
+                    } else {
+                        // Probably this thread's next chunk.
+                        let start = (rows * (chunk + pool.threads()) / self.chunks).min(rows);
+                        start..(start + self.group).min(rows)
+                    };
+                    for point in 0..POINTS {
+                        self.ahead(x, dy, next.clone(), point);
+                        run(Step::Products {
+                            plan: self,
+                            v: v.as_ptr(),
+                            d: d.as_ptr(),
+                            tiles: count,
+                            point,
+                            sum: sum.as_mut_ptr(),
+                        });
+                    }
                 }
             });
         }
@@ -247,7 +281,7 @@ enum Step<'a> {
         v: *const f32,
         d: *const f32,
         tiles: usize,
-        points: Range<usize>,
+        point: usize,
         sum: *mut f32,
     },
     /// Adds the chunks' sums up and transforms them back, for some from-channels.
@@ -263,20 +297,18 @@ impl Kernel for Step<'_> {
                 Step::Transform { plan, x, dy, own, rows, v, d, tile } => {
                     transform_rows::<S>(plan, x, dy, own, rows, v, d, tile);
                 }
-                Step::Products { plan, v, d, tiles, points, sum } => {
-                    for point in points {
-                        match (plan.vectors, S::REGISTERS >= 32) {
-                            (1, true) if S::LANES == 16 => {
-                                products::<S, 16, 1>(plan, v, d, tiles, point, sum);
-                            }
-                            (1, _) => products::<S, 4, 1>(plan, v, d, tiles, point, sum),
-                            (2, true) if S::LANES == 16 => {
-                                products::<S, 8, 2>(plan, v, d, tiles, point, sum);
-                            }
-                            (2, _) => products::<S, 4, 2>(plan, v, d, tiles, point, sum),
-                            (_, true) => products::<S, 4, 4>(plan, v, d, tiles, point, sum),
-                            (_, false) => products::<S, 2, 4>(plan, v, d, tiles, point, sum),
+                Step::Products { plan, v, d, tiles, point, sum } => {
+                    match (plan.vectors, S::REGISTERS >= 32) {
+                        (1, true) if S::LANES == 16 => {
+                            products::<S, 16, 1>(plan, v, d, tiles, point, sum);
                         }
+                        (1, _) => products::<S, 4, 1>(plan, v, d, tiles, point, sum),
+                        (2, true) if S::LANES == 16 => {
+                            products::<S, 8, 2>(plan, v, d, tiles, point, sum);
+                        }
+                        (2, _) => products::<S, 4, 2>(plan, v, d, tiles, point, sum),
+                        (_, true) => products::<S, 4, 4>(plan, v, d, tiles, point, sum),
+                        (_, false) => products::<S, 2, 4>(plan, v, d, tiles, point, sum),
                     }
                 }
                 Step::Finish { plan, sums, channels, dw } => {
@@ -332,15 +364,13 @@ unsafe fn transform_rows<S: Simd>(
         let band = first..(first + rows.end - next).min(plan.tiles[0]);
         next += band.len();
 
-        let start = (band.start * OUT).saturating_sub(plan.pad[0]).min(plan.x[0]);
-        let end = (band.end * OUT + 2).saturating_sub(plan.pad[0]).min(plan.x[0]);
-        let x_rows = fetch(x, plan.x, image, start..end.max(start), x_own);
-        let y_start = band.start * OUT;
-        let y_rows = fetch(dy, plan.y, image, y_start..(band.end * OUT).min(plan.y[0]), y_own);
+        let (x_range, y_range) = (plan.x_rows(&band), plan.y_rows(&band));
+        let x_rows = fetch(x, plan.x, image, x_range.clone(), x_own);
+        let y_rows = fetch(dy, plan.y, image, y_range.clone(), y_own);
         for tile_row in band {
             let operand = transform::Operand {
                 rows: x_rows,
-                first_row: start,
+                first_row: x_range.start,
                 dims: plan.x,
                 pad: plan.pad,
                 zero,
@@ -355,7 +385,7 @@ unsafe fn transform_rows<S: Simd>(
             let valid_rows = OUT.min(height - row);
             for column in 0..plan.tiles[1] {
                 let valid_cols = OUT.min(width - column * OUT);
-                let y = &y_rows[((row - y_start) * width + column * OUT) * channels..];
+                let y = &y_rows[((row - y_range.start) * width + column * OUT) * channels..];
                 for channel in (0..channels).step_by(S::LANES) {
                     unsafe {
                         let y = y.as_ptr().add(channel);
