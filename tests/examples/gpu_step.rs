@@ -35,7 +35,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", gpu.name());
     let start = Instant::now();
     let mut run = gpu.compile_step(&step)?;
-    println!("compiled {} kernels in {:.2} s, {} MiB", run.schedule().kernels.len(), start.elapsed().as_secs_f64(), run.bytes() >> 20);
+    println!(
+        "compiled {} kernels in {:.2} s, {} MiB",
+        run.schedule().kernels.len(),
+        start.elapsed().as_secs_f64(),
+        run.bytes() >> 20
+    );
     let start = Instant::now();
     run.call(&inputs)?;
     println!("first call: loss {:?}, {:.2} s", run.output("loss")?, start.elapsed().as_secs_f64());

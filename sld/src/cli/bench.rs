@@ -1,10 +1,17 @@
 //! `sld bench`.
 
 use super::device::DeviceArgs;
+use crate::data::cifar::{self, LoadOptions};
+use crate::data::loader::{Loader, LoaderConfig, Position, Views};
+use crate::data::synthetic::{self, SyntheticConfig};
+use crate::training::timing::{self, Subject};
 use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
-/// Measure the speed of operations, steps and augmentation.
+/// Measure the speed of training steps and of augmentation.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -13,19 +20,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum What {
-    Ops(OpsArgs),
     Step(StepArgs),
     Augment(AugmentArgs),
-}
-
-/// Time single operations, beside what the machine could do.
-#[derive(Debug, Clone, Args)]
-pub struct OpsArgs {
-    /// Only operations whose name contains this text.
-    #[arg(value_name = "FILTER")]
-    pub filter: Option<String>,
-    #[command(flatten)]
-    pub timing: Timing,
 }
 
 const STEP_EXAMPLES: &str = "\
@@ -54,9 +50,12 @@ pub struct StepArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
-    /// Number of classes.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub classes: u32,
+    /// Height and width of the images.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub side: u32,
+    /// The method of a step with a teacher.
+    #[arg(long, value_name = "NAME", default_value = "SLD")]
+    pub method: String,
     /// Show the time of each kernel.
     #[arg(long)]
     pub profile: bool,
@@ -70,8 +69,15 @@ pub struct AugmentArgs {
     /// Images to use; random ones if not given.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub timing: Timing,
+    /// Threads that augment.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: u32,
+    /// Measured epochs.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub iterations: u32,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How to measure and print.
@@ -88,6 +94,108 @@ pub struct Timing {
 }
 
 /// Measures.
-pub fn run(_args: BenchArgs) -> anyhow::Result<()> {
-    anyhow::bail!("benchmarks are not built yet")
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    match args.what {
+        What::Step(args) => run_step(args),
+        What::Augment(args) => run_augment(args),
+    }
+}
+
+fn run_step(args: StepArgs) -> anyhow::Result<()> {
+    let subject = match (args.teacher, args.student, args.vanilla, args.eval) {
+        (Some(teacher), Some(student), ..) => Subject::Distill { method: args.method, teacher, student },
+        (_, _, Some(model), _) => Subject::Vanilla(model),
+        (_, _, _, Some(model)) => Subject::Evaluate(model),
+        _ => anyhow::bail!("name what to time: --teacher and --student, --vanilla or --eval"),
+    };
+    let device = args.timing.device.open()?;
+    let iterations = args.timing.iterations as usize;
+    let (batch, side) = (args.batch as usize, args.side as usize);
+    let timing = timing::time(&*device, &subject, batch, side, iterations, args.profile)?;
+    if args.profile {
+        print_profile(&timing);
+    }
+    if args.timing.json {
+        let peak = peak_memory().unwrap_or(timing.bytes);
+        let json = serde_json::json!({
+            "times_ms": timing.milliseconds, "peak_bytes": peak, "images": timing.images,
+            "step_bytes": timing.bytes, "flops": timing.flops, "kernels": timing.kernels, "device": device.name(),
+        });
+        println!("{json}");
+        return Ok(());
+    }
+    let mut sorted = timing.milliseconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted[sorted.len() / 2];
+    println!(
+        "{}: {} kernels, {:.2} GFLOP by the direct algorithms",
+        device.name(),
+        timing.kernels,
+        timing.flops as f64 / 1e9
+    );
+    println!(
+        "median {median:.2} ms, fastest {:.2} ms, {:.0} images a second, {:.0} GFLOP/s, {:.0} MiB",
+        sorted[0],
+        timing.images as f64 / median * 1e3,
+        timing.flops as f64 / median / 1e6,
+        timing.bytes as f64 / 1048576.0
+    );
+    Ok(())
+}
+
+/// Kernels of one name together, the dearest first.
+fn print_profile(timing: &timing::Timing) {
+    let mut by_name: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for (name, seconds) in &timing.profile {
+        let entry = by_name.entry(name).or_default();
+        *entry = (entry.0 + 1, entry.1 + seconds);
+    }
+    let total: f64 = by_name.values().map(|entry| entry.1).sum();
+    let mut rows: Vec<_> = by_name.into_iter().collect();
+    rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    println!("{:>9} {:>6} {:>6}  kernel", "ms", "share", "count");
+    for (name, (count, seconds)) in rows {
+        println!("{:>9.3} {:>5.1}% {count:>6}  {name}", seconds * 1e3, 100.0 * seconds / total);
+    }
+}
+
+/// The process's largest resident size so far in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(1024 * kib)
+}
+
+fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
+    let images = match &args.data {
+        Some(path) => cifar::load(path, LoadOptions { wanted: None, skip_checksums: true })?.splits.train,
+        None => synthetic::generate(&SyntheticConfig::default())?.train,
+    };
+    let count = images.len();
+    let threads = args.threads as usize;
+    let config =
+        LoaderConfig { batch_size: 64, views: Views::WeakAndStrong, seed: 0, threads, prefetch: threads + 2 };
+    let mut loader = Loader::train(Arc::new(images), config, Position { epoch: 1, batch: 0 })?;
+    let batches = loader.batches_per_epoch();
+    let mut rates = Vec::new();
+    for _ in 0..args.iterations {
+        let started = Instant::now();
+        for _ in 0..batches {
+            let batch = loader.next().ok_or_else(|| anyhow::anyhow!("the loader ended early"))?;
+            loader.recycle(batch);
+        }
+        rates.push(count as f64 / started.elapsed().as_secs_f64());
+    }
+    rates.sort_by(f64::total_cmp);
+    let median = rates[rates.len() / 2];
+    if args.json {
+        println!("{}", serde_json::json!({ "pairs_per_second": rates, "threads": threads }));
+    } else {
+        println!(
+            "{median:.0} weak and strong pairs a second with {threads} threads ({:.0} a thread)",
+            median / threads as f64
+        );
+    }
+    Ok(())
 }

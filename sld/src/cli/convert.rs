@@ -1,6 +1,7 @@
 //! `sld convert`.
 
 use clap::Args;
+use nn::checkpoint;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -26,6 +27,18 @@ pub struct ConvertArgs {
 }
 
 /// Converts.
-pub fn run(_args: ConvertArgs) -> anyhow::Result<()> {
-    anyhow::bail!("converting is not built yet")
+pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.force || !args.output.exists(),
+        "{} exists; choose another name or give --force",
+        args.output.display()
+    );
+    let checkpoint = checkpoint::read(&args.input)?;
+    match args.output.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => checkpoint::write_safetensors(&args.output, &checkpoint)?,
+        Some("pth" | "pt") => checkpoint::write_pth(&args.output, &checkpoint)?,
+        _ => anyhow::bail!("{}: the ending says the format; use .safetensors or .pth", args.output.display()),
+    }
+    println!("{}: {} tensors", args.output.display(), checkpoint.tensors.len());
+    Ok(())
 }

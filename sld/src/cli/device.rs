@@ -54,3 +54,28 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
 }
+
+impl DeviceArgs {
+    /// Opens the device. `auto` takes a real GPU where there is one, else the CPU.
+    ///
+    /// # Errors
+    /// No such GPU, or its driver refuses; the message lists what there is or says what to install.
+    pub fn open(&self) -> anyhow::Result<Box<dyn autograd::Device>> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or(cores, |n| n as usize);
+        let on_cpu = || Box::new(cpu::CpuDevice::new(threads)) as Box<dyn autograd::Device>;
+        let on_gpu = |adapter: &gpu::Adapter| -> anyhow::Result<Box<dyn autograd::Device>> {
+            Ok(Box::new(gpu::GpuDevice::with_adapter(adapter, gpu::Options::default())?))
+        };
+        match &self.device {
+            DeviceChoice::Cpu => Ok(on_cpu()),
+            DeviceChoice::Gpu(wanted) => {
+                Ok(Box::new(gpu::GpuDevice::open(wanted.as_deref(), gpu::Options::default())?))
+            }
+            DeviceChoice::Auto => match gpu::adapters().iter().find(|adapter| !adapter.software) {
+                Some(adapter) => on_gpu(adapter),
+                None => Ok(on_cpu()),
+            },
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! `sld devices`.
 
+use autograd::Device;
 use clap::Args;
 
 /// List the devices that can compute, and which one `auto` takes.
@@ -12,6 +13,33 @@ pub struct DevicesArgs {
 }
 
 /// Lists.
-pub fn run(_args: DevicesArgs) -> anyhow::Result<()> {
-    anyhow::bail!("listing devices is not built yet")
+pub fn run(args: DevicesArgs) -> anyhow::Result<()> {
+    let adapters = gpu::adapters();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let native = cpu::CpuDevice::new(cores).name();
+    let auto = adapters.iter().position(|adapter| !adapter.software);
+    if args.json {
+        let gpus: Vec<_> = adapters.iter().map(|a| a.to_string()).collect();
+        println!(
+            "{}",
+            serde_json::json!({ "cpu": native, "gpus": gpus, "auto": auto.map_or("cpu".into(), |i| format!("gpu:{i}")) })
+        );
+        return Ok(());
+    }
+    let mark = |chosen: bool| if chosen { "*" } else { " " };
+    println!("{} cpu     {native}", mark(auto.is_none()));
+    for (number, adapter) in adapters.iter().enumerate() {
+        println!("{} gpu:{number}   {adapter}", mark(auto == Some(number)));
+    }
+    println!("\n* is what --device auto takes.");
+    if adapters.is_empty() {
+        println!(
+            "No GPU driver was found. On Debian and Ubuntu: apt install mesa-vulkan-drivers, or the card maker's driver."
+        );
+    } else if auto.is_none() {
+        println!(
+            "Only software drivers were found: they serve to test the shaders; the CPU device is several times faster."
+        );
+    }
+    Ok(())
 }

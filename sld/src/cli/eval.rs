@@ -1,9 +1,13 @@
 //! `sld eval`.
 
 use super::device::DeviceArgs;
+use super::session;
 use crate::config::DatasetKind;
+use crate::training::{Evaluator, snapshot};
 use clap::Args;
+use nn::checkpoint::{self, Checkpoint, NamedTensor, TensorData};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +58,41 @@ fn dataset(name: &str) -> Result<DatasetKind, String> {
 }
 
 /// Evaluates.
-pub fn run(_args: EvalArgs) -> anyhow::Result<()> {
-    anyhow::bail!("evaluation is not built yet")
+pub fn run(args: EvalArgs) -> anyhow::Result<()> {
+    let splits = session::load_splits(args.dataset, &args.data)?;
+    let images = Arc::new(if args.train_split { splits.train } else { splits.test });
+    let model = nn::models::build(&args.model, images.classes().len(), 0)?;
+    let device = args.device.open()?;
+    snapshot::load_model(&*device, &model, &args.checkpoint)?;
+    let size = [images.height(), images.width()];
+    let mut evaluator = Evaluator::compile(&*device, &model, args.batch as usize, size)?;
+    let (mut logits, mut labels) = (Vec::new(), Vec::new());
+    let keep = args.logits.is_some();
+    let result = evaluator.run(&images, 2, |batch, answers| {
+        if keep {
+            logits.extend_from_slice(batch);
+            labels.extend(answers.iter().map(|&l| i64::from(l)));
+        }
+    })?;
+    if let Some(path) = &args.logits {
+        let tensors = vec![
+            NamedTensor::f32("logits", &[result.images, model.classes()], logits),
+            NamedTensor { name: "labels".into(), shape: vec![result.images], data: TensorData::I64(labels) },
+        ];
+        checkpoint::write_safetensors(path, &Checkpoint { tensors, ..Checkpoint::default() })?;
+    }
+    if args.json {
+        let json = serde_json::json!({
+            "model": model.name(), "images": result.images,
+            "top1_correct": result.top1_correct, "top1": result.top1(),
+            "top5_correct": result.top5_correct, "top5": result.top5(), "cross_entropy": result.loss,
+        });
+        println!("{json}");
+        return Ok(());
+    }
+    println!("{} on {} ({} images, {})", model.name(), images.name(), result.images, device.name());
+    println!("top-1  {:6.2}%  {} of {}", result.top1(), result.top1_correct, result.images);
+    println!("top-5  {:6.2}%  {} of {}", result.top5(), result.top5_correct, result.images);
+    println!("cross entropy  {:.6}", result.loss);
+    Ok(())
 }

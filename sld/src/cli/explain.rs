@@ -1,6 +1,9 @@
 //! `sld explain`.
 
 use super::device::DeviceArgs;
+use super::session;
+use crate::config::{Config, DatasetKind, Overrides};
+use crate::training::step;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -19,6 +22,9 @@ pub struct ExplainArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     pub cfg: PathBuf,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Config keys and their values.
@@ -27,6 +33,34 @@ pub struct ExplainArgs {
 }
 
 /// Explains.
-pub fn run(_args: ExplainArgs) -> anyhow::Result<()> {
-    anyhow::bail!("explaining a step is not built yet")
+pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
+    let overrides = Overrides::from_words(&args.overrides)?;
+    let config = Config::load(&args.cfg, &overrides)?;
+    let device = args.device.open()?;
+    let distiller = session::distiller(&config);
+    let networks = session::networks(&config, session::classes(config.dataset.kind))?;
+    let side = if config.dataset.kind == DatasetKind::Imagenet { 224 } else { 32 };
+    let batch = config.solver.batch_size as usize;
+    let (step, _) = step::expressions(&networks, &*distiller, batch, [side, side]);
+    let schedule = step.schedule_with(device.options())?;
+    match args.format {
+        Format::Table => {
+            println!("{} step for {}, batch {batch}", distiller.name(), device.name());
+            print!("{}", schedule.table());
+        }
+        Format::Mermaid => print!("{}", schedule.mermaid()),
+        Format::Graphviz => print!("{}", schedule.graphviz()),
+    }
+    Ok(())
+}
+
+/// How to print a compiled step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A row a kernel.
+    Table,
+    /// A Mermaid flowchart.
+    Mermaid,
+    /// A Graphviz graph.
+    Graphviz,
 }

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod explain;
 pub mod models;
 pub mod report;
+pub mod session;
 pub mod train;
 
 use clap::builder::styling::{AnsiColor, Styles};

@@ -1,6 +1,9 @@
 //! `sld models`.
 
+use crate::distill::Vanilla;
+use crate::training::step::{self, Networks};
 use clap::Args;
+use nn::optimizer::{Sgd, SgdOptions};
 
 /// List the networks, their parameters and multiplications.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +20,73 @@ pub struct ModelsArgs {
 }
 
 /// Lists.
-pub fn run(_args: ModelsArgs) -> anyhow::Result<()> {
-    anyhow::bail!("listing models is not built yet")
+pub fn run(args: ModelsArgs) -> anyhow::Result<()> {
+    let wanted =
+        |name: &&str| args.filter.as_ref().is_none_or(|f| name.to_lowercase().contains(&f.to_lowercase()));
+    let mut rows = Vec::new();
+    for name in nn::models::names().filter(wanted) {
+        rows.push(Row::new(name, args.classes as usize)?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    println!(
+        "{:<24} {:>12} {:>10} {:>9} {:>14}  images",
+        "model", "parameters", "MACs (M)", "MiB", "training (MiB)"
+    );
+    for row in rows {
+        println!(
+            "{:<24} {:>12} {:>10.1} {:>9.1} {:>14.0}  {}x{}",
+            row.model,
+            row.parameters,
+            row.macs as f64 / 1e6,
+            row.bytes as f64 / 1048576.0,
+            row.training_bytes as f64 / 1048576.0,
+            row.side,
+            row.side
+        );
+    }
+    println!(
+        "\nMACs: multiply-adds of one image. training: a cross-entropy step at batch {BATCH}, weights and momenta included."
+    );
+    Ok(())
+}
+
+/// The batch that memory is given for (a few images for 224-pixel networks would say little, so the same).
+const BATCH: usize = 64;
+
+/// A model card.
+#[derive(serde::Serialize)]
+struct Row {
+    model: String,
+    parameters: usize,
+    macs: u64,
+    /// Of the weights and buffers.
+    bytes: u64,
+    /// Of a training step at batch 64: working memory, weights, momenta, images.
+    training_bytes: u64,
+    side: usize,
+}
+
+impl Row {
+    fn new(name: &str, classes: usize) -> anyhow::Result<Row> {
+        let side = if name.starts_with("imagenet/") { 224 } else { 32 };
+        let student = nn::models::build(name, classes, 0)?;
+        let bytes = 4 * student.state().iter().map(|e| e.variable.len() as u64).sum::<u64>();
+        let (parameters, macs) = (student.parameter_count(), student.macs(side, side)?);
+        let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
+        let networks = Networks { student, teacher: None, sgd, repeat_wrn_updates: true };
+        let (step, _) = step::expressions(&networks, &Vanilla, BATCH, [side, side]);
+        let working = step.schedule()?.working_bytes();
+        let images = 4 * (BATCH * side * side * 3) as u64;
+        Ok(Row {
+            model: name.into(),
+            parameters,
+            macs,
+            bytes,
+            training_bytes: working + bytes + 4 * parameters as u64 + images,
+            side,
+        })
+    }
 }

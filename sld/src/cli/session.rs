@@ -1,0 +1,119 @@
+//! From a config to what a run is made of: data, networks, method.
+
+use std::path::Path;
+
+use nn::models;
+use nn::optimizer::{MultiStep, Sgd, SgdOptions};
+
+use crate::config::{Config, DatasetKind, DistillerKind};
+use crate::data::cifar::{self, Cifar, LoadOptions};
+use crate::data::synthetic::{self, SyntheticConfig};
+use crate::data::{Splits, split};
+use crate::distill::{Distiller, Dkd, Kd, KdSwap, Mlkd, Sld, Vanilla};
+use crate::training::{Networks, Settings};
+
+/// Classes of a data set.
+pub fn classes(kind: DatasetKind) -> usize {
+    match kind {
+        DatasetKind::Cifar10 => 10,
+        DatasetKind::Cifar100 => 100,
+        DatasetKind::Imagenet => 1000,
+        DatasetKind::Synthetic => SyntheticConfig::default().classes,
+    }
+}
+
+/// Reads training and test images.
+pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
+    let wanted = match kind {
+        DatasetKind::Cifar10 => Cifar::Cifar10,
+        DatasetKind::Cifar100 => Cifar::Cifar100,
+        DatasetKind::Synthetic => return Ok(synthetic::generate(&SyntheticConfig::default())?),
+        DatasetKind::Imagenet => anyhow::bail!(
+            "training on ImageNet is not built: its configs are here for `sld explain` and to compare settings"
+        ),
+    };
+    let options = LoadOptions { wanted: Some(wanted), skip_checksums: false };
+    Ok(cifar::load(root, options)?.splits)
+}
+
+/// Holds out the config's share of the training images; without one, the test images choose the best
+/// epoch, as in the reference.
+pub fn with_validation(config: &Config, splits: Splits) -> anyhow::Result<Splits> {
+    if config.dataset.val_fraction == 0.0 {
+        return Ok(splits);
+    }
+    let (train, test) = split::hold_out(&splits.train, config.dataset.val_fraction, config.solver.seed)?;
+    Ok(Splits { train, test })
+}
+
+/// The config's method with its constants.
+pub fn distiller(config: &Config) -> Box<dyn Distiller> {
+    let kd = &config.kd;
+    match config.distiller.kind {
+        DistillerKind::None => Box::new(Vanilla),
+        DistillerKind::Kd => {
+            Box::new(Kd { temperature: kd.temperature, ce_weight: kd.ce_weight, kd_weight: kd.kd_weight })
+        }
+        DistillerKind::KdSwap => Box::new(KdSwap {
+            temperature: kd.temperature,
+            ce_weight: kd.ce_weight,
+            kd_weight: config.kd_swap.kd_weight,
+            gate_epoch: config.kd_swap.gate_epoch as usize,
+            detach_pseudo_teacher: config.kd_swap.detach_pseudo_teacher,
+        }),
+        DistillerKind::Sld => Box::new(Sld {
+            temperatures: config.sld.temperatures.clone(),
+            ce_weight: kd.ce_weight,
+            kd_weight: kd.kd_weight,
+            gate_epoch: config.sld.gate_epoch as usize,
+            detach_pseudo_teacher: config.sld.detach_pseudo_teacher,
+        }),
+        DistillerKind::Mlkd => Box::new(Mlkd {
+            temperature: kd.temperature,
+            strong_temperatures: config.mlkd.strong_temperatures.clone(),
+            weak_temperatures: config.mlkd.weak_temperatures.clone(),
+            ce_weight: kd.ce_weight,
+            kd_weight: kd.kd_weight,
+        }),
+        DistillerKind::Dkd => Box::new(Dkd {
+            temperature: config.dkd.temperature,
+            ce_weight: config.dkd.ce_weight,
+            alpha: config.dkd.alpha,
+            beta: config.dkd.beta,
+            warmup: config.dkd.warmup as usize,
+        }),
+    }
+}
+
+/// The config's networks with fresh weights, and the optimizer of the student.
+pub fn networks(config: &Config, classes: usize) -> anyhow::Result<Networks> {
+    let student = models::build(&config.student_model(), classes, config.solver.seed)?;
+    let teacher = match config.distiller.kind.needs_teacher() {
+        true => Some(models::build(&config.teacher_model(), classes, 0)?),
+        false => None,
+    };
+    let options = SgdOptions {
+        momentum: config.solver.momentum,
+        weight_decay: config.solver.weight_decay,
+        ..SgdOptions::default()
+    };
+    let sgd = Sgd::new(&student.parameters(), options);
+    Ok(Networks { student, teacher, sgd, repeat_wrn_updates: config.model.wrn_double_bn_update })
+}
+
+/// The loop's settings.
+pub fn settings(config: &Config) -> Settings {
+    let solver = &config.solver;
+    Settings {
+        epochs: solver.epochs as usize,
+        batch_size: solver.batch_size as usize,
+        test_batch_size: config.dataset.test_batch_size as usize,
+        schedule: MultiStep {
+            base: solver.lr,
+            stages: solver.lr_decay_stages.iter().map(|&s| s as usize).collect(),
+            factor: solver.lr_decay_rate,
+        },
+        seed: solver.seed,
+        workers: config.dataset.num_workers as usize,
+    }
+}
