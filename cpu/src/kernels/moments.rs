@@ -1,25 +1,91 @@
 //! Per-channel mean and variance of a result, gathered block by block as it is made.
 
 use super::SharedSlice;
+use super::simd::{Isa, Kernel, Simd};
 
 /// Mean and sum of squared deviations of each channel of `[pixels, channels]`: the statistics of
 /// one block, `[2, channels]`, written to `out`. Two passes over the block, which is in cache, so
 /// that nothing cancels.
+///
+/// # Panics
+/// If `out` is not `[2, channels]`, or the block is not whole pixels, at least one.
 pub fn block_moments(tile: &[f32], channels: usize, out: &mut [f32]) {
-    let (mean, squares) = out.split_at_mut(channels);
-    let count = tile.len() / channels;
-    mean.fill(0.0);
-    squares.fill(0.0);
-    for pixel in tile.chunks_exact(channels) {
-        for (m, &v) in mean.iter_mut().zip(pixel) {
-            *m += v;
+    block_moments_with(Isa::best(), tile, channels, out);
+}
+
+fn block_moments_with(isa: Isa, tile: &[f32], channels: usize, out: &mut [f32]) {
+    assert!(out.len() == 2 * channels && !tile.is_empty() && tile.len().is_multiple_of(channels));
+    // SAFETY: the instruction set was found on this machine.
+    unsafe { isa.run(Block { tile, channels, out }) }
+}
+
+struct Block<'a> {
+    tile: &'a [f32],
+    channels: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Block<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Block { tile, channels, out } = self;
+        let count = tile.len() / channels;
+        let (mean, squares) = out.split_at_mut(channels);
+        let mut channel = 0;
+        while channel + S::LANES <= channels {
+            // SAFETY: whole vectors of channels of every pixel.
+            unsafe {
+                let x = tile.as_ptr().add(channel);
+                let zero = S::splat(0.0);
+                let total = sum_of::<S, false>(x, count, channels, zero);
+                let average = S::mul(total, S::splat(1.0 / count as f32));
+                S::store(mean.as_mut_ptr().add(channel), average);
+                let total = sum_of::<S, true>(x, count, channels, average);
+                S::store(squares.as_mut_ptr().add(channel), total);
+            }
+            channel += S::LANES;
+        }
+        for channel in channel..channels {
+            let values = || tile[channel..].iter().step_by(channels);
+            let average = values().sum::<f32>() / count as f32;
+            mean[channel] = average;
+            squares[channel] = values().map(|v| (v - average) * (v - average)).sum();
         }
     }
-    let scale = 1.0 / count as f32;
-    mean.iter_mut().for_each(|m| *m *= scale);
-    for pixel in tile.chunks_exact(channels) {
-        for ((s, &m), &v) in squares.iter_mut().zip(mean.iter()).zip(pixel) {
-            *s += (v - m) * (v - m);
+}
+
+/// The sum over pixels of a vector of channels, or of its squared deviations from `mean`. Four
+/// partial sums hide the latency of an addition.
+#[inline(always)]
+unsafe fn sum_of<S: Simd, const SQUARES: bool>(
+    x: *const f32,
+    count: usize,
+    pitch: usize,
+    mean: S::V,
+) -> S::V {
+    unsafe {
+        let mut sums = [S::splat(0.0); 4];
+        for pixel in 0..count / 4 {
+            for i in 0..4 {
+                let value = S::load(x.add((pixel * 4 + i) * pitch));
+                sums[i] = add_to::<S, SQUARES>(sums[i], value, mean);
+            }
+        }
+        for pixel in count / 4 * 4..count {
+            sums[0] = add_to::<S, SQUARES>(sums[0], S::load(x.add(pixel * pitch)), mean);
+        }
+        S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3]))
+    }
+}
+
+#[inline(always)]
+unsafe fn add_to<S: Simd, const SQUARES: bool>(sum: S::V, value: S::V, mean: S::V) -> S::V {
+    unsafe {
+        if SQUARES {
+            let deviation = S::sub(value, mean);
+            S::fma(deviation, deviation, sum)
+        } else {
+            S::add(sum, value)
         }
     }
 }
@@ -96,6 +162,25 @@ impl<'a> Moments<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_instruction_set_agrees_with_f64() {
+        for (pixels, channels) in [(1, 3), (7, 16), (64, 20), (9, 48), (2, 8)] {
+            let x: Vec<f32> = (0..pixels * channels).map(|i| (i * 7919 % 1013) as f32 * 0.01).collect();
+            for isa in Isa::available() {
+                let mut out = vec![f32::NAN; 2 * channels];
+                block_moments_with(isa, &x, channels, &mut out);
+                for channel in 0..channels {
+                    let values: Vec<f64> = x[channel..].iter().step_by(channels).map(|&v| v as f64).collect();
+                    let mean = values.iter().sum::<f64>() / pixels as f64;
+                    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+                    assert!((out[channel] as f64 - mean).abs() < 1e-5, "{isa:?} mean");
+                    let error = (out[channels + channel] as f64 - squares).abs();
+                    assert!(error < 1e-4 * squares.max(1.0), "{isa:?} squares");
+                }
+            }
+        }
+    }
 
     #[test]
     fn merged_blocks_equal_the_moments_of_the_whole() {

@@ -41,6 +41,12 @@ impl Isa {
         all
     }
 
+    /// The widest that this machine has.
+    pub fn best() -> Isa {
+        static BEST: std::sync::OnceLock<Isa> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| Isa::available()[0])
+    }
+
     /// Floats in a vector.
     pub fn lanes(self) -> usize {
         match self {

@@ -14,7 +14,7 @@
 //!
 //! Layouts, with a block of 16 from-channels and a block of `nr` to-channels:
 //! `V[36][from block][tile][16]`, `U[36][to block][from channel][nr]`, `M[36][to block][tile][nr]`;
-//! the 36 planes of `V` and `M` are a cache line further apart than they are long, because planes
+//! the 36 planes of each are a cache line further apart than they are long, because planes
 //! at a power of two would all fall into the same cache sets.
 
 mod transform;
@@ -110,7 +110,7 @@ impl Winograd {
     }
 
     pub fn packed_len(&self) -> usize {
-        POINTS * self.from[2] * self.to[2]
+        POINTS * self.u_pitch()
     }
 
     fn block(&self) -> usize {
@@ -124,22 +124,25 @@ impl Winograd {
     /// Floats of a thread's parts of the scratch memory: a zero pixel row, `V`, `M`, operand rows,
     /// result rows.
     fn scratch(&self) -> [usize; 5] {
-        let count = self.group_tiles();
         [
             lines(IN * self.from[2]),
             POINTS * self.v_pitch(),
-            POINTS * (count * self.to[2] + LINE).next_multiple_of(LINE),
+            POINTS * self.m_pitch(),
             lines((self.group_rows * OUT + 2).min(self.from[0]) * self.from[1] * self.from[2]),
             lines(self.tile_rows() * self.to[1] * self.to[2]),
         ]
     }
 
+    fn u_pitch(&self) -> usize {
+        plane(self.from[2] * self.to[2])
+    }
+
     fn v_pitch(&self) -> usize {
-        self.from[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK + LINE
+        plane(self.from[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK)
     }
 
     fn m_pitch(&self) -> usize {
-        (self.group_tiles() * self.to[2] + LINE).next_multiple_of(LINE)
+        plane(self.group_tiles() * self.to[2])
     }
 
     pub fn workspace(&self, threads: usize) -> usize {
@@ -214,6 +217,11 @@ impl Winograd {
     }
 }
 
+/// From one of 36 planes of `len` floats to the next: whole cache lines, and one more.
+fn plane(len: usize) -> usize {
+    lines(len) + LINE
+}
+
 /// Whether Winograd's algorithm computes this convolution at all.
 pub(super) fn applies(shape: &ConvShape) -> bool {
     [shape.kh, shape.kw] == [3, 3]
@@ -244,7 +252,7 @@ impl Kernel for Pack<'_> {
     unsafe fn run<S: Simd>(self) {
         let plan = self.plan;
         let (from, nr) = (plan.from[2], plan.block());
-        let plane = from * plan.to[2];
+        let plane = plan.u_pitch();
         let mut taps = [0.0f32; 9 * 64];
         for channel in self.channels {
             for lane in 0..nr {
@@ -424,7 +432,7 @@ unsafe fn products<S: Simd, const WIDE: usize, const NARROW: usize, const CV: us
 ) {
     let (nr, from) = (CV * S::LANES, plan.from[2]);
     let (v_pitch, m_pitch) = (plan.v_pitch(), plan.m_pitch());
-    let (count, plane) = (plan.group_tiles(), from * plan.to[2]);
+    let (count, plane) = (plan.group_tiles(), plan.u_pitch());
     for point in 0..POINTS {
         ahead.step(point, POINTS);
         for block in 0..plan.to[2] / nr {

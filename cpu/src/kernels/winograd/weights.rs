@@ -14,11 +14,11 @@
 use std::ops::Range;
 
 use super::transform::{self, IN, OUT, POINTS};
-use super::{BLOCK, applies, vectors};
+use super::{BLOCK, applies, plane, vectors};
 use crate::kernels::micro::{Grid, channels_by_channels};
 use crate::kernels::shape::ConvShape;
 use crate::kernels::simd::{Isa, Kernel, Simd};
-use crate::kernels::stream::{LINE, lines};
+use crate::kernels::stream::lines;
 use crate::kernels::{Pool, SharedSlice, Source};
 
 /// Floats of all chunks' sums; with less than `LEAST_CHUNKS` in that, there is one sum instead.
@@ -106,15 +106,19 @@ impl WinogradWeights {
     }
 
     fn sum_len(&self) -> usize {
-        lines(POINTS * self.x[2] * self.y[2])
+        POINTS * self.sum_pitch()
+    }
+
+    fn sum_pitch(&self) -> usize {
+        plane(self.x[2] * self.y[2])
     }
 
     fn v_pitch(&self) -> usize {
-        self.x[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK + LINE
+        plane(self.x[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK)
     }
 
     fn d_pitch(&self) -> usize {
-        (self.group_tiles() * self.y[2] + LINE).next_multiple_of(LINE)
+        plane(self.group_tiles() * self.y[2])
     }
 
     /// Floats of `V` and `D`.
@@ -424,7 +428,7 @@ unsafe fn products<S: Simd, const CI: usize, const CV: usize>(
             unsafe {
                 let x = v.add(point * plan.v_pitch() + channel / BLOCK * count * BLOCK + channel % BLOCK);
                 let y = d.add(point * plan.d_pitch() + block * count * nr);
-                let out = sum.add(point * from * plan.y[2] + (block * from + channel) * nr);
+                let out = sum.add(point * plan.sum_pitch() + (block * from + channel) * nr);
                 channels_by_channels::<S, CI, CV>(x, y, grid, out, nr);
             }
         }
@@ -443,7 +447,7 @@ unsafe fn finish<S: Simd>(plan: &WinogradWeights, sums: *const f32, channels: Ra
                 for chunk in 0..plan.chunks {
                     let at = chunk * len + (block * from + channel) * nr + within;
                     for point in 0..POINTS {
-                        let value = S::load(sums.add(at + point * from * to));
+                        let value = S::load(sums.add(at + point * plan.sum_pitch()));
                         total[point] = S::add(total[point], value);
                     }
                 }
