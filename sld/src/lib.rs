@@ -6,4 +6,5 @@ pub mod config;
 pub mod data;
 pub mod distill;
 pub mod random;
+pub mod run;
 pub mod training;

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod explain;
 pub mod models;
 pub mod report;
+pub mod running;
 pub mod session;
 pub mod train;
 

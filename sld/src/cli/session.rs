@@ -1,6 +1,7 @@
 //! From a config to what a run is made of: data, networks, method.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use nn::models;
 use nn::optimizer::{MultiStep, Sgd, SgdOptions};
@@ -8,7 +9,7 @@ use nn::optimizer::{MultiStep, Sgd, SgdOptions};
 use crate::config::{Config, DatasetKind, DistillerKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::synthetic::{self, SyntheticConfig};
-use crate::data::{Splits, split};
+use crate::data::{Dataset, Splits, split};
 use crate::distill::{Distiller, Dkd, Kd, KdSwap, Mlkd, Sld, Vanilla};
 use crate::training::{Networks, Settings};
 
@@ -36,14 +37,25 @@ pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
     Ok(cifar::load(root, options)?.splits)
 }
 
-/// Holds out the config's share of the training images; without one, the test images choose the best
-/// epoch, as in the reference.
-pub fn with_validation(config: &Config, splits: Splits) -> anyhow::Result<Splits> {
-    if config.dataset.val_fraction == 0.0 {
-        return Ok(splits);
+/// The images of a run.
+pub struct RunData {
+    pub train: Arc<Dataset>,
+    pub test: Arc<Dataset>,
+    /// Held-out training images that choose the best epoch, if the config asks for any.
+    pub held_out: Option<Arc<Dataset>>,
+}
+
+impl RunData {
+    /// Splits off the config's share of the training images.
+    pub fn new(config: &Config, splits: Splits) -> anyhow::Result<RunData> {
+        let Splits { train, test } = splits;
+        let test = Arc::new(test);
+        if config.dataset.val_fraction == 0.0 {
+            return Ok(RunData { train: Arc::new(train), test, held_out: None });
+        }
+        let (train, held_out) = split::hold_out(&train, config.dataset.val_fraction, config.solver.seed)?;
+        Ok(RunData { train: Arc::new(train), test, held_out: Some(Arc::new(held_out)) })
     }
-    let (train, test) = split::hold_out(&splits.train, config.dataset.val_fraction, config.solver.seed)?;
-    Ok(Splits { train, test })
 }
 
 /// The config's method with its constants.

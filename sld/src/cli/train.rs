@@ -1,9 +1,11 @@
 //! `sld train`.
 
 use super::device::DeviceArgs;
+use super::running::{self, Mode};
+use super::session;
 use crate::config::{Config, ConfigError, Overrides};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Overrides:
@@ -83,7 +85,21 @@ impl TrainArgs {
 /// Trains.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let (config, folder) = args.resolve()?;
-    println!("{}", config.to_yaml());
+    print!("{}", config.to_yaml());
     println!("# run folder: {}", folder.display());
-    anyhow::bail!("training is not built yet")
+    let stop = running::stop_on_interrupt()?;
+    let device = args.device.open()?;
+    println!("# device: {}", device.name());
+    let splits = session::load_splits(config.dataset.kind, Path::new(&config.dataset.root))?;
+    let data = session::RunData::new(&config, splits)?;
+    let mode = if args.resume { Mode::Resume } else { Mode::New };
+    let finished = running::train(&*device, &config, &folder, &data, mode, stop)?;
+    if let Some(finished) = finished {
+        println!("{finished}");
+    } else {
+        println!(
+            "interrupted after a whole step; everything is saved. Go on with the same command and --resume"
+        );
+    }
+    Ok(())
 }

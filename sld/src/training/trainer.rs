@@ -49,8 +49,10 @@ pub struct EpochResult {
     pub rate: f64,
     /// Every metric of the step by name, the mean over the epoch's images.
     pub train: Vec<(&'static str, f64)>,
-    /// On the images that choose the best epoch: the held-out ones if there are any, else the test set.
-    pub evaluation: Evaluation,
+    /// On the test images.
+    pub test: Evaluation,
+    /// On held-out training images, if there are any: then they choose the best epoch.
+    pub held_out: Option<Evaluation>,
     /// The best top-1 so far, this epoch included (percent), and its epoch.
     pub best: f64,
     pub best_epoch: usize,
@@ -119,7 +121,8 @@ pub struct Trainer<'a> {
     distiller: &'a dyn Distiller,
     settings: Settings,
     train: Arc<Dataset>,
-    validation: Arc<Dataset>,
+    test: Arc<Dataset>,
+    held_out: Option<Arc<Dataset>>,
     progress: Progress,
     stop: Option<&'a AtomicBool>,
     /// Compiled steps: the full batch's, and when it is needed the last, smaller batch's.
@@ -127,7 +130,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// `validation` chooses the best epoch: held-out images, or the test set as in the reference.
+    /// The best epoch is chosen on the `held_out` images, or without any on the test set, as in the
+    /// reference.
     ///
     /// # Errors
     /// Data that do not fit the networks or one another, and whatever compiling reports.
@@ -137,7 +141,8 @@ impl<'a> Trainer<'a> {
         distiller: &'a dyn Distiller,
         settings: Settings,
         train: Arc<Dataset>,
-        validation: Arc<Dataset>,
+        test: Arc<Dataset>,
+        held_out: Option<Arc<Dataset>>,
     ) -> anyhow::Result<Trainer<'a>> {
         ensure!(settings.batch_size > 0, "a batch needs at least one image");
         ensure!(!train.is_empty(), "there are no training images");
@@ -160,7 +165,8 @@ impl<'a> Trainer<'a> {
             distiller,
             settings,
             train,
-            validation,
+            test,
+            held_out,
             progress,
             stop: None,
             steps: Vec::new(),
@@ -222,8 +228,10 @@ impl<'a> Trainer<'a> {
             let seen = self.progress.images - already;
 
             let started = Instant::now();
-            let evaluation = evaluator.run(&self.validation, self.settings.workers, |_, _| ())?;
-            let accuracy = evaluation.top1();
+            let mut evaluate = |images| evaluator.run(images, self.settings.workers, |_, _| ());
+            let test = evaluate(&self.test)?;
+            let held_out = self.held_out.as_ref().map(evaluate).transpose()?;
+            let accuracy = held_out.as_ref().unwrap_or(&test).top1();
             let is_best = accuracy >= self.progress.best;
             if is_best {
                 self.progress.best = accuracy;
@@ -233,7 +241,8 @@ impl<'a> Trainer<'a> {
                 epoch: self.progress.epoch,
                 rate: self.settings.schedule.lr_at(self.progress.epoch),
                 train: self.means(),
-                evaluation,
+                test,
+                held_out,
                 best: self.progress.best,
                 best_epoch: self.progress.best_epoch,
                 train_seconds,

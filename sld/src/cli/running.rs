@@ -1,0 +1,362 @@
+//! A training run as people see it: progress on the terminal, files in the run's folder.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use autograd::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use nn::checkpoint::{self, Checkpoint};
+
+use super::session::{self, RunData};
+use crate::config::Config;
+use crate::distill::Distiller;
+use crate::run::{
+    Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunFolder, RunInfo, SwapMetrics,
+    SwapSide, TrainMetrics,
+};
+use crate::training::snapshot::{self, Progress};
+use crate::training::{EpochResult, Evaluation, Evaluator, Networks, Observer, Outcome, StepResult, Trainer};
+
+/// Whether a run starts or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    New,
+    /// From `latest` in the run's folder.
+    Resume,
+}
+
+/// What a finished run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    pub folder: PathBuf,
+    pub epochs: usize,
+    /// On the test images, after the last epoch.
+    pub top1: f64,
+    pub top5: f64,
+    /// The best epoch's, by the images that choose it.
+    pub best: f64,
+    pub best_epoch: usize,
+    pub seconds: f64,
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "top-1 {:.2}%, top-5 {:.2}% after {} epochs; best {:.2}% in epoch {}; all in {}",
+            self.top1,
+            self.top5,
+            self.epochs,
+            self.best,
+            self.best_epoch,
+            self.folder.display()
+        )
+    }
+}
+
+/// A flag that the first Ctrl-C (or a polite kill) raises; the second ends the program at once.
+pub fn stop_on_interrupt() -> anyhow::Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nfinishing the step and saving; once more to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(&STOP)
+}
+
+/// Trains the config's student in `folder`. `None` if it was interrupted.
+pub fn train(
+    device: &dyn Device,
+    config: &Config,
+    folder: &Path,
+    data: &RunData,
+    mode: Mode,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<Finished>> {
+    let distiller = session::distiller(config);
+    let networks = session::networks(config, data.train.classes().len())?;
+    let mut info = describe(device, config, data, &networks);
+    let latest = folder.join("latest");
+    let saved = match mode {
+        Mode::New => None,
+        Mode::Resume if !latest.exists() => {
+            println!("# nothing saved in {} yet: starting from the beginning", folder.display());
+            None
+        }
+        Mode::Resume => Some(checkpoint::read(&latest)?),
+    };
+    let last_epoch = saved.as_ref().and_then(|s| s.epoch).unwrap_or(0) as u32;
+    // The folder first: a run in use or finished is noticed before anything is computed.
+    let run = match mode {
+        Mode::New => RunFolder::create(folder, config, &info)?,
+        Mode::Resume if folder.is_dir() => RunFolder::resume(folder, config, &info, last_epoch)?,
+        Mode::Resume => RunFolder::create(folder, config, &info)?,
+    };
+    if let Some(teacher) = &networks.teacher {
+        let path = config.distiller.teacher_path();
+        snapshot::load_model(device, teacher, Path::new(&path)).with_context(|| {
+            format!("the teacher {} cannot be read; give its checkpoint with --teacher", teacher.name())
+        })?;
+        let accuracy = evaluate(device, teacher, config, data)?.top1();
+        println!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
+        if let Some(teacher) = &mut info.teacher {
+            teacher.top1 = Some(accuracy);
+        }
+        run.write_info(&info)?;
+    }
+    let settings = session::settings(config);
+    let mut trainer = Trainer::new(
+        device,
+        &networks,
+        &*distiller,
+        settings,
+        data.train.clone(),
+        data.test.clone(),
+        data.held_out.clone(),
+    )?
+    .stop_when(stop);
+    if let Some(saved) = saved {
+        let progress = trainer.resume(saved, &latest)?;
+        println!("# going on in epoch {} after {} batches", progress.epoch, progress.batch);
+    }
+    let mut observer = RunObserver::new(config, &*distiller, run);
+    match trainer.run(&mut observer)? {
+        Outcome::Interrupted => Ok(None),
+        Outcome::Finished { best, best_epoch } => {
+            // A finished run that is resumed has no epoch to show for itself: measure it once more.
+            let last = match observer.last.take() {
+                Some(last) => last,
+                None => evaluate(device, &networks.student, config, data)?,
+            };
+            let evaluation = RunEvaluation {
+                epoch: config.solver.epochs,
+                classes: data.test.classes().to_vec(),
+                confusion: last.confusion.clone(),
+            };
+            observer.run.finish(&evaluation)?;
+            Ok(Some(Finished {
+                folder: folder.into(),
+                epochs: config.solver.epochs as usize,
+                top1: last.top1(),
+                top5: last.top5(),
+                best,
+                best_epoch,
+                seconds: observer.started.elapsed().as_secs_f64(),
+            }))
+        }
+    }
+}
+
+fn evaluate(
+    device: &dyn Device,
+    model: &nn::Model,
+    config: &Config,
+    data: &RunData,
+) -> anyhow::Result<Evaluation> {
+    let size = [data.test.height(), data.test.width()];
+    let batch = config.dataset.test_batch_size as usize;
+    Evaluator::compile(device, model, batch, size)?.run(
+        &data.test,
+        config.dataset.num_workers as usize,
+        |_, _| (),
+    )
+}
+
+fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {
+    let model = |m: &nn::Model| ModelInfo {
+        name: m.name().into(),
+        parameters: m.parameter_count() as u64,
+        top1: None,
+    };
+    RunInfo {
+        distiller: config.distiller.kind.name().into(),
+        dataset: config.dataset.kind.name().into(),
+        student: model(&networks.student),
+        teacher: networks.teacher.as_ref().map(model),
+        device: device.name(),
+        train_images: data.train.len() as u64,
+        test_images: data.test.len() as u64,
+        validation_images: data.held_out.as_ref().map_or(0, |d| d.len() as u64),
+        epochs: config.solver.epochs,
+        batch_size: config.solver.batch_size,
+        seed: config.solver.seed,
+        version: env!("CARGO_PKG_VERSION").into(),
+        settings: config.differences(),
+    }
+}
+
+/// Shows progress and writes the run's files.
+struct RunObserver<'a> {
+    config: &'a Config,
+    distiller: &'a dyn Distiller,
+    run: RunFolder,
+    bar: ProgressBar,
+    last: Option<Evaluation>,
+    started: Instant,
+    epoch_started: Instant,
+    /// Images of the epoch in work when this process took it up.
+    first_images: Option<usize>,
+    drawn: Option<Instant>,
+}
+
+impl<'a> RunObserver<'a> {
+    fn new(config: &'a Config, distiller: &'a dyn Distiller, run: RunFolder) -> RunObserver<'a> {
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        let now = Instant::now();
+        RunObserver {
+            config,
+            distiller,
+            run,
+            bar,
+            last: None,
+            started: now,
+            epoch_started: now,
+            first_images: None,
+            drawn: None,
+        }
+    }
+
+    fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
+        Ok(checkpoint::write_pth(&self.run.path().join(name), checkpoint)?)
+    }
+
+    fn metrics(&self, result: &EpochResult) -> EpochMetrics {
+        let accuracy = |e: &Evaluation| Accuracy { top1: e.top1(), top5: e.top5(), loss: e.loss };
+        let known = ["loss", "top1", "top5"];
+        let is_term =
+            |name: &str| !known.contains(&name) && !name.contains("swapped") && !name.contains("confidence");
+        let terms = result.train.iter().filter(|m| is_term(m.0)).map(|m| (m.0.to_string(), m.1)).collect();
+        EpochMetrics {
+            epoch: result.epoch as u32,
+            lr: result.rate,
+            train: TrainMetrics {
+                loss: result.train_loss(),
+                top1: result.train_top1(),
+                top5: result.train_top5(),
+                terms,
+            },
+            validation: result.held_out.as_ref().map(accuracy),
+            test: accuracy(&result.test),
+            images_per_second: result.images_per_second,
+            seconds: result.train_seconds + result.evaluation_seconds,
+            swap: self.swap_metrics(result),
+        }
+    }
+
+    fn swap_metrics(&self, result: &EpochResult) -> Option<SwapMetrics> {
+        let side = |who: &str| {
+            Some(SwapSide {
+                share: result.metric(&format!("{who}_swapped"))?,
+                confidence_before: result.metric(&format!("{who}_confidence"))?,
+                confidence_after: result.metric(&format!("{who}_confidence_swapped"))?,
+            })
+        };
+        let gate = self.distiller.factor(result.epoch).unwrap_or(1.0);
+        let weight = if self.config.kd.kd_weight == 0.0 { 1.0 } else { self.config.kd.kd_weight };
+        Some(SwapMetrics {
+            teacher: side("teacher")?,
+            student: side("student")?,
+            student_gate: gate > 0.0,
+            teacher_level: result.metric("kd_teacher").unwrap_or(0.0) / weight,
+            student_level: result.metric("kd_student").unwrap_or(0.0) / weight,
+        })
+    }
+}
+
+impl Observer for RunObserver<'_> {
+    fn step(&mut self, result: &StepResult) {
+        let mean = |name: &str| result.means.iter().find(|m| m.0 == name).map_or(f64::NAN, |m| m.1);
+        let first = *self.first_images.get_or_insert_with(|| {
+            self.epoch_started = Instant::now();
+            result.images
+        });
+        let step = (result.epoch - 1) * result.batches + result.batch;
+        let every = self.config.log.tensorboard_freq.max(1) as usize;
+        if step % every == 0 {
+            // A log that cannot be written must not end the training; the epoch's own files will say so.
+            let rate = session::settings(self.config).schedule.lr_at(result.epoch);
+            self.run.log_step(step as u64, mean("loss"), rate).ok();
+        }
+        let due = self.drawn.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
+        if !due && result.batch < result.batches {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let seconds = self.epoch_started.elapsed().as_secs_f64();
+        let rate = (result.images - first) as f64 / seconds.max(1e-3);
+        let epochs = self.config.solver.epochs as usize;
+        let left =
+            (result.epoch_images - result.images + (epochs - result.epoch) * result.epoch_images) as f64;
+        let left = Duration::from_secs_f64((left / rate.max(1e-3)).min(1e8));
+        self.bar.set_length(result.batches as u64);
+        self.bar.set_position(result.batch as u64);
+        self.bar.set_prefix(format!("epoch {}/{epochs}", result.epoch));
+        self.bar.set_message(format!(
+            "loss {:.3}  top-1 {:.1}%  {rate:.0} images/s  {} left",
+            mean("loss"),
+            100.0 * mean("top1"),
+            indicatif::HumanDuration(left)
+        ));
+    }
+
+    fn epoch(
+        &mut self,
+        result: &EpochResult,
+        latest: &Checkpoint,
+        student: &Checkpoint,
+        is_best: bool,
+    ) -> anyhow::Result<()> {
+        self.first_images = None;
+        let line = format!(
+            "epoch {:>3}  lr {:<8} train: loss {:.4} top-1 {:5.2}%  test: top-1 {:5.2}% top-5 {:5.2}% loss {:.4}{}  {:.0} images/s",
+            result.epoch,
+            format!("{:.6}", result.rate).trim_end_matches('0'),
+            result.train_loss(),
+            result.train_top1(),
+            result.test.top1(),
+            result.test.top5(),
+            result.test.loss,
+            if is_best { "  best" } else { "" },
+            result.images_per_second,
+        );
+        if self.bar.is_hidden() {
+            println!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+        // What is logged but not in `latest` is measured again after a crash, so logs come first and
+        // `latest` last.
+        self.run.log_epoch(self.metrics(result))?;
+        self.save("student_latest", student)?;
+        if is_best {
+            self.save("best", latest)?;
+            self.save("student_best", student)?;
+        }
+        let every = self.config.log.save_checkpoint_freq as usize;
+        if every > 0 && result.epoch.is_multiple_of(every) {
+            self.save(&format!("epoch_{}", result.epoch), latest)?;
+            self.save(&format!("student_{}", result.epoch), student)?;
+        }
+        self.save("latest", latest)?;
+        self.last = Some(result.test.clone());
+        Ok(())
+    }
+
+    fn interrupted(&mut self, _progress: &Progress, latest: &Checkpoint) -> anyhow::Result<()> {
+        self.bar.abandon();
+        self.save("latest", latest)
+    }
+
+    fn diverged(&mut self, message: &str, state: &Checkpoint) -> anyhow::Result<()> {
+        self.bar.abandon_with_message(message.to_string());
+        self.save("diverged", state)
+    }
+}

@@ -1,0 +1,63 @@
+//! What can go wrong with a run's folder, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a run's folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Someone else is writing there.
+    #[error("another run{} is writing to {}: wait for it, stop it, or choose another folder with --output", by(*.process), folder.display())]
+    InUse { folder: PathBuf, process: Option<u32> },
+    /// There is a run, and this one would overwrite it.
+    #[error("{} already holds a run of {epochs} epochs: go on with --resume, or choose another folder with --output", folder.display())]
+    Exists { folder: PathBuf, epochs: usize },
+    /// Writing failed.
+    #[error("cannot write {}: {source}{}", path.display(), remedy(.source))]
+    Write { path: PathBuf, source: io::Error },
+    /// Reading failed.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// A file is not what this program writes.
+    #[error("{}{}: {reason}", path.display(), at(*.line))]
+    Content { path: PathBuf, line: Option<usize>, reason: String },
+    /// The folder holds no run.
+    #[error("{} holds no run: there is no metrics.jsonl in it; give the folder that `sld train` printed", folder.display())]
+    NoRun { folder: PathBuf },
+}
+
+impl RunError {
+    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Write { path, source }
+    }
+
+    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Read { path, source }
+    }
+
+    pub(super) fn content(path: &Path, line: Option<usize>, reason: impl ToString) -> Self {
+        Self::Content { path: path.to_path_buf(), line, reason: reason.to_string() }
+    }
+}
+
+fn by(process: Option<u32>) -> String {
+    process.map(|id| format!(" (process {id})")).unwrap_or_default()
+}
+
+fn at(line: Option<usize>) -> String {
+    line.map(|number| format!(", line {number}")).unwrap_or_default()
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space, then go on with --resume: what was saved before is whole"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "; choose a folder that can be written with --output"
+        }
+        _ => "",
+    }
+}
