@@ -183,18 +183,15 @@ fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {
             Step::Select { condition, yes, no, out } => {
                 let condition = context.values(condition, len);
                 let (yes, no) = (context.values(yes, len), context.values(no, len));
-                let out = context.out(out, len);
-                for i in 0..len {
-                    out[i] = if condition[i] != 0.0 { yes[i] } else { no[i] };
-                }
+                let pick = |[condition, yes, no]: [f32; 3]| choose(condition != 0.0, yes, no);
+                each([condition, yes, no], context.out(out, len), pick);
             }
             Step::Random { stream, index, seed, step, out } => {
                 let (index, out) = (context.values(index, len), context.out(out, len));
                 let (seed, step) = (context.values(seed, len), context.values(step, len));
-                for i in 0..len {
-                    let (seed, step) = (seed[i] as i32 as u32, step[i] as i32 as u32);
-                    out[i] = random::uniform(seed, step, stream, index[i].to_bits());
-                }
+                each([index, seed, step], out, |[index, seed, step]| {
+                    random::uniform(seed as i32 as u32, step as i32 as u32, stream, index.to_bits())
+                });
             }
             Step::Gather { walk, kind, out } => {
                 gather(&context.walks[walk], kind, context, extent, context.out(out, len));
@@ -203,64 +200,56 @@ fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {
     }
 }
 
+/// `out[i] = f(inputs[0][i], ..)`: the shape of loop that the compiler vectorises best.
+#[inline(always)]
+fn each<const N: usize>(inputs: [&[f32]; N], out: &mut [f32], f: impl Fn([f32; N]) -> f32) {
+    let inputs = inputs.map(|input| &input[..out.len()]);
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = f(std::array::from_fn(|n| inputs[n][i]));
+    }
+}
+
 #[inline(always)]
 fn unary(op: UnaryOp, a: &[f32], out: &mut [f32]) {
-    macro_rules! each {
-        ($f:expr) => {
-            for (out, &a) in out.iter_mut().zip(a) {
-                *out = $f(a);
-            }
-        };
-    }
     match op {
-        UnaryOp::Neg => each!(|a: f32| -a),
-        UnaryOp::Exp => each!(math::exp),
-        UnaryOp::Log => each!(math::ln),
-        UnaryOp::Sqrt => each!(f32::sqrt),
-        UnaryOp::Abs => each!(f32::abs),
-        UnaryOp::Reciprocal => each!(|a: f32| 1.0 / a),
-        UnaryOp::Tanh => each!(math::tanh),
-        UnaryOp::Relu => each!(relu),
-        UnaryOp::Sign => each!(|a: f32| truth(a > 0.0) - truth(a < 0.0)),
-        UnaryOp::Floor => each!(f32::floor),
+        UnaryOp::Neg => each([a], out, |[a]| -a),
+        UnaryOp::Exp => each([a], out, |[a]| math::exp(a)),
+        UnaryOp::Log => each([a], out, |[a]| math::ln(a)),
+        UnaryOp::Sqrt => each([a], out, |[a]| a.sqrt()),
+        UnaryOp::Abs => each([a], out, |[a]| a.abs()),
+        UnaryOp::Reciprocal => each([a], out, |[a]| 1.0 / a),
+        UnaryOp::Tanh => each([a], out, |[a]| math::tanh(a)),
+        UnaryOp::Relu => each([a], out, |[a]| relu(a)),
+        UnaryOp::Sign => each([a], out, |[a]| truth(a > 0.0) - truth(a < 0.0)),
+        UnaryOp::Floor => each([a], out, |[a]| a.floor()),
     }
 }
 
 #[inline(always)]
 fn binary(op: BinaryOp, a: &[f32], b: &[f32], out: &mut [f32]) {
-    macro_rules! each {
-        ($f:expr) => {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = $f(a, b);
-            }
-        };
-    }
     match op {
-        BinaryOp::Add => each!(|a: f32, b: f32| a + b),
-        BinaryOp::Sub => each!(|a: f32, b: f32| a - b),
-        BinaryOp::Mul => each!(|a: f32, b: f32| a * b),
-        BinaryOp::Div => each!(|a: f32, b: f32| a / b),
-        BinaryOp::Max => each!(math::maximum),
-        BinaryOp::Min => each!(math::minimum),
-        BinaryOp::Less => each!(|a: f32, b: f32| truth(a < b)),
-        BinaryOp::LessEqual => each!(|a: f32, b: f32| truth(a <= b)),
-        BinaryOp::Equal => each!(|a: f32, b: f32| truth(a == b)),
+        BinaryOp::Add => each([a, b], out, |[a, b]| a + b),
+        BinaryOp::Sub => each([a, b], out, |[a, b]| a - b),
+        BinaryOp::Mul => each([a, b], out, |[a, b]| a * b),
+        BinaryOp::Div => each([a, b], out, |[a, b]| a / b),
+        BinaryOp::Max => each([a, b], out, |[a, b]| math::maximum(a, b)),
+        BinaryOp::Min => each([a, b], out, |[a, b]| math::minimum(a, b)),
+        BinaryOp::Less => each([a, b], out, |[a, b]| truth(a < b)),
+        BinaryOp::LessEqual => each([a, b], out, |[a, b]| truth(a <= b)),
+        BinaryOp::Equal => each([a, b], out, |[a, b]| truth(a == b)),
     }
 }
 
 /// One loop for each of the combinations, by nested choices.
 #[inline(always)]
 fn fused_pair(fused: &Fused, a: &[f32], b: &[f32], c: &[f32], out: &mut [f32]) {
-    macro_rules! each {
-        ($f:expr) => {
-            for (((out, &a), &b), &c) in out.iter_mut().zip(a).zip(b).zip(c) {
-                *out = $f(a, b, c);
-            }
-        };
-    }
     macro_rules! finish {
         ($f:expr) => {
-            if fused.relu { each!(|a, b, c| relu($f(a, b, c))) } else { each!($f) }
+            if fused.relu {
+                each([a, b, c], out, |[a, b, c]| relu($f(a, b, c)))
+            } else {
+                each([a, b, c], out, |[a, b, c]| $f(a, b, c))
+            }
         };
     }
     macro_rules! second {
@@ -290,11 +279,24 @@ fn truth(holds: bool) -> f32 {
     if holds { 1.0 } else { 0.0 }
 }
 
+/// `yes` or `no`, in bit arithmetic: the compiler would make a choice between two addresses of the
+/// choice between two values, and gather from those.
+#[inline(always)]
+fn choose(condition: bool, yes: f32, no: f32) -> f32 {
+    let mask = (condition as u32).wrapping_neg();
+    f32::from_bits((yes.to_bits() & mask) | (no.to_bits() & !mask))
+}
+
 /// Fills a register by walking an access row by row.
 #[inline(always)]
 fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out: &mut [f32]) {
     let strides = &walk.access.element.strides;
     let stride = strides[strides.len() - 1];
+    if let (GatherKind::Load(place), true) = (kind, walk.access.bounds.is_empty()) {
+        let base = address(place, context.memory, context.externals);
+        // SAFETY: the views of a schedule stay inside their buffers (checked when it was compiled).
+        return unsafe { gather_rows(walk, context.index, extent, base, stride, out) };
+    }
     let base = match kind {
         GatherKind::Load(place) => address(place, context.memory, context.externals),
         GatherKind::Index | GatherKind::IndexBits | GatherKind::InBounds => std::ptr::null_mut(),
@@ -313,12 +315,11 @@ fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out:
                 after.fill(0.0);
                 let first = start + valid.start as i64 * stride;
                 let last = first + (inside.len() as i64 - 1) * stride;
-                if !walk.access.bounds.is_empty() && !(room.contains(&first) && room.contains(&last)) {
+                if !(room.contains(&first) && room.contains(&last)) {
                     // Only a schedule that is wrong comes here (or an empty row).
                     return inside.fill(0.0);
                 }
-                // SAFETY: the views of a schedule stay inside their buffers: with bounds by the test
-                // above, without by a check when the schedule was compiled.
+                // SAFETY: inside the buffer, as just tested.
                 unsafe { load_row(base.wrapping_offset(first as isize), stride, inside) }
             }
             GatherKind::Index => {
@@ -337,6 +338,68 @@ fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out:
             }
         }
     });
+}
+
+/// The load of an access without bounds.
+///
+/// # Safety
+/// All its elements in the block must be valid.
+#[inline(always)]
+unsafe fn gather_rows(
+    walk: &Walk,
+    index: &[usize],
+    extent: Extent,
+    base: *const f32,
+    stride: i64,
+    out: &mut [f32],
+) {
+    let element = &walk.access.element;
+    let start = base.wrapping_offset(element.at(index) as isize);
+    if walk.row_len == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { load_row(start, stride, out) };
+    }
+    let step = element.strides[index.len() - 1] as isize;
+    let per_step = walk.rows.len();
+    // The choice of a stride is made out here, so that the loops over short rows have none.
+    macro_rules! each_row {
+        ($row:ident, $out:ident, $body:expr) => {
+            if per_step == 1 {
+                let mut $row = start.wrapping_offset(walk.rows[0] as isize);
+                for $out in out.chunks_exact_mut(walk.row_len) {
+                    $body;
+                    $row = $row.wrapping_offset(step);
+                }
+            } else {
+                let mut rows = out.chunks_exact_mut(walk.row_len);
+                for number in 0..extent.rows {
+                    let start = start.wrapping_offset(number as isize * step);
+                    for (offset, $out) in walk.rows.iter().zip(&mut rows) {
+                        let $row = start.wrapping_offset(*offset as isize);
+                        $body;
+                    }
+                }
+            }
+        };
+    }
+    // SAFETY (all): the caller's promise.
+    unsafe {
+        match stride {
+            0 => each_row!(row, out, {
+                let value = *row;
+                out.iter_mut().for_each(|out| *out = value);
+            }),
+            1 => each_row!(row, out, {
+                let values = std::slice::from_raw_parts(row, out.len());
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+            }),
+            _ => each_row!(row, out, {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = *row.wrapping_offset(i as isize * stride as isize);
+                }
+            }),
+        }
+    }
 }
 
 /// Copies `out.len()` elements, `stride` apart.
