@@ -203,9 +203,12 @@ fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {
 /// `out[i] = f(inputs[0][i], ..)`: the shape of loop that the compiler vectorises best.
 #[inline(always)]
 fn each<const N: usize>(inputs: [&[f32]; N], out: &mut [f32], f: impl Fn([f32; N]) -> f32) {
-    let inputs = inputs.map(|input| &input[..out.len()]);
+    assert!(inputs.iter().all(|input| input.len() == out.len()));
+    let inputs = inputs.map(<[f32]>::as_ptr);
     for (i, out) in out.iter_mut().enumerate() {
-        *out = f(std::array::from_fn(|n| inputs[n][i]));
+        // SAFETY: all lengths are the same. (Were the compiler to check that, it would have to leave
+        // the last vectors to a loop over single elements.)
+        *out = f(std::array::from_fn(|n| unsafe { *inputs[n].add(i) }));
     }
 }
 
