@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use autograd::random;
 use autograd::tensor::{BinaryOp, UnaryOp};
@@ -16,17 +17,35 @@ use crate::space::BLOCK;
 /// the same cache sets.
 const REGISTER: usize = BLOCK + 16;
 
-/// A thread's registers and tables. They grow when a kernel is compiled or first run, and stay.
+/// A thread's registers and tables for one program. They grow when a program is first run, and stay.
 #[derive(Default)]
 struct Scratch {
+    /// The launch and the program (by address) that they were last used for.
+    user: (u64, usize),
     registers: Vec<[f32; REGISTER]>,
     addresses: Vec<*mut f32>,
     results: Vec<*const f32>,
     index: Vec<usize>,
 }
 
+/// Programs that take turns on a thread within a launch: two operands and an epilogue.
+const TURNS: usize = 3;
+
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<([Scratch; TURNS], usize)> = RefCell::default();
+}
+
+/// Calls `f` with this thread's scratch memory for a program; with true if the program was the last to
+/// use it, in the same launch.
+fn with_scratch(user: (u64, usize), f: impl FnOnce(&mut Scratch, bool)) {
+    SCRATCH.with_borrow_mut(|(turns, next)| {
+        if let Some(scratch) = turns.iter_mut().find(|scratch| scratch.user == user) {
+            return f(scratch, true);
+        }
+        *next = (*next + 1) % TURNS;
+        turns[*next].user = user;
+        f(&mut turns[*next], false);
+    });
 }
 
 /// What a visitor sees of each block.
@@ -45,32 +64,45 @@ impl Block<'_> {
     }
 }
 
+/// Numbers launches: see [`run`].
+static LAUNCHES: AtomicU64 = AtomicU64::new(1);
+
+/// The number of a new launch.
+pub fn launch() -> u64 {
+    LAUNCHES.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Evaluates `program` over `rows` (of its tiling), stores its outputs, and shows `visit` each block.
 ///
 /// `externals` are the addresses of element 0 of each [`Place::External`]; they may lie outside of
-/// what is allocated, as long as the elements of `rows` do not.
+/// what is allocated, as long as the elements of `rows` do not. Runs with the same `launch` share what
+/// does not vary: buffers that the program reads but does not overwrite must stay the same.
 ///
 /// # Safety
 /// Buffers and externals must be valid for every element that the program's views reach in `rows`, and
 /// nothing else may write to what is read or touch what is written during the run.
 pub unsafe fn run(
     isa: Isa,
+    launch: u64,
     program: &BlockProgram,
     rows: Range<usize>,
     memory: &Memory,
     externals: &[*mut f32],
     mut visit: impl FnMut(&Block),
 ) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let Scratch { registers, addresses, results, index } = scratch;
-        if registers.len() < program.registers {
-            registers.resize(program.registers, [0.0; REGISTER]);
+    with_scratch((launch, std::ptr::from_ref(program).addr()), |scratch, warm| {
+        let Scratch { registers, addresses, results, index, .. } = scratch;
+        let warm = warm && program.once_a_launch;
+        if !warm {
+            if registers.len() < program.registers {
+                registers.resize(program.registers, [0.0; REGISTER]);
+            }
+            addresses.clear();
+            addresses.extend(program.slots.iter().map(|slot| match slot {
+                Some(register) => registers[*register].as_mut_ptr(),
+                None => std::ptr::null_mut(),
+            }));
         }
-        addresses.clear();
-        addresses.extend(program.slots.iter().map(|slot| match slot {
-            Some(register) => registers[*register].as_mut_ptr(),
-            None => std::ptr::null_mut(),
-        }));
         let tiling = &program.tiling;
         let length = tiling.sizes[tiling.split];
         index.clear();
@@ -95,7 +127,7 @@ pub unsafe fn run(
                 addresses[pointer.slot] = base.wrapping_offset(pointer.element.at(index) as isize);
             }
             let context = Context { addresses, walks: &program.walks, memory, externals, index };
-            if first {
+            if first && !warm {
                 run_steps(isa, &program.once, &context, full);
             }
             if first || position == 0 {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use autograd::schedule::{Body, BufferId, Instr, Program, Role, Schedule};
 use autograd::{Error, Executable, Result, Value};
 
+use crate::block;
 use crate::convolution::Convolution;
 use crate::device::Shared;
 use crate::kernel::{Area, Compile, Runtime};
@@ -185,8 +186,9 @@ impl CpuExecutable {
         let fresh = self.prepared_from.iter().all(|&(id, version)| store.version(id) == version);
         let prepare = !(self.prepared && fresh);
         self.prepared = false;
-        let runtime = Runtime {
+        let mut runtime = Runtime {
             isa: shared.isa,
+            launch: 0,
             pool: &shared.pool,
             memory: &self.memory,
             area: Area(self.area.as_mut_ptr()),
@@ -201,6 +203,7 @@ impl CpuExecutable {
             if prepare {
                 for (number, kernel) in self.prepare.iter_mut().enumerate() {
                     latest = Some(&self.schedule.prepare[number].label);
+                    runtime.launch = block::launch();
                     unsafe {
                         kernel.prepare(&runtime);
                         kernel.run(&runtime, workspace);
@@ -208,12 +211,14 @@ impl CpuExecutable {
                 }
                 for (number, kernel) in self.kernels.iter_mut().enumerate() {
                     latest = Some(&self.schedule.kernels[number].label);
+                    runtime.launch = block::launch();
                     unsafe { kernel.prepare(&runtime) };
                 }
             }
             for (number, kernel) in self.kernels.iter_mut().enumerate() {
                 latest = Some(&self.schedule.kernels[number].label);
                 let start = seconds.is_some().then(Instant::now);
+                runtime.launch = block::launch();
                 unsafe { kernel.run(&runtime, workspace) };
                 if let (Some(seconds), Some(start)) = (&mut seconds, start) {
                     seconds.push(start.elapsed().as_secs_f64());

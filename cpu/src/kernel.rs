@@ -2,6 +2,8 @@
 
 use autograd::schedule::Schedule;
 
+#[cfg(doc)]
+use crate::block;
 use crate::isa::Isa;
 use crate::kernels::Pool;
 use crate::memory::Memory;
@@ -18,6 +20,8 @@ pub struct Compile<'a> {
 /// What running a kernel needs.
 pub struct Runtime<'a> {
     pub isa: Isa,
+    /// The number of this launch, from [`block::launch`].
+    pub launch: u64,
     pub pool: &'a Pool,
     pub memory: &'a Memory,
     /// Scratch memory that is this kernel's for the run: as much as it asked for, aligned to 64 bytes.

@@ -63,7 +63,15 @@ impl Map {
             // SAFETY: the caller's promise; tasks are disjoint and a store writes only what its own
             // index may have loaded.
             unsafe {
-                block::run(runtime.isa, &self.program, range, runtime.memory, externals.get(), |_| {});
+                block::run(
+                    runtime.isa,
+                    runtime.launch,
+                    &self.program,
+                    range,
+                    runtime.memory,
+                    externals.get(),
+                    |_| {},
+                );
             }
         };
         if self.tasks == 1 { part(0, 0) } else { runtime.pool.run(self.tasks, &part) }
@@ -119,7 +127,8 @@ mod tests {
     fn run(map: &Map, isa: Isa, pool: &Pool, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let mut copies = Buffers::new(buffers);
         let memory = copies.memory();
-        let runtime = Runtime { isa, pool, memory: &memory, area: Area(std::ptr::null_mut()) };
+        let runtime =
+            Runtime { isa, launch: block::launch(), pool, memory: &memory, area: Area(std::ptr::null_mut()) };
         // SAFETY: the buffers are as long as their views reach.
         unsafe { map.run(&runtime, &[]) };
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()

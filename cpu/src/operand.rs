@@ -35,7 +35,7 @@ pub unsafe fn evaluate(runtime: &Runtime, program: &BlockProgram, start: usize, 
     let rows = start / inner..(start + out.len()) / inner;
     let external = [out.as_mut_ptr().wrapping_sub(start)];
     // SAFETY: the caller's promise; `out` is this call's alone.
-    unsafe { block::run(runtime.isa, program, rows, runtime.memory, &external, |_| {}) };
+    unsafe { block::run(runtime.isa, runtime.launch, program, rows, runtime.memory, &external, |_| {}) };
 }
 
 fn dense(shape: &[usize], value: Reg) -> Output {

@@ -34,6 +34,7 @@ impl From<&Store> for Output {
 }
 
 /// What to compile.
+#[derive(Clone, Copy)]
 pub struct Spec<'a> {
     /// Iteration dims in the order they are walked; all views have one stride for each.
     pub shape: &'a [usize],
@@ -138,6 +139,8 @@ pub struct BlockProgram {
     /// The register of each slot; none where a [`Pointer`] sets the address.
     pub slots: Vec<Option<usize>>,
     pub registers: usize,
+    /// Whether what is done once holds for all ranges of a launch: it reads nothing external.
+    pub once_a_launch: bool,
 }
 
 /// How often an instruction is evaluated.
@@ -150,7 +153,11 @@ enum Level {
 
 impl BlockProgram {
     pub fn new(spec: &Spec) -> BlockProgram {
-        Compiler::new(spec).compile()
+        let (program, renamed) = without_repeats(spec.shape, spec.program);
+        let rename = |output: &Output| Output { value: renamed[output.value], ..output.clone() };
+        let outputs: Vec<Output> = spec.outputs.iter().map(rename).collect();
+        let results: Vec<Reg> = spec.results.iter().map(|&reg| renamed[reg]).collect();
+        Compiler::new(&Spec { program: &program, outputs: &outputs, results: &results, ..*spec }).compile()
     }
 
     /// Elements of the whole space.
@@ -405,6 +412,7 @@ impl<'a> Compiler<'a> {
             results: self.spec.results.to_vec(),
             slots: vec![None; self.levels.len()],
             registers: 0,
+            once_a_launch: true,
         };
         let mut free: Vec<usize> = Vec::new();
         for &reg in &self.order {
@@ -439,6 +447,10 @@ impl<'a> Compiler<'a> {
             let walk = self.walk(&mut program, access);
             program.stores.push(StoreStep { value: output.value, place: output.place, walk, contiguous });
         }
+        program.once_a_launch = !program
+            .once
+            .iter()
+            .any(|step| matches!(step, Step::Gather { kind: GatherKind::Load(Place::External(_)), .. }));
         program
     }
 
@@ -536,6 +548,38 @@ fn live(spec: &Spec) -> Vec<bool> {
 
 fn is_arithmetic(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)
+}
+
+/// The program with equal instructions made one, and the new register of each old one. Views are equal
+/// where they differ only in strides along dims of size 1.
+fn without_repeats(shape: &[usize], program: &Program) -> (Program, Vec<Reg>) {
+    let clear = |strides: &mut Vec<i64>| {
+        for (stride, &size) in strides.iter_mut().zip(shape) {
+            if size == 1 {
+                *stride = 0;
+            }
+        }
+    };
+    let mut result = Program::default();
+    let mut renamed: Vec<Reg> = Vec::new();
+    for instr in &program.instrs {
+        let mut instr = instr.clone();
+        match &mut instr {
+            Instr::Load { view, .. } | Instr::Index(view) | Instr::InBounds(view) => {
+                clear(&mut view.strides);
+                view.bounds.iter_mut().for_each(|bound| clear(&mut bound.strides));
+            }
+            Instr::Random { seed, step, .. } => (*seed, *step) = (renamed[*seed], renamed[*step]),
+            Instr::Unary(_, a) => *a = renamed[*a],
+            Instr::Binary(_, a, b) => (*a, *b) = (renamed[*a], renamed[*b]),
+            Instr::Select { condition, yes, no } => {
+                (*condition, *yes, *no) = (renamed[*condition], renamed[*yes], renamed[*no]);
+            }
+            Instr::Constant(_) | Instr::Accumulator(_) => {}
+        }
+        renamed.push(result.push(instr));
+    }
+    (result, renamed)
 }
 
 /// A free register, or a new one.

@@ -173,12 +173,20 @@ impl Reduce {
         let first = at / self.width;
         // SAFETY: the caller's promise.
         unsafe {
-            block::run(runtime.isa, &self.program, start..end, runtime.memory, &[], |block| {
-                for (number, &kind) in self.kinds.iter().enumerate() {
-                    columns(number).add_at(runtime.isa, kind, block.result(number), at, first);
-                }
-                at += block.len;
-            });
+            block::run(
+                runtime.isa,
+                runtime.launch,
+                &self.program,
+                start..end,
+                runtime.memory,
+                &[],
+                |block| {
+                    for (number, &kind) in self.kinds.iter().enumerate() {
+                        columns(number).add_at(runtime.isa, kind, block.result(number), at, first);
+                    }
+                    at += block.len;
+                },
+            );
         }
     }
 
@@ -239,7 +247,7 @@ impl Reduce {
             at += block.len;
         };
         // SAFETY: as above.
-        unsafe { block::run(isa, &self.program, rows, runtime.memory, &[], visit) };
+        unsafe { block::run(isa, runtime.launch, &self.program, rows, runtime.memory, &[], visit) };
     }
 
     /// Merges the parts of each group, in order.
@@ -394,7 +402,13 @@ mod tests {
         let mut area = Floats::zeros(reduce.area_len());
         area.as_mut_slice().fill(f32::NAN);
         let pool = Pool::new(threads);
-        let runtime = Runtime { isa, pool: &pool, memory: &memory, area: Area(area.as_mut_ptr()) };
+        let runtime = Runtime {
+            isa,
+            launch: block::launch(),
+            pool: &pool,
+            memory: &memory,
+            area: Area(area.as_mut_ptr()),
+        };
         // SAFETY: the buffers are as long as their views reach.
         unsafe { reduce.run(&runtime) };
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()

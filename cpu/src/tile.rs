@@ -188,7 +188,7 @@ impl TileEpilogue {
         };
         let range = start / inner..(start + tile.len()) / inner;
         // SAFETY: the caller's promise.
-        unsafe { block::run(runtime.isa, program, range, runtime.memory, &external, visit) };
+        unsafe { block::run(runtime.isa, runtime.launch, program, range, runtime.memory, &external, visit) };
     }
 
     /// Merges the tiles' statistics and stores them.
