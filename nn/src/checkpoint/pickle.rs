@@ -420,7 +420,6 @@ impl<'a> Machine<'a> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value>, Stop> {
         let mark = self.marks.pop().ok_or("goes back to a mark never set")?;
-        // Not split_off, which keeps the stack's whole capacity when it takes everything.
         Ok(self.stack.drain(mark..).collect())
     }
 
