@@ -6,5 +6,6 @@ pub mod config;
 pub mod data;
 pub mod distill;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod training;

@@ -1,7 +1,7 @@
 //! `sld report`.
 
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +21,13 @@ pub struct ReportArgs {
 }
 
 /// Writes the report.
-pub fn run(_args: ReportArgs) -> anyhow::Result<()> {
-    anyhow::bail!("reports are not built yet")
+pub fn run(args: ReportArgs) -> anyhow::Result<()> {
+    let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    let output = args.output.unwrap_or_else(|| match folders.as_slice() {
+        [run] => run.join("report.html"),
+        _ => PathBuf::from("report.html"),
+    });
+    crate::report::write(&folders, &output)?;
+    println!("{}", output.display());
+    Ok(())
 }

@@ -1,0 +1,130 @@
+//! `report.html`: one self-contained file about a run, or about several side by side.
+//!
+//! The charts are SVG drawn here; style sheet and script are part of the file. Without the script
+//! everything is shown except values under the pointer.
+
+mod chart;
+mod classes;
+mod comparison;
+mod confusion;
+mod curves;
+mod html;
+mod page;
+mod scale;
+mod swap;
+
+use crate::run::{EpochMetrics, Evaluation, RunError, RunInfo, best_epoch, read_metrics};
+use nn::checkpoint::write_atomically;
+use std::io::Write;
+use std::path::Path;
+
+/// What a report knows about one run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Short, unique within a report.
+    pub name: String,
+    pub info: RunInfo,
+    /// At least one epoch.
+    pub metrics: Vec<EpochMetrics>,
+    /// There at the end of a run only.
+    pub evaluation: Option<Evaluation>,
+    /// The resolved config, as YAML.
+    pub config: String,
+}
+
+impl Run {
+    /// Reads a run's folder; the run may still be going on.
+    ///
+    /// # Errors
+    /// The folder holds no run, no epoch is finished, or a file is damaged.
+    pub fn read(folder: &Path) -> Result<Self, RunError> {
+        let log = folder.join("metrics.jsonl");
+        if !log.is_file() {
+            return Err(RunError::NoRun { folder: folder.into() });
+        }
+        let metrics = read_metrics(&log)?;
+        if metrics.is_empty() {
+            let reason = "no epoch is finished yet; wait for the first".into();
+            return Err(RunError::Content { path: log, line: None, reason });
+        }
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).map_err(|source| RunError::Read { path, source })
+        };
+        let info = serde_json::from_str(&read("run.json")?).map_err(|why| RunError::Content {
+            path: folder.join("run.json"),
+            line: Some(why.line()),
+            reason: why.to_string(),
+        })?;
+        let evaluation = folder.join("evaluation.json");
+        let evaluation = evaluation.exists().then(|| Evaluation::read(&evaluation)).transpose()?;
+        let name = folder
+            .canonicalize()
+            .ok()
+            .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        Ok(Self {
+            name: name.unwrap_or_else(|| folder.display().to_string()),
+            info,
+            metrics,
+            evaluation,
+            config: read("config.yaml")?,
+        })
+    }
+
+    /// The last finished epoch.
+    fn last(&self) -> &EpochMetrics {
+        &self.metrics[self.metrics.len() - 1]
+    }
+
+    /// The best epoch, by the rule of [`best_epoch`].
+    fn best(&self) -> &EpochMetrics {
+        let best = best_epoch(&self.metrics).map(|best| best.epoch);
+        self.metrics.iter().find(|metrics| Some(metrics.epoch) == best).unwrap_or_else(|| self.last())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.metrics.iter().map(|metrics| metrics.seconds).sum()
+    }
+
+    /// The method in words.
+    fn method(&self) -> &str {
+        match self.info.distiller.as_str() {
+            "NONE" => "Cross entropy",
+            "KD" => "Knowledge distillation",
+            "KD_SWAP" => "KD with swapped logits",
+            "SLD" => "Swapped logit distillation",
+            "MLKD" => "Multi-level logit distillation",
+            "DKD" => "Decoupled knowledge distillation",
+            other => other,
+        }
+    }
+}
+
+/// The report as HTML.
+///
+/// # Panics
+/// Without runs.
+pub fn render(runs: &[Run]) -> String {
+    assert!(!runs.is_empty(), "a report is about at least one run");
+    page::page(&distinct(runs))
+}
+
+/// Reads the runs' folders and writes the report.
+pub fn write(folders: &[&Path], output: &Path) -> Result<(), RunError> {
+    let runs: Vec<Run> = folders.iter().map(|folder| Run::read(folder)).collect::<Result<_, _>>()?;
+    let html = render(&runs);
+    write_atomically(output, |file| file.write_all(html.as_bytes()))
+        .map_err(|source| RunError::Write { path: output.into(), source })
+}
+
+/// The runs, with a number after names that occur more than once.
+fn distinct(runs: &[Run]) -> Vec<Run> {
+    let mut named = runs.to_vec();
+    for (i, run) in named.iter_mut().enumerate() {
+        let twins = |other: &&Run| other.name == runs[i].name;
+        if runs.iter().filter(twins).count() > 1 {
+            run.name += &format!(" ({})", runs[..=i].iter().filter(twins).count());
+        }
+    }
+    named
+}

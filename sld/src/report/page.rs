@@ -1,0 +1,152 @@
+//! The page: header, sections, style and script.
+
+use super::html::{count, duration, escape, millions, percent};
+use super::{Run, classes, comparison, confusion, curves, swap};
+use std::fmt::Write;
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// The whole document.
+pub fn page(runs: &[Run]) -> String {
+    let (title, body) = match runs {
+        [run] => (title(run), single(run)),
+        runs => (format!("{} runs side by side", runs.len()), several(runs)),
+    };
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <body>\n<main>\n{body}<footer>Written by sld {}. This file needs nothing beside it.</footer>\n</main>\n\
+         <div id=\"tip\" hidden></div>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        escape(&title),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+fn title(run: &Run) -> String {
+    match &run.info.teacher {
+        Some(teacher) => format!("{} \u{2192} {}", teacher.name, run.info.student.name),
+        None => run.info.student.name.clone(),
+    }
+}
+
+fn single(run: &Run) -> String {
+    header(run) + &details(run)
+}
+
+fn several(runs: &[Run]) -> String {
+    let mut body = format!(
+        "<header><p class=\"kicker\">{}</p><h1>{} runs side by side</h1></header>\n",
+        escape(&runs[0].info.dataset),
+        runs.len()
+    );
+    body += &comparison::section(runs);
+    for (i, run) in runs.iter().enumerate() {
+        let _ = write!(
+            body,
+            "<details class=\"run\"><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>\n",
+            i % 8,
+            escape(&run.name),
+            escape(run.method()),
+            percent(run.best().test.top1),
+            header(run),
+            details(run)
+        );
+    }
+    body
+}
+
+fn header(run: &Run) -> String {
+    let (best, last) = (run.best(), run.last());
+    let mut tiles = String::new();
+    let mut tile = |class: &str, value: String, what: String| {
+        let _ = write!(tiles, "<div class=\"tile {class}\"><b>{value}</b><span>{what}</span></div>");
+    };
+    tile("main", percent(best.test.top1), format!("best top-1, epoch {}", best.epoch));
+    tile("", percent(last.test.top1), format!("top-1 at the end, epoch {}", last.epoch));
+    tile("", percent(last.test.top5), "top-5 at the end".into());
+    if let Some(top1) = run.info.teacher.as_ref().and_then(|teacher| teacher.top1) {
+        tile("", percent(top1), "the teacher's top-1".into());
+    }
+    tile("", duration(run.seconds()), format!("{} epochs", run.metrics.len()));
+    format!(
+        "<header><p class=\"kicker\">{} \u{b7} {}</p><h1>{}</h1><p class=\"lead\">{}</p><div class=\"tiles\">{tiles}</div></header>\n",
+        escape(run.method()),
+        escape(&run.info.dataset),
+        escape(&title(run)),
+        sentence(run),
+    )
+}
+
+/// The run in a few sentences.
+fn sentence(run: &Run) -> String {
+    let info = &run.info;
+    let student =
+        format!("<b>{}</b> ({} parameters)", escape(&info.student.name), millions(info.student.parameters));
+    let mut text = match &info.teacher {
+        Some(teacher) => format!(
+            "{student} learned from <b>{}</b> ({} parameters)",
+            escape(&teacher.name),
+            millions(teacher.parameters)
+        ),
+        None => format!("{student} learned without a teacher"),
+    };
+    let _ = write!(
+        text,
+        " on {} training images of {}, in batches of {}, on {}. ",
+        count(info.train_images),
+        escape(&info.dataset),
+        info.batch_size,
+        escape(&info.device),
+    );
+    if run.last().epoch < info.epochs {
+        let _ =
+            write!(text, "<b>The run is not finished</b>: epoch {} of {}. ", run.last().epoch, info.epochs);
+    }
+    if info.validation_images > 0 {
+        let held = count(info.validation_images);
+        let _ = write!(text, "The best epoch was chosen on {held} training images that were held out.");
+    } else {
+        let held = count(info.test_images);
+        let _ = write!(
+            text,
+            "The best epoch was chosen on the {held} test images themselves, as is usual in this field: read it as a little too good, and the end as it is."
+        );
+    }
+    text
+}
+
+fn details(run: &Run) -> String {
+    let mut body = format!(
+        "<section><h2>How it went</h2><div class=\"grid2\">{}</div></section>\n",
+        curves::charts(run)
+    );
+    body += &swap::section(run).unwrap_or_default();
+    if let Some(evaluation) = run.evaluation.as_ref().filter(|evaluation| !evaluation.classes.is_empty()) {
+        body += &classes::section(evaluation);
+        body += &confusion::section(evaluation);
+    }
+    body + &settings(run)
+}
+
+fn settings(run: &Run) -> String {
+    let mut rows = String::new();
+    for setting in &run.info.settings {
+        let (key, value) = setting.split_once(": ").unwrap_or((setting, ""));
+        let _ = write!(
+            rows,
+            "<tr><td><code>{}</code></td><td><code>{}</code></td></tr>",
+            escape(key),
+            escape(value)
+        );
+    }
+    format!(
+        "<section><h2>Settings</h2><div class=\"card\"><p>What differs from the defaults. Seed {}, program version {}.</p>\
+         <table class=\"settings\"><tbody>{rows}</tbody></table>\
+         <details><summary>The whole config</summary><pre>{}</pre></details></div></section>\n",
+        run.info.seed,
+        escape(&run.info.version),
+        escape(&run.config),
+    )
+}

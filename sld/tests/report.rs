@@ -1,0 +1,194 @@
+//! Reports: complete, self-contained, and about the numbers they were given.
+
+mod sample;
+
+use sld::report::{Run, render};
+use sld::run::{Accuracy, RunError};
+use std::path::{Path, PathBuf};
+
+fn run(name: &str, distiller: &str, top: f64, seed: u64) -> Run {
+    Run {
+        name: name.into(),
+        info: sample::info(distiller, 240),
+        metrics: sample::metrics(240, top, distiller == "SLD", seed),
+        evaluation: Some(sample::evaluation(100, top)),
+        config: sld::config::Config::default().to_yaml(),
+    }
+}
+
+/// Keeps the report where a person can open it.
+fn keep(name: &str, html: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, html).unwrap();
+    path
+}
+
+/// Whether every element that is opened is closed, in order. Void elements and comments aside.
+fn check_nesting(html: &str) {
+    const VOID: &[&str] = &["meta", "!DOCTYPE"];
+    let mut open: Vec<String> = Vec::new();
+    let mut rest = html;
+    while let Some(start) = rest.find('<') {
+        let end = start + rest[start..].find('>').expect("a tag without end");
+        let tag = &rest[start + 1..end];
+        rest = &rest[end + 1..];
+        let name = |tag: &str| tag.split([' ', '\n', '/']).next().unwrap().to_owned();
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(closed), "before {}", &rest[..rest.len().min(200)]);
+        } else if !tag.ends_with('/') && !VOID.contains(&&*name(tag)) {
+            open.push(name(tag));
+        }
+        if matches!(open.last().map(String::as_str), Some("script" | "style")) && !tag.starts_with('/') {
+            let close = format!("</{}>", open.pop().unwrap());
+            rest = &rest[rest.find(&close).expect("an open script or style") + close.len()..];
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+}
+
+/// The data that a chart's script reads, by the chart's title.
+fn chart_data(html: &str, title: &str) -> serde_json::Value {
+    let from = html.find(&format!("<h3>{title}</h3>")).unwrap_or_else(|| panic!("no chart {title}"));
+    let marker = "<script type=\"application/json\">";
+    let start = from + html[from..].find(marker).unwrap() + marker.len();
+    let end = start + html[start..].find("</script>").unwrap();
+    serde_json::from_str(&html[start..end]).unwrap()
+}
+
+#[test]
+fn a_run_is_shown_whole_and_from_one_file() {
+    let run = run("sld", "SLD", 77.6, 1);
+    let html = render(&[run.clone()]);
+    keep("report_single.html", &html);
+    check_nesting(&html);
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        // The name of SVG is an address that nobody visits.
+        let visits =
+            html.matches(outside).count() - html.matches(&format!("{outside}www.w3.org/2000/svg")).count();
+        assert_eq!(visits, 0, "{outside}");
+    }
+    let best = run.metrics.iter().map(|m| m.test.top1).fold(0.0, f64::max);
+    let last = run.metrics.last().unwrap();
+    for wanted in [
+        "resnet32x4 \u{2192} resnet8x4".to_string(),
+        format!("<b>{best:.2}%</b><span>best top-1"),
+        format!("<b>{:.2}%</b><span>top-1 at the end, epoch 240", last.test.top1),
+        "<b>79.42%</b><span>the teacher&#39;s top-1".replace("&#39;", "'"),
+        "What the swap did".into(),
+        "How often logits are swapped".into(),
+        "The two loss levels".into(),
+        "Class by class".into(),
+        "What is taken for what".into(),
+        "aquarium fish".into(),
+        "prefers-color-scheme: dark".into(),
+        "@media print".into(),
+    ] {
+        assert!(html.contains(&wanted), "{wanted}");
+    }
+    assert_eq!(html.matches("<div class=\"bar\"").count(), 100);
+    assert!(html.len() < 600_000, "{} bytes", html.len());
+}
+
+#[test]
+fn the_curves_hold_the_values_they_were_given() {
+    let run = run("sld", "SLD", 77.6, 1);
+    let html = render(&[run.clone()]);
+    let close = |found: &serde_json::Value, wanted: f64| {
+        let found = found.as_f64().unwrap();
+        assert!((found - wanted).abs() <= 1e-4 * wanted.abs(), "{found} is not {wanted}");
+    };
+    let accuracy = chart_data(&html, "Top-1 accuracy");
+    let swap = chart_data(&html, "How often logits are swapped");
+    let levels = chart_data(&html, "The two loss levels");
+    let student = chart_data(&html, "Student: confidence in the true class");
+    for (i, metrics) in run.metrics.iter().enumerate() {
+        let measured = metrics.swap.unwrap();
+        assert_eq!(accuracy["e"][i], f64::from(metrics.epoch));
+        close(&accuracy["s"][0]["v"][i], metrics.test.top1);
+        close(&accuracy["s"][1]["v"][i], metrics.train.top1);
+        close(&swap["s"][0]["v"][i], 100.0 * measured.teacher.share);
+        close(&swap["s"][1]["v"][i], 100.0 * measured.student.share);
+        close(&levels["s"][0]["v"][i], measured.teacher_level);
+        match measured.student_gate {
+            true => close(&levels["s"][1]["v"][i], measured.student_level),
+            false => assert!(levels["s"][1]["v"][i].is_null()),
+        }
+        close(&student["s"][0]["v"][i], 100.0 * measured.student.confidence_after);
+        close(&student["s"][1]["v"][i], 100.0 * measured.student.confidence_before);
+    }
+    assert!(html.contains("lr 2.5e-3, student swap on"), "the gate is marked");
+}
+
+#[test]
+fn the_line_on_the_paper_is_where_its_value_belongs() {
+    let mut run = run("two", "NONE", 60.0, 1);
+    run.metrics.truncate(3);
+    for (metrics, top1) in run.metrics.iter_mut().zip([10.0, 20.0, 15.0]) {
+        (metrics.test.top1, metrics.train.top1) = (top1, 10.0);
+    }
+    let html = render(&[run]);
+    // The plot is 502 wide from 46 and 226 high from 18; the axis runs from 10 to 20.
+    assert!(
+        html.contains("<path class=\"line c0\" d=\"M46.0 244.0L297.0 18.0L548.0 131.0\"/>"),
+        "{}",
+        &html[html.find("line c0").unwrap()..][..120]
+    );
+}
+
+#[test]
+fn several_runs_stand_side_by_side() {
+    let runs = [run("alone", "NONE", 72.5, 2), run("kd", "KD", 74.9, 3), run("sld", "SLD", 77.6, 1)];
+    let html = render(&runs);
+    keep("report_several.html", &html);
+    check_nesting(&html);
+    assert!(html.contains("3 runs side by side"));
+    let best = |run: &Run| run.metrics.iter().map(|m| m.test.top1).fold(0.0, f64::max);
+    let gained = format!("{:+.2}", best(&runs[2]) - best(&runs[0]));
+    assert!(html.contains(&format!("<td class=\"number\">{gained}</td>")), "{gained}");
+    let winner = html.find("<tr class=\"winner\">").unwrap();
+    assert!(html[winner..].starts_with("<tr class=\"winner\"><td><i class=\"swatch c2\"></i>sld"));
+    assert_eq!(chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap().len(), 3);
+    assert_eq!(chart_data(&html, "Student rows swapped")["s"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn runs_of_the_same_name_are_told_apart() {
+    let html = render(&[run("a", "KD", 70.0, 1), run("a", "KD", 71.0, 2)]);
+    assert!(html.contains("a (1)") && html.contains("a (2)"));
+}
+
+#[test]
+fn what_is_missing_or_strange_does_not_break_the_page() {
+    // One epoch, no evaluation, loss gone wrong, names that are HTML.
+    let mut odd = run("<script>alert(1)</script>", "KD", 50.0, 1);
+    odd.metrics.truncate(1);
+    odd.metrics[0].train.loss = f64::NAN;
+    odd.metrics[0].test.loss = f64::INFINITY;
+    odd.evaluation = None;
+    odd.info.dataset = "a & b </script><b>".into();
+    let html = render(&[odd.clone(), run("b", "SLD", 60.0, 2)]);
+    keep("report_odd.html", &html);
+    check_nesting(&html);
+    assert!(!html.contains("<script>alert(1)"), "a name became a script");
+    let mut few = odd.clone();
+    few.evaluation = Some(sample::evaluation(3, 100.0));
+    few.metrics[0].validation = Some(Accuracy { top1: 50.0, top5: 80.0, loss: 2.0 });
+    check_nesting(&render(&[few]));
+    assert!(render(&[odd]).contains("epoch 1 of 240"), "an unfinished run says so");
+}
+
+#[test]
+fn folders_that_hold_no_run_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.html");
+    let none = sld::report::write(&[folder.path()], &out).unwrap_err();
+    assert!(matches!(none, RunError::NoRun { .. }), "{none}");
+    assert!(none.to_string().contains("holds no run"), "{none}");
+    std::fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
+    let empty = sld::report::write(&[folder.path()], &out).unwrap_err();
+    assert!(empty.to_string().contains("no epoch is finished yet"), "{empty}");
+    std::fs::write(folder.path().join("metrics.jsonl"), "{\"epoch\": 1}\n").unwrap();
+    let damaged = sld::report::write(&[folder.path()], &out).unwrap_err();
+    assert!(damaged.to_string().contains("metrics.jsonl, line 1: missing field"), "{damaged}");
+    assert!(!out.exists());
+}
