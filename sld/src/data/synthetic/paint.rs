@@ -100,10 +100,10 @@ fn normal_quantile(tail: f64) -> f64 {
     low
 }
 
-/// An image's place between the textures of its pair: normal about 0.25 or 0.75, spread so that the share
+/// An image's place between the textures of its pair: normal about 0.15 or 0.85, spread so that the share
 /// `ambiguity` lies beyond the middle.
 fn texture_scale(stream: &mut Stream, end: usize, ambiguity: f64) -> f64 {
-    let distance = 0.25;
+    let distance = 0.35;
     let spread = distance / normal_quantile(ambiguity);
     let deviation = spread * stream.normal();
     let scale = 0.5 + if end == 0 { -distance + deviation } else { distance + deviation };
@@ -116,34 +116,33 @@ pub(super) fn paint(stream: &mut Stream, class: Class, difficulty: &Difficulty, 
     let middle = SIDE as f64 / 2.0;
 
     // The figure.
-    let shift = 3.5 * d.pose;
+    let shift = 2.5 * d.pose;
     let centre = (middle + stream.range(-shift, shift), middle + stream.range(-shift, shift));
-    let radius = 10.5 * (0.22 * d.pose * stream.range(-1.0, 1.0)).exp();
-    let angle = 0.45 * d.pose * stream.range(-1.0, 1.0);
+    let radius = 10.5 * (0.16 * d.pose * stream.range(-1.0, 1.0)).exp();
+    let angle = 0.35 * d.pose * stream.range(-1.0, 1.0);
     let stretch = (0.14 * d.pose * stream.range(-1.0, 1.0)).exp();
     let pose = Pose::new(centre, radius, angle, stretch);
-    let blob = (0.32 * d.deformation * stream.unit()).min(0.9);
+    let blob = (0.2 * d.deformation * stream.unit()).min(0.9);
     let scale = texture_scale(stream, class.end, d.ambiguity);
-    let period = stream.range(4.6, 6.2);
+    let period = stream.range(5.2, 7.0);
     let grain = Pose::new(
         (centre.0 + stream.range(-3.0, 3.0), centre.1 + stream.range(-3.0, 3.0)),
         period / TAU,
-        stream.range(0.0, PI),
+        stream.range(-0.5, 0.5),
         1.0,
     );
     // Shapes have typical colours that overlap; both textures of a shape share theirs.
     let typical = class.shape as usize as f64 / Shape::ALL.len() as f64;
-    let hue = typical + 0.11 * d.colour * stream.normal();
+    let hue = typical + 0.05 * d.colour * stream.normal();
     let light = hsv(hue, stream.range(0.35, 0.9), stream.range(0.7, 1.0));
     let dark = mix(light, hsv(hue + stream.range(-0.06, 0.06), 0.7, 0.15), stream.range(0.6, 0.9));
-    let (first, second) = if stream.coin() { (light, dark) } else { (dark, light) };
 
     // The ground.
     let ground = hsv(stream.unit(), stream.range(0.0, 0.55), stream.range(0.2, 0.9));
     let waves: [Wave; 3] =
-        std::array::from_fn(|_| Wave::draw(stream, (0.1, 0.1 + 0.7 * d.clutter), 0.09 * d.clutter));
+        std::array::from_fn(|_| Wave::draw(stream, (0.1, 0.1 + 0.7 * d.clutter), 0.06 * d.clutter));
     let tint = hsv(stream.unit(), 0.6, 0.8);
-    let distractors: Vec<(Shape, Pose, Colour)> = (0..stream.below(1 + (3.0 * d.clutter).round() as u64))
+    let distractors: Vec<(Shape, Pose, Colour)> = (0..stream.below(1 + (2.0 * d.clutter).round() as u64))
         .map(|_| {
             let shape = Shape::ALL[stream.below(Shape::ALL.len() as u64) as usize];
             let place = (stream.range(0.0, SIDE as f64), stream.range(0.0, SIDE as f64));
@@ -153,14 +152,14 @@ pub(super) fn paint(stream: &mut Stream, class: Class, difficulty: &Difficulty, 
         .collect();
 
     // What comes before the camera: a bar, the light, the noise.
-    let bar = (stream.unit() < 0.35 * d.occlusion).then(|| {
+    let bar = (stream.unit() < 0.2 * d.occlusion).then(|| {
         let offset = stream.range(-8.0, 8.0);
         let pose = Pose::new((centre.0 + offset, centre.1 + offset), 1.0, stream.range(0.0, PI), 1.0);
         (pose, stream.range(1.2, 1.2 + 1.8 * d.occlusion), hsv(stream.unit(), 0.4, stream.range(0.1, 0.9)))
     });
     let slope = Wave::draw(stream, (0.05, 0.1), 0.3 * d.colour);
     let exposure = (0.22 * d.colour * stream.range(-1.0, 1.0)).exp();
-    let noise = d.noise * stream.range(0.02, 0.06);
+    let noise = d.noise * stream.range(0.01, 0.045);
 
     for (position, pixel) in image.as_chunks_mut::<3>().0.iter_mut().enumerate() {
         let (column, row) = (position % SIDE, position / SIDE);
@@ -180,7 +179,7 @@ pub(super) fn paint(stream: &mut Stream, class: Class, difficulty: &Difficulty, 
             let inside = coverage(distance, radius);
             if inside > 0.0 {
                 let (s, t) = grain.locate(x, y);
-                let paint = mix(first, second, texture(class.pair, scale, s, t));
+                let paint = mix(light, dark, texture(class.pair, scale, s, t));
                 colour = mix(colour, paint, inside);
             }
         }
