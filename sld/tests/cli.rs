@@ -40,9 +40,7 @@ fn every_command_has_help() {
         assert!(out(&help).contains("Usage: sld "), "{name}: {}", out(&help));
     }
     assert!(top.contains("Examples:"), "{top}");
-    for nested in
-        [["data", "fetch"], ["data", "inspect"], ["bench", "ops"], ["bench", "step"], ["bench", "augment"]]
-    {
+    for nested in [["data", "fetch"], ["data", "inspect"], ["bench", "step"], ["bench", "augment"]] {
         assert!(sld(&[nested[0], nested[1], "--help"]).status.success(), "{nested:?}");
     }
 }
