@@ -1,0 +1,153 @@
+//! Whole runs of the program: exact resuming, kills at any moment, and what refuses to start.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const EPOCHS: &str = "8";
+
+/// A short run: most of the synthetic task's images are held out, so an epoch is a few steps.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sld"));
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/cifar100/vanilla.yaml");
+    command.args(["train", "--cfg", config, "--device", "cpu", "--val-fraction", "0.95", "--output"]);
+    command.arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What comes after the options: the config keys of a short run.
+fn keys(command: &mut Command) -> &mut Command {
+    command.args(["DATASET.TYPE", "synthetic", "DISTILLER.STUDENT", "resnet8", "SOLVER.EPOCHS", EPOCHS])
+}
+
+fn finish(mut command: Command) -> Output {
+    let output = keys(&mut command).output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().expect("the program starts");
+    assert!(!output.status.success(), "it ran: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn same_file(name: &str, a: &Path, b: &Path) {
+    let read = |folder: &Path| std::fs::read(folder.join(name)).expect("the run wrote it");
+    assert!(read(a) == read(b), "{name} differs between {} and {}", a.display(), b.display());
+}
+
+/// Metrics without what depends on the clock.
+fn timeless_metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("the run logged");
+    let lines = text.lines().map(|line| {
+        let mut value: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+        let object = value.as_object_mut().expect("an object");
+        object.remove("seconds");
+        object.remove("images_per_second");
+        value
+    });
+    lines.collect()
+}
+
+fn assert_same_run(a: &Path, b: &Path) {
+    for name in ["latest", "student_latest", "best", "student_best", "evaluation.json", "worklog.txt"] {
+        same_file(name, a, b);
+    }
+    assert_eq!(timeless_metrics(a), timeless_metrics(b));
+}
+
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+#[test]
+fn twenty_kills_change_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let started = Instant::now();
+    finish(command(&whole));
+    let duration = started.elapsed();
+
+    // Moments spread over the run by a fixed pseudo-random sequence; a finished run is started again
+    // too, which must change nothing either.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..20 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let share = (state >> 40) as f64 / (1 << 24) as f64;
+        let mut resumed = command(&killed);
+        let mut child = keys(resumed.arg("--resume")).spawn().expect("the program starts");
+        std::thread::sleep(Duration::from_secs_f64(0.1 + 0.5 * share * duration.as_secs_f64()));
+        child.kill().ok();
+        child.wait().expect("it ends");
+        let latest = killed.join("latest");
+        if latest.exists() {
+            nn::checkpoint::read(&latest).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        }
+    }
+    let mut last = command(&killed);
+    last.arg("--resume");
+    finish(last);
+    assert_same_run(&whole, &killed);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_between_steps_and_resuming_is_exact() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    finish(command(&whole));
+    let mut first = command(&stopped);
+    let child = keys(&mut first).spawn().expect("the program starts");
+    // Wait for the first epoch's file, then interrupt somewhere in a later one.
+    let patience = Instant::now();
+    while !stopped.join("latest").exists() && patience.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("--resume"), "{text}");
+    let mut resumed = command(&stopped);
+    resumed.arg("--resume");
+    finish(resumed);
+    assert_same_run(&whole, &stopped);
+}
+
+#[test]
+fn a_finished_folder_and_a_missing_teacher_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let done = folder.path().join("done");
+    finish(command(&done));
+    let before = std::fs::read(done.join("latest")).expect("saved");
+    let message = refused(keys(&mut command(&done)));
+    assert!(message.contains("already holds a run") && message.contains("--resume"), "{message}");
+    assert!(before == std::fs::read(done.join("latest")).expect("still there"), "the old run was touched");
+
+    let mut distil = command(&folder.path().join("kd"));
+    distil.args(["--teacher", "nowhere.pth", "DATASET.TYPE", "synthetic", "DISTILLER.TYPE", "KD"]);
+    distil.args(["DISTILLER.TEACHER", "resnet14", "DISTILLER.STUDENT", "resnet8"]);
+    let message = refused(&mut distil);
+    assert!(message.contains("nowhere.pth") && message.contains("--teacher"), "{message}");
+
+    // A teacher of another architecture: the message lists tensors and names the model that fits.
+    let mut distil = command(&folder.path().join("wrong"));
+    distil.arg("--teacher").arg(done.join("student_best"));
+    distil.args(["DATASET.TYPE", "synthetic", "DISTILLER.TYPE", "KD"]);
+    distil.args(["DISTILLER.TEACHER", "resnet14", "DISTILLER.STUDENT", "resnet8"]);
+    let message = refused(&mut distil);
+    assert!(message.contains("resnet14") && message.contains("resnet8 would fit"), "{message}");
+}
+
+#[test]
+fn a_rate_that_diverges_stops_with_the_step_and_a_saved_state() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = folder.path().join("run");
+    let mut hot = command(&run);
+    keys(&mut hot).args(["SOLVER.LR", "1e30"]);
+    let message = refused(&mut hot);
+    assert!(message.contains("the loss became") && message.contains("step"), "{message}");
+    assert!(run.join("diverged").is_file());
+}
