@@ -60,6 +60,11 @@ impl Fixture {
         self.view(tensor, |view| view.shape().to_vec())
     }
 
+    /// Whether a tensor holds integers.
+    pub fn is_integer(&self, tensor: &str) -> bool {
+        self.view(tensor, |view| matches!(view.dtype(), Dtype::I32 | Dtype::I64))
+    }
+
     /// A tensor's values, whatever their type.
     pub fn values(&self, tensor: &str) -> Vec<f64> {
         fn read<const SIZE: usize>(data: &[u8], convert: impl Fn([u8; SIZE]) -> f64) -> Vec<f64> {
@@ -68,6 +73,7 @@ impl Fixture {
         self.view(tensor, |view| match view.dtype() {
             Dtype::F64 => read(view.data(), f64::from_le_bytes),
             Dtype::F32 => read(view.data(), |b| f32::from_le_bytes(b).into()),
+            Dtype::I32 => read(view.data(), |b| i32::from_le_bytes(b).into()),
             Dtype::I64 => read(view.data(), |b| i64::from_le_bytes(b) as f64),
             other => panic!("{}: {tensor} has type {other:?}", self.name),
         })

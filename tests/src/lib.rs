@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod fixture;
 pub mod formula;
+pub mod operations;
 pub mod runner;
 
 pub use fixture::{Fixture, available};
