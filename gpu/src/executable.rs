@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use autograd::schedule::ir::{BufferId, Kernel, Role};
 use autograd::{Error, Executable, Result, Schedule, Value};
-use shaders::{Assembled, Context, Launch, Storage, accesses, assemble, legalise};
+use shaders::{Assembled, Context, Launch, Storage, assemble, legalise};
 
 use crate::context::{Gpu, bytes};
 use crate::memory::Memory;
@@ -59,7 +59,7 @@ impl GpuExecutable {
         let legal = legalise(schedule.clone(), &gpu.target);
         let used = used(&legal);
         let memory = Memory::new(&gpu, &state, &legal, &used)?;
-        let frozen = frozen(&legal);
+        let frozen = shaders::frozen(&legal);
         let context = Context {
             buffers: &legal.buffers,
             tight: false,
@@ -253,29 +253,9 @@ impl Executable for GpuExecutable {
 fn used(schedule: &Schedule) -> HashSet<BufferId> {
     let mut used: HashSet<BufferId> = schedule.outputs.iter().map(|(_, id)| *id).collect();
     for kernel in schedule.prepare.iter().chain(&schedule.kernels) {
-        let (reads, writes) = accesses(kernel);
-        used.extend(reads);
-        used.extend(writes);
+        used.extend(kernel.buffers());
     }
     used
-}
-
-/// Buffers that change only when a caller or another step writes state.
-fn frozen(schedule: &Schedule) -> Vec<bool> {
-    let updated: HashSet<u64> = schedule
-        .updated
-        .iter()
-        .filter_map(|&b| match &schedule.buffers[b].role {
-            Role::State(variable) => Some(variable.id()),
-            _ => None,
-        })
-        .collect();
-    let frozen = |role: &Role| match role {
-        Role::Constant(_) | Role::Prepared => true,
-        Role::State(variable) => !updated.contains(&variable.id()),
-        _ => false,
-    };
-    schedule.buffers.iter().map(|b| frozen(&b.role)).collect()
 }
 
 /// Collects the launches of all kernels.

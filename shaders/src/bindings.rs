@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use autograd::schedule::ir::{Body, BufferId, Epilogue, Instr, Program, Store};
+use autograd::schedule::ir::BufferId;
 
 use crate::{Context, Place};
 
@@ -114,51 +114,4 @@ impl<'a> Bindings<'a> {
         }
         (text, self.entries.into_iter().map(|(bound, _)| bound).collect())
     }
-}
-
-fn program_reads(program: &Program, reads: &mut Vec<BufferId>) {
-    for instr in &program.instrs {
-        if let Instr::Load { buffer, .. } = instr {
-            reads.push(*buffer);
-        }
-    }
-}
-
-fn epilogue_accesses(epilogue: &Epilogue, reads: &mut Vec<BufferId>, writes: &mut Vec<BufferId>) {
-    program_reads(&epilogue.program, reads);
-    store_writes(&epilogue.stores, writes);
-    writes.extend(epilogue.channel_reductions.iter().map(|r| r.output));
-}
-
-fn store_writes(stores: &[Store], writes: &mut Vec<BufferId>) {
-    writes.extend(stores.iter().map(|s| s.buffer));
-}
-
-pub fn accesses(body: &Body) -> (Vec<BufferId>, Vec<BufferId>) {
-    let (mut reads, mut writes) = (Vec::new(), Vec::new());
-    match body {
-        Body::Map { program, stores, .. } => {
-            program_reads(program, &mut reads);
-            store_writes(stores, &mut writes);
-        }
-        Body::Reduce { program, finish, stores, .. } => {
-            program_reads(program, &mut reads);
-            program_reads(finish, &mut reads);
-            store_writes(stores, &mut writes);
-        }
-        Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
-            program_reads(&lhs.program, &mut reads);
-            program_reads(&rhs.program, &mut reads);
-            epilogue_accesses(epilogue, &mut reads, &mut writes);
-        }
-        Body::Pool { inputs, output, .. } => {
-            reads.extend(inputs);
-            writes.push(*output);
-        }
-    }
-    for list in [&mut reads, &mut writes] {
-        list.sort_unstable();
-        list.dedup();
-    }
-    (reads, writes)
 }

@@ -5,19 +5,17 @@
 //! For a convolution `z` is the group, a row is a position of the result's pixel grid, a tap an element of
 //! the kernel window; a plain matrix product has a grid of one row of pixels and one tap.
 
-use std::fmt::{Display, Write};
-
 use autograd::schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
 use crate::bindings::{Access, Bindings, Storage};
-use crate::emit::PRELUDE;
+use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context, Launch};
+use crate::tile_shared::SharedTile;
+use crate::{Assembled, Context, Launch, gemm_shared, gemm_subgroup};
 
 const PACK: &str = include_str!("../wgsl/pack.wgsl");
-const SUBGROUP: &str = include_str!("../wgsl/gemm_subgroup.wgsl");
 
 /// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
 /// left operand at `row * stride + offset + t * move_by`, if that is within `0..size`.
@@ -176,23 +174,78 @@ impl<'a> Gemm<'a> {
         ys.iter().flat_map(|y| xs.iter().map(|x| gemm(*y, *x))).collect()
     }
 
-    fn rows(&self) -> usize {
+    /// Rows of the grid.
+    pub fn rows(&self) -> usize {
         self.images * self.y.grid * self.x.grid
     }
 
-    fn taps(&self) -> usize {
+    /// Elements of the window.
+    pub fn taps(&self) -> usize {
         self.window[0] * self.window[1]
     }
 
-    /// `lhs4(n, y, x, z, k)`: four neighbours along k, zero past its end.
-    fn left_function(&self, bindings: &mut Bindings) -> String {
+    /// `lhs4(n, y, x, z, k)`: four neighbours along k for `k` up to `k_padded`, zero past the operand's end.
+    fn left_function(&self, k_padded: usize, bindings: &mut Bindings) -> String {
         match self.form {
-            Form::Image(_) => image_vectors("lhs", self.lhs, self.k, bindings),
+            Form::Image(_) => image_vectors("lhs", self.lhs, self.k, k_padded, bindings),
             Form::Matrix => {
                 let function = Loader::new(self.lhs, LEFT, self.left_vector()).write("lhs", bindings);
-                function + &vectors("lhs", self.k, |k| format!("lhs(z, x, {k})"))
+                function + &vectors("lhs", self.k, k_padded, |k| format!("lhs(z, x, {k})"))
             }
         }
+    }
+
+    /// The kernel's functions `lhs4` and `finish4`, and its bindings so far.
+    pub fn functions<'c>(&self, context: Context<'c>, k_padded: usize) -> (String, Bindings<'c>) {
+        let stores = self.epilogue.stores.iter().map(|s| s.buffer);
+        let mut bindings = Bindings::new(context, stores);
+        let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
+        Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
+        self.finisher().declare(&mut bindings);
+        let left = self.left_function(k_padded, &mut bindings);
+        (left + &self.finish_function(&mut bindings), bindings)
+    }
+
+    /// Statements that give row `row{q}` (already declared) its position in the left operand before a tap
+    /// moves it: `n{q}`, `y{q}`, `x{q}`.
+    pub fn row_position(&self, q: usize) -> String {
+        let (w, h) = (self.x.grid, self.y.grid);
+        format!(
+            "    let x{q} = (row{q} % {w}) * {} + {};\n    \
+             let y{q} = ((row{q} / {w}) % {h}) * {} + {};\n    \
+             let n{q} = row{q} / {};\n",
+            self.x.stride,
+            signed(self.x.offset),
+            self.y.stride,
+            signed(self.y.offset),
+            w * h,
+        )
+    }
+
+    /// Statements for row `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and its
+    /// position there, or a safe one: `sn{q}`, `sy{q}`, `sx{q}`.
+    pub fn tap_position(&self, q: usize) -> String {
+        format!(
+            "    let ty{q} = y{q} + tap_y * {};\n    \
+             let tx{q} = x{q} + tap_x * {};\n    \
+             let inside{q} = row{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n    \
+             let sn{q} = select(0, n{q}, inside{q});\n    \
+             let sy{q} = select(0, ty{q}, inside{q});\n    \
+             let sx{q} = select(0, tx{q}, inside{q});\n",
+            signed(self.y.move_by),
+            signed(self.x.move_by),
+            self.rows(),
+            self.y.size,
+            self.x.size,
+        )
+    }
+
+    /// The WGSL of a tap's number in the packed right operand.
+    pub fn tap_number(&self) -> String {
+        format!(
+            "(tap_y * {} + {}) * {} + tap_x * {} + {}",
+            self.y.step, self.y.first, self.window[1], self.x.step, self.x.first
+        )
     }
 
     fn left_vector(&self) -> Option<usize> {
@@ -291,10 +344,16 @@ impl<'a> Gemm<'a> {
 }
 
 /// `NAME4(n, y, x, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
-/// channels, zero past the group's end.
-pub fn image_vectors(name: &str, operand: &Operand, per_group: usize, bindings: &mut Bindings) -> String {
+/// channels for `k` below `padded`, zero past the group's end.
+pub fn image_vectors(
+    name: &str,
+    operand: &Operand,
+    per_group: usize,
+    padded: usize,
+    bindings: &mut Bindings,
+) -> String {
     let function = image_loader(operand, per_group).write(name, bindings);
-    function + &vectors(name, per_group, |k| format!("{name}(n, y, x, z * {per_group} + {k})"))
+    function + &vectors(name, per_group, padded, |k| format!("{name}(n, y, x, z * {per_group} + {k})"))
 }
 
 /// The loader behind [`image_vectors`].
@@ -302,73 +361,52 @@ pub fn image_loader(operand: &Operand, per_group: usize) -> Loader {
     Loader::new(operand, IMAGE, (per_group % 4 == 0).then_some(3))
 }
 
-fn vectors(name: &str, len: usize, call: impl Fn(&str) -> String) -> String {
-    let value = if len % 4 == 0 {
-        call("k")
-    } else {
-        // The index is kept inside as well: nothing past the end may be read.
+/// The index is kept inside as well as the value: nothing past the end may be read.
+fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String) -> String {
+    let value = if len % 4 != 0 {
         let lane = |j: usize| {
             let inside = call(&format!("min(k + {j}, {})", len as i64 - 1));
             format!("select(0.0, {inside}, k + {j} < {len})")
         };
         format!("vec4<f32>({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
+    } else if padded > len {
+        let inside = call(&format!("min(k, {})", len - 4));
+        format!("select(vec4<f32>(0.0), {inside}, k < {len})")
+    } else {
+        call("k")
     };
     format!("fn {name}4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
 }
 
-/// Sizes of the subgroup kernel's tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SubgroupTile {
-    /// Lanes of a subgroup.
-    pub lanes: usize,
-    /// Lanes that share rows: 4 (a quad) or all.
-    pub group: usize,
-    /// Vectors of columns a lane owns.
-    pub vectors: usize,
-    /// Rows of a group; a multiple of its lanes.
-    pub rows: usize,
-}
-
-impl SubgroupTile {
-    /// The tile for this many columns.
-    pub fn new(lanes: usize, columns: usize) -> SubgroupTile {
-        if columns.next_multiple_of(16) >= lanes * 4 {
-            return SubgroupTile { lanes, group: lanes, vectors: 1, rows: 32.max(lanes) };
-        }
-        let vectors = if columns > 16 { 2 } else { 1 };
-        SubgroupTile { lanes, group: 4, vectors, rows: 16 }
-    }
-
-    /// Columns of a workgroup.
-    pub fn columns(&self) -> usize {
-        self.group * self.vectors * 4
-    }
-}
-
-impl SubgroupTile {
-    /// The function that hands a lane's value to the rest of its group.
-    pub fn broadcast(&self) -> &'static str {
-        if self.group == self.lanes { "subgroupBroadcast" } else { "quadBroadcast" }
-    }
-}
-
-/// The lanes of a subgroup, if it is always the same number and the kernel suits the target.
-pub fn fixed_subgroup(context: Context) -> Option<usize> {
-    let target = context.target;
-    let subgroups = target.subgroups.filter(|s| s.min == s.max && s.min.is_power_of_two() && s.min >= 4)?;
-    (target.software && subgroups.min <= 32).then_some(subgroups.min as usize)
+/// Which tile kernel computes a product.
+enum Tile {
+    Subgroup(SubgroupTile),
+    Shared(SharedTile),
 }
 
 /// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
 pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
     let first = gemms.first()?;
-    let lanes = fixed_subgroup(context)?;
     // Too little in a group to fill a tile.
     if first.z > 1 && (first.columns < 8 || first.k < 4) && first.form != Form::Matrix {
         return None;
     }
-    let tile = SubgroupTile::new(lanes, first.columns);
-    let padded = [first.k.next_multiple_of(4), first.columns.next_multiple_of(tile.columns())];
+    let (tile, padded) = match fixed_subgroup(context) {
+        Some(lanes) => {
+            let tile = SubgroupTile::new(lanes, first.columns);
+            (
+                Tile::Subgroup(tile),
+                [first.k.next_multiple_of(4), first.columns.next_multiple_of(tile.columns())],
+            )
+        }
+        None => {
+            let tile = SharedTile::new(context.target, first.columns, first.k);
+            (
+                Tile::Shared(tile),
+                [first.k.next_multiple_of(tile.k), first.columns.next_multiple_of(tile.columns)],
+            )
+        }
+    };
     let frozen = first.is_frozen(context);
     let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
     let (pack, len) = first.pack(context, label, storage, padded);
@@ -380,160 +418,23 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
         assembled.launches.push(pack);
         assembled.scratch.push(len);
     }
+    let packed = Packed { storage, len, k_padded: padded[0], columns_padded: padded[1] };
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
-        assembled.launches.push(gemm.subgroup_launch(context, label, tile, storage, len, padded));
+        assembled.launches.push(match &tile {
+            Tile::Subgroup(tile) => gemm_subgroup::launch(context, label, gemm, *tile, packed),
+            Tile::Shared(tile) => gemm_shared::launch(context, label, gemm, *tile, packed),
+        });
     }
     Some(assembled)
 }
 
-impl Gemm<'_> {
-    fn subgroup_launch(
-        &self,
-        context: Context,
-        label: &str,
-        tile: SubgroupTile,
-        packed: Storage,
-        packed_len: usize,
-        [k_padded, columns_padded]: [usize; 2],
-    ) -> Launch {
-        let stores = self.epilogue.stores.iter().map(|s| s.buffer);
-        let mut bindings = Bindings::new(context, stores);
-        let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
-        Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
-        self.finisher().declare(&mut bindings);
-        let functions = self.left_function(&mut bindings) + &self.finish_function(&mut bindings);
-        let right = bindings.scratch(packed, Access::Read, packed_len, true);
-
-        let groups = tile.lanes / tile.group;
-        let tile_rows = tile.rows * groups;
-        let row_tiles = self.rows().div_ceil(tile_rows);
-        let column_blocks = columns_padded / tile.columns();
-        let loads = tile.rows / tile.group;
-        let broadcast = tile.broadcast();
-
-        let mut text = Parts::default();
-        for r in 0..tile.rows {
-            for v in 0..tile.vectors {
-                let _ = writeln!(text.accumulators, "    var sum{r}_{v} = vec4<f32>(0.0);");
-            }
-        }
-        for q in 0..loads {
-            let (w, h) = (self.x.grid, self.y.grid);
-            let _ = writeln!(
-                text.row_positions,
-                "    let row{q} = first + {} + member;\n    \
-                 let x{q} = (row{q} % {w}) * {} + {};\n    \
-                 let y{q} = ((row{q} / {w}) % {h}) * {} + {};\n    \
-                 let n{q} = row{q} / {};",
-                q * tile.group,
-                self.x.stride,
-                signed(self.x.offset),
-                self.y.stride,
-                signed(self.y.offset),
-                w * h,
-            );
-            let _ = writeln!(
-                text.tap_positions,
-                "            let ty{q} = y{q} + tap_y * {};\n            \
-                 let tx{q} = x{q} + tap_x * {};\n            \
-                 let inside{q} = row{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n            \
-                 let sn{q} = select(0, n{q}, inside{q});\n            \
-                 let sy{q} = select(0, ty{q}, inside{q});\n            \
-                 let sx{q} = select(0, tx{q}, inside{q});",
-                signed(self.y.move_by),
-                signed(self.x.move_by),
-                self.rows(),
-                self.y.size,
-                self.x.size,
-            );
-        }
-        for k in 0..4 {
-            for v in 0..tile.vectors {
-                let _ = writeln!(
-                    text.multiply,
-                    "                let w{k}_{v} = {right}[(right + (k + {k}) * {columns_padded}) / 4 + {v}];"
-                );
-            }
-        }
-        for q in 0..loads {
-            let _ = writeln!(
-                text.multiply,
-                "                let v{q} = select(vec4<f32>(0.0), lhs4(sn{q}, sy{q}, sx{q}, z, k), inside{q});"
-            );
-            for l in 0..tile.group {
-                let r = q * tile.group + l;
-                let _ = writeln!(text.multiply, "                let a{r} = {broadcast}(v{q}, {l}u);");
-                for k in 0..4 {
-                    for v in 0..tile.vectors {
-                        let _ =
-                            writeln!(text.multiply, "                sum{r}_{v} += a{r}[{k}] * w{k}_{v};");
-                    }
-                }
-            }
-        }
-        for r in 0..tile.rows {
-            let _ = writeln!(text.finish, "    if first + {r} < {} {{", self.rows());
-            for v in 0..tile.vectors {
-                let _ =
-                    writeln!(text.finish, "        finish4(first + {r}, z, column + {}, sum{r}_{v});", v * 4);
-            }
-            text.finish.push_str("    }\n");
-        }
-        let (declarations, bound) = bindings.finish();
-        let columns_4 = tile.vectors * 4;
-        let blocks_and_tiles = column_blocks * row_tiles;
-        let taps = self.taps();
-        let slots: [(&str, &dyn Display); 29] = [
-            ("bindings", &declarations),
-            ("functions", &functions),
-            ("threads", &tile.lanes),
-            ("group", &tile.group),
-            ("columns", &columns_4),
-            ("columns_4", &columns_4),
-            ("grid_n", &self.images),
-            ("grid_h", &self.y.grid),
-            ("grid_w", &self.x.grid),
-            ("column_blocks", &column_blocks),
-            ("row_tiles", &row_tiles),
-            ("blocks_and_tiles", &blocks_and_tiles),
-            ("tile_rows", &tile_rows),
-            ("rows", &tile.rows),
-            ("accumulators", &text.accumulators),
-            ("row_positions", &text.row_positions),
-            ("taps_y", &self.y.count),
-            ("taps_x", &self.x.count),
-            ("tap_step_y", &self.y.step),
-            ("tap_first_y", &self.y.first),
-            ("tap_row", &self.window[1]),
-            ("tap_step_x", &self.x.step),
-            ("tap_first_x", &self.x.first),
-            ("taps", &taps),
-            ("k_padded", &k_padded),
-            ("right_row", &columns_padded),
-            ("tap_positions", &text.tap_positions),
-            ("multiply", &text.multiply),
-            ("finish", &text.finish),
-        ];
-        let source = fill(SUBGROUP, &slots);
-        let count = blocks_and_tiles * self.z;
-        Launch {
-            label: label.to_string(),
-            source: format!("{PRELUDE}\n{source}"),
-            bindings: bound,
-            params: vec![count as u32, 0, 0, 0],
-            groups: context.target.fold_groups(count),
-        }
-    }
-}
-
-/// The unrolled parts of a tile kernel.
-#[derive(Default)]
-struct Parts {
-    accumulators: String,
-    row_positions: String,
-    tap_positions: String,
-    multiply: String,
-    finish: String,
+/// The right operand as the tile kernels read it: `[z][tap][k_padded][columns_padded]`.
+#[derive(Clone, Copy)]
+pub struct Packed {
+    pub storage: Storage,
+    pub len: usize,
+    pub k_padded: usize,
+    pub columns_padded: usize,
 }
 
 fn signed(value: i64) -> String {

@@ -10,7 +10,6 @@ use autograd::schedule::ir::{
 };
 
 use crate::Target;
-use crate::bindings::accesses;
 use crate::emit::{live, operands};
 
 /// For every buffer the number of the allocation it lies in: temporaries of one slot share one, and so
@@ -33,6 +32,23 @@ pub fn memories(schedule: &Schedule) -> Vec<usize> {
         *numbers.entry(key).or_insert(next)
     };
     schedule.buffers.iter().enumerate().map(number).collect()
+}
+
+/// For every buffer whether it changes only when a caller or another step writes state: constants,
+/// prepared buffers, and state that this step does not update.
+pub fn frozen(schedule: &Schedule) -> Vec<bool> {
+    let variable = |b: &Buffer| match &b.role {
+        Role::State(variable) => Some(variable.id()),
+        _ => None,
+    };
+    let updated: BTreeSet<u64> =
+        schedule.updated.iter().filter_map(|&b| variable(&schedule.buffers[b])).collect();
+    let is_frozen = |b: &Buffer| match &b.role {
+        Role::Constant(_) | Role::Prepared => true,
+        Role::State(variable) => !updated.contains(&variable.id()),
+        _ => false,
+    };
+    schedule.buffers.iter().map(is_frozen).collect()
 }
 
 /// The schedule with every kernel within the target's limits.
@@ -81,8 +97,10 @@ impl Legaliser {
         if let Body::Convolution { epilogue, .. } = &mut body {
             after.extend(self.separate_channel_reductions(&label, epilogue));
         }
-        let (reads, writes) = accesses(&body);
-        if self.count(reads.iter().chain(&writes)) <= self.limit {
+        let kernel = Kernel { label, body };
+        let touched = self.count(&kernel.buffers());
+        let Kernel { label, body } = kernel;
+        if touched <= self.limit {
             self.done.push(Kernel { label, body });
         } else {
             match body {
@@ -108,8 +126,8 @@ impl Legaliser {
         after.into_iter().for_each(|kernel| self.kernel(kernel));
     }
 
-    fn count<'b>(&self, buffers: impl Iterator<Item = &'b BufferId>) -> usize {
-        buffers.map(|&b| self.memory[b]).collect::<BTreeSet<_>>().len()
+    fn count(&self, buffers: &[BufferId]) -> usize {
+        buffers.iter().map(|&b| self.memory[b]).collect::<BTreeSet<_>>().len()
     }
 
     /// A new temporary that lives until the kernel at hand is done.

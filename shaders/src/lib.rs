@@ -11,6 +11,8 @@ mod convolution;
 mod emit;
 mod fold;
 mod gemm;
+mod gemm_shared;
+mod gemm_subgroup;
 mod legalise;
 mod map;
 mod matmul;
@@ -20,13 +22,14 @@ mod reduce;
 mod target;
 mod template;
 mod thread;
+mod tile_shared;
 mod weight_grad;
 
-use autograd::schedule::ir::{Body, Buffer, BufferId, Kernel};
+use autograd::schedule::ir::{Body, Buffer, Kernel};
 use autograd::{Error, Result};
 
 pub use bindings::{Access, Bound, Storage};
-pub use legalise::{legalise, memories};
+pub use legalise::{frozen, legalise, memories};
 pub use target::{Limits, Subgroups, Target};
 
 /// Where a schedule's buffer lies in memory.
@@ -142,9 +145,4 @@ fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The buffers a kernel reads and those it writes, for planning.
-pub fn accesses(kernel: &Kernel) -> (Vec<BufferId>, Vec<BufferId>) {
-    bindings::accesses(&kernel.body)
 }

@@ -29,13 +29,13 @@ fn main(
     let member = i32(lane) % {{group}};
     let first = tile * {{tile_rows}} + (i32(lane) / {{group}}) * {{rows}};
     // This lane's first vector of columns.
-    let column = (block * {{group}} + member) * {{columns_4}};
+    let column = (block * {{group}} + member) * {{columns}};
 {{accumulators}}
 {{row_positions}}
     for (var tap_y = 0; tap_y < {{taps_y}}; tap_y++) {
         for (var tap_x = 0; tap_x < {{taps_x}}; tap_x++) {
-            let tap = (tap_y * {{tap_step_y}} + {{tap_first_y}}) * {{tap_row}} + tap_x * {{tap_step_x}} + {{tap_first_x}};
-            let right = ((z * {{taps}} + tap) * {{k_padded}}) * {{right_row}} + column;
+            let tap = {{tap_number}};
+            let right = (z * {{taps}} + tap) * {{k_padded}} * {{right_row}} + column;
 {{tap_positions}}
             for (var k = 0; k < {{k_padded}}; k += 4) {
 {{multiply}}

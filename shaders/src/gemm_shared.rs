@@ -1,0 +1,106 @@
+//! Implicit matrix products on GPUs.
+
+use std::fmt::Write;
+
+use crate::bindings::Access;
+use crate::emit::PRELUDE;
+use crate::gemm::{Gemm, Packed};
+use crate::template::fill;
+use crate::tile_shared::SharedTile;
+use crate::{Context, Launch};
+
+const TEMPLATE: &str = include_str!("../wgsl/gemm_shared.wgsl");
+
+/// The launch of one product.
+pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, packed: Packed) -> Launch {
+    let (functions, mut bindings) = gemm.functions(context, packed.k_padded);
+    let right = bindings.scratch(packed.storage, Access::Read, packed.len, true);
+    let row_tiles = gemm.rows().div_ceil(tile.rows);
+    let column_blocks = packed.columns_padded / tile.columns;
+
+    let (mut row_positions, mut tap_positions) = (String::new(), String::new());
+    let (mut load, mut stage) = (String::new(), String::new());
+    let threads = tile.threads();
+    for i in 0..tile.left_loads() {
+        let quads = tile.k / 4;
+        // Neighbouring threads load neighbouring values of k of a row.
+        let _ = writeln!(
+            row_positions,
+            "    let k{i} = ((thread + {offset}) % {quads}) * 4;\n    \
+             let slot{i} = (thread + {offset}) / {quads};\n    \
+             let row{i} = first + slot{i};",
+            offset = i * threads
+        );
+        row_positions += &gemm.row_position(i);
+        tap_positions += &gemm.tap_position(i);
+        let _ = writeln!(
+            load,
+            "    let left{i} = select(vec4<f32>(0.0), lhs4(sn{i}, sy{i}, sx{i}, z, base + k{i}), inside{i});"
+        );
+        let statement: String = (0..4)
+            .map(|c| {
+                let at = tile.left_index(&format!("k{i} + {c}"), &format!("slot{i}"));
+                format!("    left_tile[{at}] = left{i}[{c}];\n")
+            })
+            .collect();
+        stage += &tile.guarded(i, true, &statement);
+    }
+    for i in 0..tile.right_loads() {
+        let quads = tile.columns / 4;
+        let offset = i * threads;
+        // Threads past the tile's end load its last vector.
+        let last = tile.k * quads - 1;
+        let _ = writeln!(
+            load,
+            "    let at{i} = min(thread + {offset}, {last});\n    \
+             let right{i} = {right}[right + (base + at{i} / {quads}) * {} + at{i} % {quads}];",
+            packed.columns_padded / 4
+        );
+        stage += &tile.guarded(i, false, &format!("    right_tile[at{i}] = right{i};\n"));
+    }
+    let finish = tile.results(|row, column, value| {
+        format!(
+            "    if first + {row} < {} {{ finish4(first + {row}, z, block * {} + {column}, {value}); }}\n",
+            gemm.rows(),
+            tile.columns
+        )
+    });
+    let (declarations, bound) = bindings.finish();
+    let blocks_and_tiles = column_blocks * row_tiles;
+    let source = fill(
+        TEMPLATE,
+        &[
+            ("bindings", &declarations),
+            ("tiles", &tile.declarations()),
+            ("functions", &functions),
+            ("threads", &threads),
+            ("column_blocks", &column_blocks),
+            ("row_tiles", &row_tiles),
+            ("blocks_and_tiles", &blocks_and_tiles),
+            ("rows", &tile.rows),
+            ("columns", &tile.columns),
+            ("accumulators", &tile.accumulators()),
+            ("row_positions", &row_positions),
+            ("taps_y", &gemm.y.count),
+            ("taps_x", &gemm.x.count),
+            ("tap_number", &gemm.tap_number()),
+            ("taps", &gemm.taps()),
+            ("k_padded", &packed.k_padded),
+            ("k", &tile.k),
+            ("right_row", &packed.columns_padded),
+            ("tap_positions", &tap_positions),
+            ("load", &load),
+            ("stage", &stage),
+            ("multiply", &tile.multiply()),
+            ("finish", &finish),
+        ],
+    );
+    let count = blocks_and_tiles * gemm.z;
+    Launch {
+        label: label.to_string(),
+        source: format!("{PRELUDE}\n{source}"),
+        bindings: bound,
+        params: vec![count as u32, 0, 0, 0],
+        groups: context.target.fold_groups(count),
+    }
+}
