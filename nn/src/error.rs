@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::checkpoint::Mismatch;
+
 /// An error of this crate.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -11,9 +13,15 @@ pub enum Error {
     /// A model that cannot be built.
     #[error("model `{name}`: {message}")]
     Model { name: String, message: String },
-    /// A checkpoint whose tensors are not the model's.
-    #[error(transparent)]
-    Mismatch(#[from] crate::checkpoint::Mismatch),
+    /// A checkpoint that is not this model's.
+    #[error("{mismatch}\n(loading the model {model})")]
+    Mismatch { model: String, mismatch: Box<Mismatch> },
+    /// Optimizer state that is not this optimizer's.
+    #[error("optimizer state: {0}")]
+    Optimizer(String),
+    /// A checkpoint with NaN or infinity in it.
+    #[error("`{name}`: element {index} is {value}; the checkpoint is damaged, or its training diverged")]
+    NotFinite { name: String, index: usize, value: f32 },
     /// The engine's or the device's error.
     #[error(transparent)]
     Engine(#[from] autograd::Error),

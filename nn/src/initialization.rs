@@ -37,51 +37,58 @@ pub struct Initialization {
 
 /// Seeded source of initial values.
 pub struct Initializer {
-    rules: Initialization,
+    /// None: zeros.
+    rules: Option<Initialization>,
     generator: Xoshiro256PlusPlus,
 }
 
 impl Initializer {
     pub fn new(rules: Initialization, seed: u64) -> Self {
-        Initializer { rules, generator: Xoshiro256PlusPlus::seed_from_u64(seed) }
+        Initializer { rules: Some(rules), generator: Xoshiro256PlusPlus::seed_from_u64(seed) }
+    }
+
+    /// Zeros for every weight, which cost nothing: for networks of which only the shapes matter.
+    pub fn zeros() -> Self {
+        Initializer { rules: None, generator: Xoshiro256PlusPlus::seed_from_u64(0) }
     }
 
     /// Values of a convolution weight `[Cout, Cin/groups, kh, kw]`.
     pub fn convolution(&mut self, shape: &[usize; 4]) -> Vec<f32> {
-        self.weights(self.rules.convolution, shape)
+        self.weights(self.rules.map(|rules| rules.convolution), shape)
     }
 
     /// Values of the bias of a convolution with this weight shape.
     pub fn convolution_bias(&mut self, shape: &[usize; 4]) -> Vec<f32> {
-        self.biases(self.rules.convolution_bias, shape)
+        self.biases(self.rules.map(|rules| rules.convolution_bias), shape)
     }
 
     /// Values of a linear weight `[out, in]`.
     pub fn linear(&mut self, shape: &[usize; 2]) -> Vec<f32> {
-        self.weights(self.rules.linear, shape)
+        self.weights(self.rules.map(|rules| rules.linear), shape)
     }
 
     /// Values of the bias of a linear layer with this weight shape.
     pub fn linear_bias(&mut self, shape: &[usize; 2]) -> Vec<f32> {
-        self.biases(self.rules.linear_bias, shape)
+        self.biases(self.rules.map(|rules| rules.linear_bias), shape)
     }
 
-    fn weights(&mut self, rule: Weights, shape: &[usize]) -> Vec<f32> {
+    fn weights(&mut self, rule: Option<Weights>, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         match rule {
-            Weights::NormalFanOut => {
+            None => vec![0.0; count],
+            Some(Weights::NormalFanOut) => {
                 let fan_out = shape[0] * shape[2..].iter().product::<usize>();
                 self.normal(count, (2.0 / fan_out as f64).sqrt())
             }
-            Weights::UniformFanIn => self.uniform(count, fan_in_bound(shape)),
-            Weights::Normal(std) => self.normal(count, std),
+            Some(Weights::UniformFanIn) => self.uniform(count, fan_in_bound(shape)),
+            Some(Weights::Normal(std)) => self.normal(count, std),
         }
     }
 
-    fn biases(&mut self, rule: Biases, weight_shape: &[usize]) -> Vec<f32> {
+    fn biases(&mut self, rule: Option<Biases>, weight_shape: &[usize]) -> Vec<f32> {
         match rule {
-            Biases::Zero => vec![0.0; weight_shape[0]],
-            Biases::UniformFanIn => self.uniform(weight_shape[0], fan_in_bound(weight_shape)),
+            None | Some(Biases::Zero) => vec![0.0; weight_shape[0]],
+            Some(Biases::UniformFanIn) => self.uniform(weight_shape[0], fan_in_bound(weight_shape)),
         }
     }
 
@@ -106,4 +113,53 @@ impl Initializer {
 /// `1 / sqrt(fan_in)` of a weight `[out, in, ..]`.
 fn fan_in_bound(shape: &[usize]) -> f64 {
     1.0 / (shape[1..].iter().product::<usize>() as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Initialization = Initialization {
+        convolution: Weights::NormalFanOut,
+        convolution_bias: Biases::UniformFanIn,
+        linear: Weights::UniformFanIn,
+        linear_bias: Biases::Zero,
+    };
+
+    fn moments(values: &[f32]) -> (f64, f64, f64) {
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+        let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        let largest = values.iter().fold(0.0f64, |m, &v| m.max(f64::from(v).abs()));
+        (mean, variance.sqrt(), largest)
+    }
+
+    #[test]
+    fn values_have_the_stated_distributions() {
+        let mut draw = Initializer::new(RULES, 3);
+        // N(0, sqrt(2 / (9 * 64))), whatever the number of input channels.
+        for inputs in [1, 128] {
+            let (mean, deviation, _) = moments(&draw.convolution(&[64, inputs, 3, 3]));
+            let std = (2.0f64 / 576.0).sqrt();
+            assert!(mean.abs() < std / 5.0 && (deviation / std - 1.0).abs() < 0.1, "{mean} {deviation}");
+        }
+        // U(-b, b) has the deviation b / sqrt(3).
+        let (mean, deviation, largest) = moments(&draw.linear(&[500, 100]));
+        assert!(mean.abs() < 1e-3 && (deviation * 3f64.sqrt() / 0.1 - 1.0).abs() < 0.02);
+        assert!(largest <= 0.1 && largest > 0.0999);
+        let (_, _, largest) = moments(&draw.convolution_bias(&[4000, 25, 1, 1]));
+        assert!(largest <= 0.2 && largest > 0.199);
+        assert_eq!(draw.linear_bias(&[7, 3]), [0.0; 7]);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_values() {
+        let draw = |seed| Initializer::new(RULES, seed).convolution(&[5, 1, 3, 3]);
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        // From another implementation of xoshiro256++, SplitMix64 seeding and Box-Muller.
+        for (value, expected) in draw(1).iter().zip([-0.007_006_995, -0.385_134_9, -0.002_301_962]) {
+            assert!((value / expected - 1.0f32).abs() < 1e-6, "{value} {expected}");
+        }
+    }
 }

@@ -27,10 +27,10 @@ pub mod error;
 pub mod images;
 pub mod initialization;
 pub mod layers;
-pub mod loading;
 pub mod loss;
 pub mod models;
 pub mod optimizer;
+mod state;
 
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};

@@ -35,6 +35,8 @@ pub struct ParameterGroup {
 /// Momentum starts at 0, so the first `m` is `g`.
 pub struct Sgd {
     slots: Vec<Slot>,
+    /// Each group's settings and number of parameters, in order.
+    groups: Vec<(SgdOptions, usize)>,
 }
 
 struct Slot {
@@ -51,6 +53,7 @@ impl Sgd {
 
     /// Several groups. A parameter's momentum is the variable `PARAMETER.momentum`.
     pub fn with_groups(groups: Vec<ParameterGroup>) -> Sgd {
+        let sizes = groups.iter().map(|group| (group.options, group.parameters.len())).collect();
         let slots = groups
             .into_iter()
             .flat_map(|group| {
@@ -62,9 +65,13 @@ impl Sgd {
                 })
             })
             .collect();
-        Sgd { slots }
+        Sgd { slots, groups: sizes }
     }
 
+    /// Each group's settings and number of parameters, in order.
+    pub fn groups(&self) -> &[(SgdOptions, usize)] {
+        &self.groups
+    }
     /// The parameters of all groups, in order.
     pub fn parameters(&self) -> Vec<Variable> {
         self.slots.iter().map(|slot| slot.parameter.clone()).collect()

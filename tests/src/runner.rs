@@ -60,16 +60,22 @@ pub trait Runner {
     fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs>;
 }
 
-/// The runners named in `wanted`: `reference` (plain `f64`), `cpu`.
+/// The runners named in `wanted`: `reference` (plain `f64`), `cpu`, `gpu`. Where there is no adapter, which
+/// is said aloud, `gpu` is left out; Mesa's software driver is enough of one.
 pub fn runners(wanted: &[&str]) -> Vec<Box<dyn Runner>> {
-    wanted
-        .iter()
-        .map(|&name| match name {
-            "reference" => Box::new(Reference::default()) as Box<dyn Runner>,
-            "cpu" => Box::new(OnDevice::new(Box::new(cpu::CpuDevice::new(2)))),
+    let mut runners: Vec<Box<dyn Runner>> = Vec::new();
+    for &name in wanted {
+        match name {
+            "reference" => runners.push(Box::new(Reference::default())),
+            "cpu" => runners.push(Box::new(OnDevice::new(Box::new(cpu::CpuDevice::new(2))))),
+            "gpu" => match gpu::GpuDevice::open(None, gpu::Options::default()) {
+                Ok(device) => runners.push(Box::new(OnDevice::new(Box::new(device)))),
+                Err(error) => eprintln!("SKIPPED on the GPU: {error}"),
+            },
             other => panic!("there is no runner `{other}`"),
-        })
-        .collect()
+        }
+    }
+    runners
 }
 
 /// The plain `f64` evaluator.

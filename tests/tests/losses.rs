@@ -7,7 +7,7 @@ use sld::distill::{self, Distiller, Dkd, Kd, KdSwap, Logits, Mlkd, Sld, SwapStat
 use sld_tests::compare::{assert_close, norm, relative};
 use sld_tests::{Fixture, Inputs, Program, fixture, runners};
 
-const RUNNERS: &[&str] = &["reference", "cpu"];
+const RUNNERS: &[&str] = &["reference", "cpu", "gpu"];
 
 fn open(name: &str) -> Fixture {
     Fixture::open(&format!("loss/{name}.safetensors")).expect("the loss fixtures are committed")

@@ -197,10 +197,11 @@ macro_rules! model_tests {
     };
 }
 
-// Every network on the CPU device; some of the small ones in f64, too, where nothing is rounded.
+// Every network on the CPU device; some of the small ones in f64, too, where nothing is rounded, and on
+// the GPU device.
 model_tests! {
-    resnet8_evaluates: "resnet8", check_evaluation, &["cpu", "reference"];
-    resnet8_trains: "resnet8", check_training, &["cpu", "reference"];
+    resnet8_evaluates: "resnet8", check_evaluation, &["cpu", "reference", "gpu"];
+    resnet8_trains: "resnet8", check_training, &["cpu", "reference", "gpu"];
     resnet20_evaluates: "resnet20", check_evaluation, &["cpu"];
     resnet20_trains: "resnet20", check_training, &["cpu"];
     resnet32_evaluates: "resnet32", check_evaluation, &["cpu"];
@@ -211,20 +212,20 @@ model_tests! {
     resnet8x4_trains: "resnet8x4", check_training, &["cpu"];
     resnet32x4_evaluates: "resnet32x4", check_evaluation, &["cpu"];
     resnet50_evaluates: "ResNet50", check_evaluation, &["cpu"];
-    wrn_16_1_evaluates: "wrn_16_1", check_evaluation, &["cpu", "reference"];
-    wrn_16_1_trains: "wrn_16_1", check_training, &["cpu", "reference"];
+    wrn_16_1_evaluates: "wrn_16_1", check_evaluation, &["cpu", "reference", "gpu"];
+    wrn_16_1_trains: "wrn_16_1", check_training, &["cpu", "reference", "gpu"];
     wrn_16_2_evaluates: "wrn_16_2", check_evaluation, &["cpu"];
     wrn_16_2_trains: "wrn_16_2", check_training, &["cpu"];
     wrn_40_1_evaluates: "wrn_40_1", check_evaluation, &["cpu"];
     wrn_40_1_trains: "wrn_40_1", check_training, &["cpu"];
     wrn_40_2_evaluates: "wrn_40_2", check_evaluation, &["cpu"];
-    vgg8_evaluates: "vgg8", check_evaluation, &["cpu"];
-    vgg8_trains: "vgg8", check_training, &["cpu"];
+    vgg8_evaluates: "vgg8", check_evaluation, &["cpu", "gpu"];
+    vgg8_trains: "vgg8", check_training, &["cpu", "gpu"];
     vgg13_evaluates: "vgg13", check_evaluation, &["cpu"];
-    mobilenet_v2_evaluates: "MobileNetV2", check_evaluation, &["cpu", "reference"];
-    mobilenet_v2_trains: "MobileNetV2", check_training, &["cpu", "reference"];
-    shuffle_v1_evaluates: "ShuffleV1", check_evaluation, &["cpu"];
-    shuffle_v1_trains: "ShuffleV1", check_training, &["cpu"];
-    shuffle_v2_evaluates: "ShuffleV2", check_evaluation, &["cpu", "reference"];
-    shuffle_v2_trains: "ShuffleV2", check_training, &["cpu", "reference"];
+    mobilenet_v2_evaluates: "MobileNetV2", check_evaluation, &["cpu", "reference", "gpu"];
+    mobilenet_v2_trains: "MobileNetV2", check_training, &["cpu", "reference", "gpu"];
+    shuffle_v1_evaluates: "ShuffleV1", check_evaluation, &["cpu", "gpu"];
+    shuffle_v1_trains: "ShuffleV1", check_training, &["cpu", "gpu"];
+    shuffle_v2_evaluates: "ShuffleV2", check_evaluation, &["cpu", "reference", "gpu"];
+    shuffle_v2_trains: "ShuffleV2", check_training, &["cpu", "reference", "gpu"];
 }

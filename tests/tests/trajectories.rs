@@ -180,7 +180,7 @@ fn the_first_step_without_the_students_own_term() {
 
 #[test]
 fn the_first_step_with_the_students_own_term() {
-    check_one_step(151, &["cpu", "reference"], false);
+    check_one_step(151, &["cpu", "gpu", "reference"], false);
 }
 
 #[test]
@@ -200,5 +200,5 @@ fn eight_steps_of_epoch_151() {
 
 #[test]
 fn eight_steps_across_the_gate_and_the_first_decay() {
-    check_trajectory("boundary", &["cpu"]);
+    check_trajectory("boundary", &["cpu", "gpu"]);
 }

@@ -33,7 +33,7 @@ impl BatchNorm {
         match forward.mode() {
             Mode::Train { views } => {
                 let normalized = x.batch_norm(&weight, &bias, EPSILON, views);
-                if normalized.count < 2 && x.check().is_ok() {
+                if normalized.count < 2 && normalized.output.check().is_ok() {
                     let message = "one value a channel has no variance; give a larger batch or image".into();
                     return Tensor::invalid("batch_norm", &[x], message);
                 }

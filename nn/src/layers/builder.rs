@@ -3,7 +3,7 @@
 use autograd::Variable;
 
 use super::{BatchNorm, ConvNorm, ConvSpec, Convolution, Linear};
-use crate::initialization::{Initialization, Initializer};
+use crate::initialization::Initializer;
 
 /// What an entry of a state dict is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +37,8 @@ pub struct Builder<'a> {
 
 impl Builder<'_> {
     /// Runs `make` with a builder at the root, and returns what it made with its state dict.
-    pub fn build<T>(
-        rules: Initialization,
-        seed: u64,
-        make: impl FnOnce(&mut Builder) -> T,
-    ) -> (T, Vec<StateEntry>) {
-        let mut shared = Shared { initializer: Initializer::new(rules, seed), state: Vec::new() };
+    pub fn build<T>(initializer: Initializer, make: impl FnOnce(&mut Builder) -> T) -> (T, Vec<StateEntry>) {
+        let mut shared = Shared { initializer, state: Vec::new() };
         let made = make(&mut Builder { shared: &mut shared, path: String::new() });
         (made, shared.state)
     }

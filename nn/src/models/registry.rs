@@ -4,7 +4,7 @@ use super::{Model, Network};
 use super::{mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, resnet_wide_stem, shuffle_v1, shuffle_v2};
 use super::{vgg, wrn};
 use crate::error::{Error, Result};
-use crate::initialization::Initialization;
+use crate::initialization::{Initialization, Initializer};
 use crate::layers::Builder;
 
 type Make = fn(&mut Builder, classes: usize) -> Box<dyn Network>;
@@ -14,6 +14,13 @@ struct Entry {
     name: &'static str,
     rules: Initialization,
     make: Make,
+}
+
+impl Entry {
+    fn build(&self, classes: usize, initializer: Initializer) -> Model {
+        let (network, state) = Builder::build(initializer, |b| (self.make)(b, classes));
+        Model::new(self.name, classes, network, state)
+    }
 }
 
 macro_rules! entry {
@@ -78,8 +85,13 @@ pub fn build(name: &str, classes: usize, seed: u64) -> Result<Model> {
     if classes == 0 {
         return Err(Error::Model { name: name.to_string(), message: "needs at least one class".into() });
     }
-    let (network, state) = Builder::build(entry.rules, seed, |b| (entry.make)(b, classes));
-    Ok(Model::new(entry.name, classes, network, state))
+    Ok(entry.build(classes, Initializer::new(entry.rules, seed)))
+}
+
+/// Names and shapes of the state dict of every model with `classes` logits.
+pub fn manifests(classes: usize) -> Vec<(&'static str, Vec<(String, Vec<usize>)>)> {
+    let manifest = |entry: &Entry| entry.build(classes, Initializer::zeros()).manifest();
+    MODELS.iter().map(|entry| (entry.name, manifest(entry))).collect()
 }
 
 /// The known name with the fewest edits from `name`, whatever the case.

@@ -9,8 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use autograd::Device;
-use nn::checkpoint::{self, Checkpoint, NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData};
-use nn::layers::Kind;
+use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar};
 use nn::models::Model;
 
 use super::step::Networks;
@@ -39,27 +38,9 @@ impl Progress {
     }
 }
 
-/// Reads a model's state dict from the device.
-pub fn read_model(device: &dyn Device, model: &Model) -> autograd::Result<Vec<NamedTensor>> {
-    let mut tensors = Vec::new();
-    for entry in model.state() {
-        let values = device.read(&entry.variable)?;
-        let name = entry.variable.name();
-        tensors.push(match entry.kind {
-            Kind::Counter => NamedTensor {
-                name: name.into(),
-                shape: vec![],
-                data: TensorData::I64(values.iter().map(|&v| v as i64).collect()),
-            },
-            _ => NamedTensor::f32(name, entry.variable.shape(), values),
-        });
-    }
-    Ok(tensors)
-}
-
 /// The student alone: what `student_*` files hold and what other tools take.
 pub fn student_checkpoint(device: &dyn Device, networks: &Networks) -> anyhow::Result<Checkpoint> {
-    Ok(Checkpoint { tensors: read_model(device, &networks.student)?, ..Checkpoint::default() })
+    Ok(Checkpoint { tensors: networks.student.save(device)?, ..Checkpoint::default() })
 }
 
 /// Everything that training on needs.
@@ -69,14 +50,8 @@ pub fn save(
     progress: &Progress,
     rate: f64,
 ) -> anyhow::Result<Checkpoint> {
-    let mut tensors = read_model(device, &networks.student)?;
+    let mut tensors = networks.student.save(device)?;
     tensors.iter_mut().for_each(|t| t.name = format!("module.student.{}", t.name));
-    let mut optimizer = OptimizerState::default();
-    for (position, momentum) in networks.sgd.momenta().iter().enumerate() {
-        optimizer.momentum.insert(position, NamedTensor::f32("", momentum.shape(), device.read(momentum)?));
-    }
-    let params = (0..optimizer.momentum.len()).collect();
-    optimizer.param_groups = vec![ParamGroup { params, options: vec![("lr".into(), Scalar::Float(rate))] }];
     let mut extra = std::collections::BTreeMap::new();
     // As text: a Python int of more than 63 bits is not one of the format's numbers.
     extra.insert("seed".into(), Scalar::Text(progress.seed.to_string()));
@@ -92,7 +67,7 @@ pub fn save(
         tensors,
         epoch,
         best_acc: Some(progress.best),
-        optimizer: Some(optimizer),
+        optimizer: Some(networks.sgd.save(rate, device)?),
         extra,
         ..Default::default()
     })
@@ -140,9 +115,7 @@ pub fn restore(
         ensure!(fits, "{place}: the momentum of `{}` is missing or has another shape", variable.name());
     }
     write_model(device, &networks.student, &student, &place)?;
-    for (position, variable) in momenta.iter().enumerate() {
-        device.write(variable, &optimizer.momentum[&position].data.to_f32())?;
-    }
+    networks.sgd.load(optimizer, device).with_context(|| place.clone())?;
     Ok(progress)
 }
 
@@ -155,8 +128,7 @@ pub fn write_model(
     tensors: &[NamedTensor],
     place: &str,
 ) -> anyhow::Result<()> {
-    nn::loading::load(device, model, tensors)
-        .with_context(|| format!("{place} does not fit {}", model.name()))
+    model.load(tensors, device).with_context(|| format!("{place} does not fit {}", model.name()))
 }
 
 /// Reads a checkpoint file for a model and writes it to the device.

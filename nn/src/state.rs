@@ -1,0 +1,135 @@
+//! Between a model on a device and a checkpoint: strict loading, and saving.
+
+use std::collections::BTreeMap;
+
+use autograd::{Device, Variable};
+
+use crate::checkpoint::{NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData, match_names};
+use crate::error::{Error, Result};
+use crate::layers::Kind;
+use crate::models::{self, Model};
+use crate::optimizer::Sgd;
+
+impl Model {
+    /// Names and shapes of the state dict, in order.
+    pub fn manifest(&self) -> Vec<(String, Vec<usize>)> {
+        self.state()
+            .iter()
+            .map(|entry| (entry.variable.name().to_string(), entry.variable.shape().to_vec()))
+            .collect()
+    }
+
+    /// Gives the model on `device` a checkpoint's values. Strict: every tensor must be there, no other,
+    /// each of its shape and finite; only counters (`num_batches_tracked`) may be absent, as in old
+    /// files, and then start at 0. Nothing is written unless everything fits.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with the names of missing, unexpected and mis-shaped tensors and the nearest
+    /// model of the registry; [`Error::NotFinite`]; the device's.
+    pub fn load(&self, tensors: &[NamedTensor], device: &dyn Device) -> Result<()> {
+        let matched = match_names(&self.manifest(), tensors).map_err(|mismatch| {
+            // The classifier, a checkpoint's last matrix, says how many classes to look for.
+            let classes = tensors.iter().rev().find(|t| t.shape.len() == 2).map_or(1, |t| t.shape[0]);
+            let known = models::manifests(classes);
+            let known = known.iter().map(|(name, manifest)| (*name, manifest.as_slice()));
+            let mismatch = Box::new(mismatch.with_nearest(tensors, known));
+            Error::Mismatch { model: self.name().to_string(), mismatch }
+        })?;
+        let mut values = Vec::with_capacity(matched.len());
+        for tensor in matched {
+            values.push(tensor.map(finite).transpose()?);
+        }
+        for (entry, values) in self.state().iter().zip(values) {
+            device.write(&entry.variable, &values.unwrap_or_else(|| vec![0.0; entry.variable.len()]))?;
+        }
+        Ok(())
+    }
+
+    /// The state dict as it is on `device`: `float32`, counters `int64`.
+    pub fn save(&self, device: &dyn Device) -> Result<Vec<NamedTensor>> {
+        let mut tensors = Vec::with_capacity(self.state().len());
+        for entry in self.state() {
+            let mut tensor = named(&entry.variable, device)?;
+            if entry.kind == Kind::Counter {
+                let counts = tensor.data.to_f64().into_iter().map(|count| count as i64).collect();
+                tensor.data = TensorData::I64(counts);
+            }
+            tensors.push(tensor);
+        }
+        Ok(tensors)
+    }
+}
+
+impl Sgd {
+    /// Gives the momenta on `device` a checkpoint's, by position of the parameter; where it has none,
+    /// the momentum starts at 0. Settings (learning rate, weight decay) stay this optimizer's.
+    ///
+    /// # Errors
+    /// [`Error::Optimizer`] for a position or shape that does not fit, [`Error::NotFinite`]; then nothing
+    /// is written.
+    pub fn load(&self, state: &OptimizerState, device: &dyn Device) -> Result<()> {
+        let momenta = self.momenta();
+        let mut values = Vec::with_capacity(momenta.len());
+        for (position, momentum) in momenta.iter().enumerate() {
+            let Some(tensor) = state.momentum.get(&position) else {
+                values.push(vec![0.0; momentum.len()]);
+                continue;
+            };
+            if tensor.shape != momentum.shape() {
+                return Err(Error::Optimizer(format!(
+                    "the momentum of parameter {position} is {:?} in the checkpoint; {momentum:?} is needed",
+                    tensor.shape
+                )));
+            }
+            values.push(finite(tensor)?);
+        }
+        if let Some((position, _)) = state.momentum.range(momenta.len()..).next() {
+            return Err(Error::Optimizer(format!(
+                "the checkpoint has a momentum for parameter {position}, but there are {}",
+                momenta.len()
+            )));
+        }
+        for (momentum, values) in momenta.iter().zip(values) {
+            device.write(momentum, &values)?;
+        }
+        Ok(())
+    }
+
+    /// The optimizer's state as PyTorch's `SGD.state_dict()` has it; `rate` is the learning rate.
+    pub fn save(&self, rate: f64, device: &dyn Device) -> Result<OptimizerState> {
+        let mut momentum = BTreeMap::new();
+        for (position, variable) in self.momenta().iter().enumerate() {
+            momentum.insert(position, NamedTensor { name: String::new(), ..named(variable, device)? });
+        }
+        let mut param_groups = Vec::new();
+        let mut next = 0;
+        for &(options, count) in self.groups() {
+            let settings = [
+                ("lr", Scalar::Float(rate * options.rate_factor)),
+                ("momentum", Scalar::Float(options.momentum)),
+                ("dampening", Scalar::Float(0.0)),
+                ("weight_decay", Scalar::Float(options.weight_decay)),
+                ("nesterov", Scalar::Bool(false)),
+            ];
+            param_groups.push(ParamGroup {
+                params: (next..next + count).collect(),
+                options: settings.map(|(name, value)| (name.to_string(), value)).to_vec(),
+            });
+            next += count;
+        }
+        Ok(OptimizerState { momentum, param_groups })
+    }
+}
+
+/// A variable's value on a device.
+fn named(variable: &Variable, device: &dyn Device) -> Result<NamedTensor> {
+    Ok(NamedTensor::f32(variable.name(), variable.shape(), device.read(variable)?))
+}
+
+fn finite(tensor: &NamedTensor) -> Result<Vec<f32>> {
+    let values = tensor.data.to_f32();
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(Error::NotFinite { name: tensor.name.clone(), index, value: values[index] }),
+        None => Ok(values),
+    }
+}
