@@ -56,7 +56,8 @@ fn says(error: &Error, parts: &[&str]) {
 fn shapes_that_do_not_fit_name_the_op_the_shapes_and_the_line() {
     let mut bench = Bench::new();
     let (a, b) = (Tensor::input("a", &[2, 3]), Tensor::input("b", &[4, 5]));
-    let line = line!() + 1;
+    // The expressions stand on one line, two below this one.
+    let line = line!() + 2;
     let bad =
         [("matmul", a.matmul(&b)), ("add", &a + &b), ("reshape", a.reshape(&[7])), ("sum", a.sum(&[2]))];
     for (op, tensor) in bad {

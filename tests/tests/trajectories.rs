@@ -180,7 +180,7 @@ fn the_first_step_without_the_students_own_term() {
 
 #[test]
 fn the_first_step_with_the_students_own_term() {
-    check_one_step(151, &["cpu", "gpu", "reference"], false);
+    check_one_step(151, &["cpu", "reference"], false);
 }
 
 #[test]
