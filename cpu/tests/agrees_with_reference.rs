@@ -268,3 +268,20 @@ fn residual_network() -> Result<()> {
     }
     Ok(())
 }
+
+/// More parts than one kernel looks at: each is written to its place by itself.
+#[test]
+fn long_concatenations() -> Result<()> {
+    let x = input(&[3, 4]);
+    let parts: Vec<Tensor> = (0..30)
+        .map(|i| match i % 3 {
+            0 => &x * i as f64,
+            1 => x.slice(0, i % 2, 2, 1).exp(),
+            _ => x.slice(1, i % 4, 1, 1).transpose().pad(1, 0, 1),
+        })
+        .collect();
+    let joined = Tensor::concatenate(&parts.iter().collect::<Vec<_>>(), 0);
+    let loss = (&joined * joined.slice(0, 0, joined.dim(0), 1)).sum_all();
+    let gradient = grad(&loss, std::slice::from_ref(&x)).remove(0);
+    check("long concatenation", &[joined.clone(), joined.relu().sum(&[0]), gradient], 1e-6)
+}

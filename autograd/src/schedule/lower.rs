@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::graph::{Graph, NodeId};
 use super::index::{Index, Obstacle};
 use super::ir::*;
-use super::partition::{Class, Partition, class, partition};
+use super::partition::{Class, Partition, class, is_long, partition};
 use super::step::Options;
 use crate::error::{Error, Result};
 use crate::tensor::{Op, ReduceOp, Variable};
@@ -105,12 +105,17 @@ impl<'a> Lowering<'a> {
             if !self.partition.materialised[id] || class(&self.graph.nodes[id].op) == Class::Leaf {
                 continue;
             }
-            let kernel = match self.cores.get(&id) {
-                Some(&core) => self.heavy(core, id)?,
-                None if class(&self.graph.nodes[id].op) == Class::Heavy => self.heavy(id, id)?,
-                None => self.map(id)?,
+            let node = &self.graph.nodes[id];
+            let made = match self.cores.get(&id) {
+                Some(&core) => vec![self.heavy(core, id)?],
+                None if class(&node.op) == Class::Heavy => vec![self.heavy(id, id)?],
+                None => match node.op {
+                    Op::Concatenate(axis) if is_long(node, self.options) => self.pieces(id, axis)?,
+                    _ => vec![self.map(id)?],
+                },
             };
-            kernels.push(Item { kernel, frozen: self.partition.frozen[id] });
+            let frozen = self.partition.frozen[id];
+            kernels.extend(made.into_iter().map(|kernel| Item { kernel, frozen }));
         }
         Ok(Lowered { buffers: self.buffers, kernels, outputs, updates })
     }
@@ -228,6 +233,34 @@ impl<'a> Lowering<'a> {
             Ok(Body::Map { shape: space.to_vec(), program, stores: vec![store] })
         })?;
         Ok(Kernel { label: describe_map(&body, node.op.name()), body })
+    }
+
+    /// A long concatenation: a kernel a part, which writes the part straight to its place.
+    fn pieces(&self, id: NodeId, axis: usize) -> Result<Vec<Kernel>, Stop> {
+        let node = &self.graph.nodes[id];
+        let mut start = 0;
+        let mut piece = |part: NodeId| {
+            let shape = &self.graph.nodes[part].shape;
+            let from = start;
+            start += shape[axis];
+            let fallback = if self.partition.materialised[part] { vec![] } else { vec![part] };
+            let body = self.refined(shape.clone(), usize::MAX - 64, &fallback, |space, _| {
+                let mut emitter = Emitter::new(self, space, id, None);
+                let index = node_index(shape, space)?;
+                let value = emitter.value(part, &index)?;
+                let program = emitter.program;
+                if !self.partition.materialised[part] {
+                    self.limit_buffers(part, &program, 1)?;
+                }
+                let mut place = index;
+                place.dims[axis].offset += from as i64;
+                let view = place.flat(&node.shape, space);
+                let store = Store { buffer: self.buffer_of[&id], view, value };
+                Ok(Body::Map { shape: space.to_vec(), program, stores: vec![store] })
+            })?;
+            Ok(Kernel { label: describe_map(&body, node.op.name()), body })
+        };
+        node.inputs.iter().map(|&part| piece(part)).collect()
     }
 
     fn heavy(&self, core: NodeId, tail: NodeId) -> Result<Kernel, Stop> {

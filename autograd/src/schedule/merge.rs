@@ -6,10 +6,11 @@
 //!   stores (a parameter and its momentum); folds over one space become one with several
 //!   accumulators.
 //!
-//! Before memory planning every buffer is written by exactly one kernel, so order is all that must be
-//! watched: a kernel may move up past kernels whose results it does not read.
+//! Before memory planning every element is written by exactly one kernel, so order is all that must be
+//! watched: a kernel may move up past kernels whose results it does not read. (The kernels that write
+//! the parts of one long concatenation stay where they are.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::ir::*;
 use super::lower::{Item, Lowered};
@@ -26,19 +27,24 @@ pub fn merge(lowered: &mut Lowered, options: &Options) {
 struct List {
     /// Merged kernels leave a gap, so positions stay valid.
     items: Vec<Option<Item>>,
+    /// The last kernel that writes each buffer.
     writer: HashMap<BufferId, usize>,
+    /// Buffers that several kernels write, each a part.
+    in_parts: HashSet<BufferId>,
     max_buffers: usize,
 }
 
 impl List {
     fn new(items: Vec<Item>, max_buffers: usize) -> List {
-        let mut writer = HashMap::new();
+        let (mut writer, mut in_parts) = (HashMap::new(), HashSet::new());
         for (position, item) in items.iter().enumerate() {
-            item.kernel.writes().into_iter().for_each(|b| {
-                writer.insert(b, position);
-            });
+            for buffer in item.kernel.writes() {
+                if writer.insert(buffer, position).is_some() {
+                    in_parts.insert(buffer);
+                }
+            }
         }
-        List { items: items.into_iter().map(Some).collect(), writer, max_buffers }
+        List { items: items.into_iter().map(Some).collect(), writer, in_parts, max_buffers }
     }
 
     /// Whether everything the kernel reads is written before `position`, or by the kernel there.
@@ -96,7 +102,8 @@ impl List {
     /// Moves the kernel at `at` up into the one at `host`, if order, limits and use allow.
     fn merge_into(&mut self, host: usize, at: usize, buffers: &[Buffer]) -> bool {
         let (Some(first), Some(second)) = (&self.items[host], &self.items[at]) else { return false };
-        if !self.available(&second.kernel, host) {
+        let is_part = |kernel: &Kernel| kernel.writes().iter().any(|b| self.in_parts.contains(b));
+        if !self.available(&second.kernel, host) || is_part(&first.kernel) || is_part(&second.kernel) {
             return false;
         }
         let elements = |kernel: &Kernel| match &kernel.body {

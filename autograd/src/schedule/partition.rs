@@ -72,13 +72,27 @@ fn is_dear(op: &Op) -> bool {
     )
 }
 
+/// A kernel that evaluates a concatenation looks at every part for each element; beyond this many parts
+/// that is waste, whatever a kernel may bind.
+const MOST_PARTS: usize = 16;
+
+/// Whether the node joins too many parts for one kernel to look at. It gets memory, and each part is
+/// written to its place there by a kernel of its own.
+pub fn is_long(node: &Node, options: &Options) -> bool {
+    let most = MOST_PARTS.min(options.max_buffers.saturating_sub(1));
+    matches!(node.op, Op::Concatenate(_)) && node.inputs.len() > most
+}
+
 /// Decides for every node. `forced` must be materialised whatever its cost.
 pub fn partition(graph: &Graph, options: &Options, forced: &HashSet<NodeId>) -> Partition {
     let frozen = frozen(graph);
     let mut materialised: Vec<bool> = graph
         .nodes
         .iter()
-        .map(|n| !matches!(class(&n.op), Class::Elementwise | Class::View | Class::Number))
+        .map(|n| {
+            let inlines = matches!(class(&n.op), Class::Elementwise | Class::View | Class::Number);
+            !inlines || is_long(n, options)
+        })
         .collect();
     graph.outputs.iter().for_each(|o| materialised[o.1] = true);
     graph.updates.iter().for_each(|u| materialised[u.1] = true);

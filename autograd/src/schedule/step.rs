@@ -19,8 +19,14 @@ pub struct Step {
 pub struct Options {
     /// Off: one kernel a primitive, nothing fused, merged or moved. For tests and teaching.
     pub fuse: bool,
-    /// Most distinct buffers one kernel may touch (a GPU's storage bindings).
+    /// Most distinct buffers one kernel may touch (a GPU's storage bindings); at least
+    /// [`Options::LEAST_BUFFERS`].
     pub max_buffers: usize,
+}
+
+impl Options {
+    /// What a select touches: three operands and its result.
+    pub const LEAST_BUFFERS: usize = 4;
 }
 
 impl Default for Options {
@@ -60,6 +66,10 @@ impl Step {
     /// Checks the step and makes its schedule.
     pub fn schedule_with(&self, options: Options) -> Result<Schedule> {
         self.check()?;
+        if options.max_buffers < Options::LEAST_BUFFERS {
+            let (given, least) = (options.max_buffers, Options::LEAST_BUFFERS);
+            return Err(Error::Step(format!("kernels need at least {least} buffers, {given} are allowed")));
+        }
         let graph = Graph::build(self)?;
         let mut lowered = lower::lower(&graph, &options)?;
         if options.fuse {
