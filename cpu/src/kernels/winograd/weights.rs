@@ -28,6 +28,11 @@ const MOST_CHUNKS: usize = 16;
 /// Floats of `V` and `D` of a chunk's group, and of the group that all threads share.
 const GROUP_FLOATS: usize = 64 * 1024;
 const SHARED_FLOATS: usize = 512 * 1024;
+/// Tiles that are summed in registers. What these make is added up for a group, and only then joins
+/// the sum: long runs of additions cost accuracy, see docs/rejected.md.
+const RUN: usize = 16;
+/// Floats of the largest tile of products that is held in registers.
+const GROUP_TILE: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(in crate::kernels) struct WinogradWeights {
@@ -422,14 +427,23 @@ unsafe fn products<S: Simd, const CI: usize, const CV: usize>(
     sum: *mut f32,
 ) {
     let (from, count, nr) = (plan.x[2], plan.group_tiles(), CV * S::LANES);
-    let grid = Grid { rows: 1, cols: tiles, x_row: 0, x_pitch: BLOCK, y_row: 0, y_pitch: nr };
     for block in 0..plan.y[2] / nr {
         for channel in (0..from).step_by(CI) {
             unsafe {
                 let x = v.add(point * plan.v_pitch() + channel / BLOCK * count * BLOCK + channel % BLOCK);
                 let y = d.add(point * plan.d_pitch() + block * count * nr);
                 let out = sum.add(point * plan.sum_pitch() + (block * from + channel) * nr);
-                channels_by_channels::<S, CI, CV>(x, y, grid, out, nr);
+                let mut group = [0.0f32; GROUP_TILE];
+                for first in (0..tiles).step_by(RUN) {
+                    let cols = RUN.min(tiles - first);
+                    let grid = Grid { rows: 1, cols, x_row: 0, x_pitch: BLOCK, y_row: 0, y_pitch: nr };
+                    let (x, y) = (x.add(first * BLOCK), y.add(first * nr));
+                    channels_by_channels::<S, CI, CV>(x, y, grid, group.as_mut_ptr(), nr);
+                }
+                for at in (0..CI * nr).step_by(S::LANES) {
+                    let to = out.add(at);
+                    S::store(to, S::add(S::load(to), S::load(group.as_ptr().add(at))));
+                }
             }
         }
     }
