@@ -42,24 +42,26 @@ fn for_each_product(
     y: &[usize],
     mut visit: impl FnMut(usize, usize, usize),
 ) {
-    let channels_per_group = weight[1];
-    let outputs_per_group = weight[0] / conv.groups;
-    let mut at_y = 0;
-    for_each_index(y, |index| {
-        let &[n, i, j, o] = index else { return };
-        let first_channel = o / outputs_per_group * channels_per_group;
+    let (channels, outputs) = (weight[1], weight[0] / conv.groups);
+    let taps = weight[2] * weight[3];
+    let mut pixel = 0;
+    for_each_index(&y[..3], |index| {
+        let &[n, i, j] = index else { return };
         for a in 0..weight[2] {
             let Some(row) = source(i, a, x[1], conv, 0) else { continue };
             for b in 0..weight[3] {
                 let Some(column) = source(j, b, x[2], conv, 1) else { continue };
-                for c in 0..channels_per_group {
-                    let at_x = ((n * x[1] + row) * x[2] + column) * x[3] + first_channel + c;
-                    let at_weight = ((o * weight[1] + c) * weight[2] + a) * weight[3] + b;
-                    visit(at_x, at_weight, at_y);
+                let at_x = ((n * x[1] + row) * x[2] + column) * x[3];
+                let at_tap = a * weight[3] + b;
+                for o in 0..weight[0] {
+                    let (first, at_y) = (at_x + o / outputs * channels, pixel * weight[0] + o);
+                    for c in 0..channels {
+                        visit(first + c, (o * channels + c) * taps + at_tap, at_y);
+                    }
                 }
             }
         }
-        at_y += 1;
+        pixel += 1;
     });
 }
 

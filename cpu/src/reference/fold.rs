@@ -2,7 +2,7 @@
 
 use autograd::tensor::ReduceOp;
 
-use super::Array;
+use super::{Array, dense_strides, for_each_position};
 
 /// Folds `axes` to size 1.
 pub fn reduce(op: ReduceOp, axes: &[usize], x: &Array) -> Array {
@@ -36,19 +36,20 @@ pub fn beats(value: f64, best: f64) -> bool {
 /// `[.., m, k] x [.., k, n]`.
 pub fn matmul(a: &Array, b: &Array) -> Array {
     let rank = a.shape.len();
-    let inner = a.shape[rank - 1];
+    let (rows, inner, columns) = (a.shape[rank - 2], a.shape[rank - 1], b.shape[rank - 1]);
     let mut shape = a.shape.clone();
-    shape[rank - 1] = b.shape[rank - 1];
-    Array::from_fn(&shape, |index| {
-        let (mut left, mut right) = (index.to_vec(), index.to_vec());
-        let mut sum = 0.0;
-        for k in 0..inner {
-            left[rank - 1] = k;
-            right[rank - 2] = k;
-            sum += a.at(&left) * b.at(&right);
+    shape[rank - 1] = columns;
+    let mut data = Vec::with_capacity(shape.iter().product());
+    for batch in 0..shape[..rank - 2].iter().product() {
+        for row in 0..rows {
+            let left = &a.data[(batch * rows + row) * inner..][..inner];
+            for column in 0..columns {
+                let right = |k: usize| b.data[(batch * inner + k) * columns + column];
+                data.push(left.iter().enumerate().map(|(k, a)| a * right(k)).sum());
+            }
         }
-        sum
-    })
+    }
+    Array { shape, data }
 }
 
 /// `fold` of the values along `axes` (in row-major order), for every index of the other axes.
@@ -59,19 +60,16 @@ fn gather(axes: &[usize], x: &Array, fold: impl Fn(&[f64]) -> f64) -> Array {
     }
     let mut sorted: Vec<usize> = axes.to_vec();
     sorted.sort_unstable();
+    let strides = dense_strides(&x.shape);
     let sizes: Vec<usize> = sorted.iter().map(|&axis| x.shape[axis]).collect();
-    let mut values = Vec::new();
-    Array::from_fn(&shape, |index| {
-        let mut source = index.to_vec();
+    let steps: Vec<usize> = sorted.iter().map(|&axis| strides[axis]).collect();
+    let (mut values, mut data) = (Vec::new(), Vec::with_capacity(shape.iter().product()));
+    for_each_position(&shape, &strides, 0, |first| {
         values.clear();
-        super::for_each_index(&sizes, |inner| {
-            for (&axis, &i) in sorted.iter().zip(inner) {
-                source[axis] = i;
-            }
-            values.push(x.at(&source));
-        });
-        fold(&values)
-    })
+        for_each_position(&sizes, &steps, first, |position| values.push(x.data[position]));
+        data.push(fold(&values));
+    });
+    Array { shape, data }
 }
 
 fn larger(a: f64, b: f64) -> f64 {

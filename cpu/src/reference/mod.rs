@@ -55,6 +55,35 @@ pub(crate) fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
     }
 }
 
+/// Visits `first + sum of index * stride` for every index of `shape` in row-major order.
+pub(crate) fn for_each_position(
+    shape: &[usize],
+    strides: &[usize],
+    first: usize,
+    mut visit: impl FnMut(usize),
+) {
+    let mut index = vec![0; shape.len()];
+    let mut position = first;
+    for _ in 0..shape.iter().product::<usize>() {
+        visit(position);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            position += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            position -= index[axis] * strides[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+/// How far apart neighbours along each axis of a dense array lie.
+pub(crate) fn dense_strides(shape: &[usize]) -> Vec<usize> {
+    let after = |axis: usize| shape[axis + 1..].iter().product();
+    (0..shape.len()).map(after).collect()
+}
+
 /// Evaluates `outputs` in `f64`, each row-major.
 ///
 /// `inputs` are by name (labels as whole numbers), `state` by [`autograd::Variable::id`]; a variable

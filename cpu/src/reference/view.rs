@@ -1,59 +1,64 @@
 //! Moving elements without computing: permute, slice, pad, broadcast, concatenate.
 
-use super::Array;
+use super::{Array, dense_strides, for_each_position};
 
 /// Output dim `d` is input dim `axes[d]`.
 pub fn permute(axes: &[usize], x: &Array) -> Array {
     let shape: Vec<usize> = axes.iter().map(|&axis| x.shape[axis]).collect();
-    let mut source = vec![0; axes.len()];
-    Array::from_fn(&shape, |index| {
-        for (&axis, &i) in axes.iter().zip(index) {
-            source[axis] = i;
-        }
-        x.at(&source)
-    })
+    let strides = dense_strides(&x.shape);
+    read(&shape, 0, &axes.iter().map(|&axis| strides[axis]).collect::<Vec<_>>(), x)
 }
 
 /// Output index `i` reads `starts + i * steps`.
 pub fn slice(shape: &[usize], starts: &[usize], steps: &[usize], x: &Array) -> Array {
-    Array::from_fn(shape, |index| x.at(&spread(index, starts, steps)))
+    let strides: Vec<usize> =
+        dense_strides(&x.shape).iter().zip(steps).map(|(stride, step)| stride * step).collect();
+    read(shape, x.position(starts), &strides, x)
 }
 
 /// Zeros, with input index `i` at `starts + i`.
 pub fn pad(shape: &[usize], starts: &[usize], x: &Array) -> Array {
     let mut result = Array::from_fn(shape, |_| 0.0);
-    super::for_each_index(&x.shape, |index| {
-        let position = result.position(&spread(index, starts, &vec![1; starts.len()]));
-        result.data[position] = x.at(index);
-    });
+    write(&mut result, starts, x);
     result
 }
 
 /// Repeats dims of size 1.
 pub fn broadcast(shape: &[usize], x: &Array) -> Array {
-    Array::from_fn(shape, |index| {
-        let source: Vec<usize> =
-            index.iter().zip(&x.shape).map(|(&i, &size)| if size == 1 { 0 } else { i }).collect();
-        x.at(&source)
-    })
+    let strides: Vec<usize> = dense_strides(&x.shape)
+        .iter()
+        .zip(&x.shape)
+        .map(|(&stride, &size)| if size == 1 { 0 } else { stride })
+        .collect();
+    read(shape, 0, &strides, x)
 }
 
 /// The operands one after the other along `axis`.
 pub fn concatenate(shape: &[usize], axis: usize, operands: &[&Array]) -> Array {
-    Array::from_fn(shape, |index| {
-        let mut source = index.to_vec();
-        for operand in operands {
-            if source[axis] < operand.shape[axis] {
-                return operand.at(&source);
-            }
-            source[axis] -= operand.shape[axis];
-        }
-        unreachable!("the shape rule gives the axis the sum of the operands' sizes")
-    })
+    let mut result = Array::from_fn(shape, |_| 0.0);
+    let mut starts = vec![0; shape.len()];
+    for operand in operands {
+        write(&mut result, &starts, operand);
+        starts[axis] += operand.shape[axis];
+    }
+    result
 }
 
-fn spread(index: &[usize], starts: &[usize], steps: &[usize]) -> Vec<usize> {
-    index.iter().zip(starts).zip(steps).map(|((i, start), step)| start + i * step).collect()
+/// The element at each index is that of `x` at `first + sum of index * stride`.
+fn read(shape: &[usize], first: usize, strides: &[usize], x: &Array) -> Array {
+    let mut data = Vec::with_capacity(shape.iter().product());
+    for_each_position(shape, strides, first, |position| data.push(x.data[position]));
+    Array { shape: shape.to_vec(), data }
+}
+
+/// Puts `x` into `result` from the index `starts` on.
+fn write(result: &mut Array, starts: &[usize], x: &Array) {
+    let (first, strides) = (result.position(starts), dense_strides(&result.shape));
+    let mut next = 0;
+    for_each_position(&x.shape, &strides, first, |position| {
+        result.data[position] = x.data[next];
+        next += 1;
+    });
 }
 
 #[cfg(test)]
