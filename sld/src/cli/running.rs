@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use autograd::Device;
 use indicatif::{ProgressBar, ProgressStyle};
-use nn::checkpoint::{self, Checkpoint};
+use nn::checkpoint::{self, Checkpoint, Problem};
 
 use super::session::{self, RunData};
 use crate::config::Config;
 use crate::distill::Distiller;
 use crate::run::{
-    Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunFolder, RunInfo, SwapMetrics,
-    SwapSide, TrainMetrics,
+    Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunError, RunFolder, RunInfo,
+    SwapMetrics, SwapSide, TrainMetrics,
 };
 use crate::training::snapshot::{self, Progress};
 use crate::training::{EpochResult, Evaluation, Evaluator, Networks, Observer, Outcome, StepResult, Trainer};
+
+/// The report's name in a run's folder.
+const REPORT: &str = "report.html";
 
 /// Whether a run starts or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +49,13 @@ impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "top-1 {:.2}%, top-5 {:.2}% after {} epochs; best {:.2}% in epoch {}; all in {}",
+            "top-1 {:.2}%, top-5 {:.2}% after {} epochs; best {:.2}% in epoch {}; report: {}",
             self.top1,
             self.top5,
             self.epochs,
             self.best,
             self.best_epoch,
-            self.folder.display()
+            self.folder.join(REPORT).display()
         )
     }
 }
@@ -127,7 +130,13 @@ pub fn train(
     }
     let mut observer = RunObserver::new(config, &*distiller, run);
     match trainer.run(&mut observer)? {
-        Outcome::Interrupted => Ok(None),
+        Outcome::Interrupted => {
+            // A run stopped within its first epoch has nothing to show yet.
+            if !observer.run.history().is_empty() {
+                write_report(folder)?;
+            }
+            Ok(None)
+        }
         Outcome::Finished { best, best_epoch } => {
             // A finished run that is resumed has no epoch to show for itself: measure it once more.
             let last = match observer.last.take() {
@@ -140,6 +149,8 @@ pub fn train(
                 confusion: last.confusion.clone(),
             };
             observer.run.finish(&evaluation)?;
+            observer.bar.finish_and_clear();
+            write_report(folder)?;
             Ok(Some(Finished {
                 folder: folder.into(),
                 epochs: config.solver.epochs as usize,
@@ -153,6 +164,11 @@ pub fn train(
     }
 }
 
+/// Writes the report of the run in `folder`.
+fn write_report(folder: &Path) -> anyhow::Result<()> {
+    Ok(crate::report::write(&[folder], &folder.join(REPORT))?)
+}
+
 fn evaluate(
     device: &dyn Device,
     model: &nn::Model,
@@ -161,11 +177,7 @@ fn evaluate(
 ) -> anyhow::Result<Evaluation> {
     let size = [data.test.height(), data.test.width()];
     let batch = config.dataset.test_batch_size as usize;
-    Evaluator::compile(device, model, batch, size)?.run(
-        &data.test,
-        config.dataset.num_workers as usize,
-        |_, _| (),
-    )
+    Evaluator::compile(device, model, batch, size)?.run(&data.test, session::workers(config), |_, _| ())
 }
 
 fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {
@@ -191,6 +203,16 @@ fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Net
     }
 }
 
+/// A duration as hours, minutes and seconds: "1:02:03", "2:03".
+fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// Shows progress and writes the run's files.
 struct RunObserver<'a> {
     config: &'a Config,
@@ -208,7 +230,7 @@ struct RunObserver<'a> {
 impl<'a> RunObserver<'a> {
     fn new(config: &'a Config, distiller: &'a dyn Distiller, run: RunFolder) -> RunObserver<'a> {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}");
+        let style = ProgressStyle::with_template("{prefix} {bar:12} {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         let now = Instant::now();
         RunObserver {
@@ -225,7 +247,12 @@ impl<'a> RunObserver<'a> {
     }
 
     fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
-        Ok(checkpoint::write_pth(&self.run.path().join(name), checkpoint)?)
+        let path = self.run.path().join(name);
+        checkpoint::write_pth(&path, checkpoint).map_err(|why| match why.problem {
+            // With what to do about a full or read-only disk.
+            Problem::Io { source, .. } => RunError::Write { path, source }.into(),
+            _ => why.into(),
+        })
     }
 
     fn metrics(&self, result: &EpochResult) -> EpochMetrics {
@@ -291,20 +318,20 @@ impl Observer for RunObserver<'_> {
         }
         self.drawn = Some(Instant::now());
         let seconds = self.epoch_started.elapsed().as_secs_f64();
-        let rate = (result.images - first) as f64 / seconds.max(1e-3);
+        let done = (result.images - first) as f64;
         let epochs = self.config.solver.epochs as usize;
-        let left =
-            (result.epoch_images - result.images + (epochs - result.epoch) * result.epoch_images) as f64;
-        let left = Duration::from_secs_f64((left / rate.max(1e-3)).min(1e8));
+        let to_do = result.epoch_images - result.images + (epochs - result.epoch) * result.epoch_images;
+        // The first batch begins the clock and says nothing about speed yet.
+        let speed = match done > 0.0 {
+            true => {
+                format!("  {:.0} images/s  {} left", done / seconds, clock(to_do as f64 * seconds / done))
+            }
+            false => String::new(),
+        };
         self.bar.set_length(result.batches as u64);
         self.bar.set_position(result.batch as u64);
         self.bar.set_prefix(format!("epoch {}/{epochs}", result.epoch));
-        self.bar.set_message(format!(
-            "loss {:.3}  top-1 {:.1}%  {rate:.0} images/s  {} left",
-            mean("loss"),
-            100.0 * mean("top1"),
-            indicatif::HumanDuration(left)
-        ));
+        self.bar.set_message(format!("loss {:.3}  top-1 {:.1}%{speed}", mean("loss"), 100.0 * mean("top1")));
     }
 
     fn epoch(
@@ -358,5 +385,18 @@ impl Observer for RunObserver<'_> {
     fn diverged(&mut self, message: &str, state: &Checkpoint) -> anyhow::Result<()> {
         self.bar.abandon_with_message(message.to_string());
         self.save("diverged", state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn durations_read_as_a_clock_shows_them() {
+        for (seconds, shown) in [(0.4, "0:00"), (59.6, "1:00"), (754.0, "12:34"), (3_723.0, "1:02:03")] {
+            assert_eq!(clock(seconds), shown);
+        }
+        assert_eq!(clock(90_000.0), "25:00:00");
     }
 }
