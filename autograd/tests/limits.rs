@@ -70,7 +70,7 @@ fn every_expression_settles_within_the_limit() {
     for (name, outputs) in expressions() {
         for max_buffers in [4, 5, 6, 7, 8, 9, 16, 24, 64] {
             for fuse in [true, false] {
-                let options = Options { fuse, max_buffers };
+                let options = Options { fuse, max_buffers, group_buffers: max_buffers };
                 let schedule = match step(&outputs).schedule_with(options) {
                     Ok(schedule) => schedule,
                     Err(error) => {
