@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use autograd::schedule::{Body, Bound, BufferId, Instr, Options, Program, Schedule, Store, View};
+use autograd::schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
 use autograd::{Step, Tensor, grad};
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
@@ -233,6 +233,61 @@ fn check_views(schedule: &Schedule) -> Result<usize, String> {
         }
     }
     Ok(bounded)
+}
+
+/// Checks that every kernel finds in memory what it reads: written before, and not overwritten since.
+fn check_memory(schedule: &Schedule) -> Result<(), String> {
+    let slot = |buffer: BufferId| match schedule.buffers[buffer].role {
+        Role::Temporary { slot } => Some(slot),
+        _ => None,
+    };
+    let mut written: HashSet<BufferId> = HashSet::new();
+    let mut holds: BTreeMap<usize, BufferId> = BTreeMap::new();
+    for kernel in schedule.prepare.iter().chain(&schedule.kernels) {
+        let (reads, writes, label) = (kernel.reads(), kernel.writes(), &kernel.label);
+        for &buffer in &reads {
+            let made = matches!(
+                schedule.buffers[buffer].role,
+                Role::Temporary { .. } | Role::Prepared | Role::Output
+            );
+            if made && !written.contains(&buffer) {
+                return Err(format!("`{label}` reads buffer {buffer} before it is written"));
+            }
+            if slot(buffer).is_some_and(|slot| holds[&slot] != buffer) {
+                return Err(format!("`{label}` reads buffer {buffer}, which was overwritten"));
+            }
+        }
+        // Only maps may overwrite what they read.
+        let is_map = matches!(kernel.body, Body::Map { .. } | Body::Maps { .. });
+        let taken: HashSet<usize> = reads.iter().filter_map(|&b| slot(b)).collect();
+        for &buffer in &writes {
+            let same = reads.contains(&buffer) || slot(buffer).is_some_and(|slot| taken.contains(&slot));
+            if same && !is_map {
+                return Err(format!("`{label}` overwrites buffer {buffer} while it reads it"));
+            }
+            holds.extend(slot(buffer).map(|slot| (slot, buffer)));
+        }
+        written.extend(writes);
+    }
+    Ok(())
+}
+
+#[test]
+fn random_schedules_read_what_was_written() {
+    for seed in seeds(300) {
+        let case = graph(seed, OPERATIONS);
+        let mut step = Step::new().updates(case.program.updates);
+        for (name, output) in &case.program.outputs {
+            step = step.output(name, output);
+        }
+        for (fuse, most) in [(true, 24), (true, 4 + seed as usize % 9), (false, 8)] {
+            let schedule = step
+                .schedule_with(Options { fuse, max_buffers: most, group_buffers: most })
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let checked = check_memory(&schedule);
+            checked.unwrap_or_else(|message| panic!("seed {seed}: {message}\n{}", schedule.table()));
+        }
+    }
 }
 
 #[test]
