@@ -31,7 +31,9 @@ fn expressions() -> Vec<(&'static str, Vec<Tensor>)> {
     let condition = total(&x[..9]).less(&total(&x[9..]));
     let (seed, step) = (Tensor::input_i32("seed", &[]), Tensor::input_i32("step", &[]));
     let loss = (joined(&x, 1) * joined(&scaled, 1)).sum_all();
+    let empty = x[0].slice(0, 0, 0, 1).reshape(&[3, 0]) + 1.0;
     vec![
+        ("nothing", vec![empty.exp().reshape(&[0]), (&empty * 2.0).sum(&[1]) + 1.0]),
         ("concatenate", vec![joined(&x[..9], 0), joined(&x, 1)]),
         ("concatenate seven", vec![joined(&x[..7], 1)]),
         ("concatenate expressions", vec![joined(&scaled, 0), joined(&pairs, 1)]),
