@@ -31,7 +31,9 @@ fn expressions() -> Vec<(&'static str, Vec<Tensor>)> {
     let condition = total(&x[..9]).less(&total(&x[9..]));
     let (seed, step) = (Tensor::input_i32("seed", &[]), Tensor::input_i32("step", &[]));
     let loss = (joined(&x, 1) * joined(&scaled, 1)).sum_all();
+    let empty = x[0].slice(0, 0, 0, 1).reshape(&[3, 0]) + 1.0;
     vec![
+        ("nothing", vec![empty.exp().reshape(&[0]), (&empty * 2.0).sum(&[1]) + 1.0]),
         ("concatenate", vec![joined(&x[..9], 0), joined(&x, 1)]),
         ("concatenate seven", vec![joined(&x[..7], 1)]),
         ("concatenate expressions", vec![joined(&scaled, 0), joined(&pairs, 1)]),
@@ -70,7 +72,7 @@ fn every_expression_settles_within_the_limit() {
     for (name, outputs) in expressions() {
         for max_buffers in [4, 5, 6, 7, 8, 9, 16, 24, 64] {
             for fuse in [true, false] {
-                let options = Options { fuse, max_buffers };
+                let options = Options { fuse, max_buffers, group_buffers: max_buffers };
                 let schedule = match step(&outputs).schedule_with(options) {
                     Ok(schedule) => schedule,
                     Err(error) => {

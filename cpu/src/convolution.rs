@@ -29,8 +29,18 @@ enum Work {
 
 /// An image operand.
 enum Image {
-    Buffer { buffer: BufferId, height: usize, row_len: usize },
-    Program { program: BlockProgram, height: usize, row_len: usize },
+    /// The first `len` elements of a buffer.
+    Buffer {
+        buffer: BufferId,
+        len: usize,
+        height: usize,
+        row_len: usize,
+    },
+    Program {
+        program: BlockProgram,
+        height: usize,
+        row_len: usize,
+    },
 }
 
 /// Weights and their packed form.
@@ -41,7 +51,8 @@ struct Weights {
 }
 
 enum WeightSource {
-    Buffer(BufferId),
+    /// The first so many elements of a buffer.
+    Buffer(BufferId, usize),
     Program(Map, usize),
 }
 
@@ -185,7 +196,7 @@ impl Weights {
         frozen: impl Fn(BufferId) -> bool,
     ) -> Weights {
         let source = match operand.as_buffer() {
-            Some(buffer) => WeightSource::Buffer(buffer),
+            Some(buffer) => WeightSource::Buffer(buffer, operand.shape.iter().product()),
             None => {
                 let map = operand::materialise(compile, operand);
                 WeightSource::Program(map, operand.shape.iter().product())
@@ -197,7 +208,7 @@ impl Weights {
 
     fn area_len(&self) -> usize {
         match self.source {
-            WeightSource::Buffer(_) => 0,
+            WeightSource::Buffer(..) => 0,
             WeightSource::Program(_, len) => len.next_multiple_of(16),
         }
     }
@@ -206,7 +217,7 @@ impl Weights {
         // SAFETY: the caller's promise; the area is as long as was asked for.
         let weights = unsafe {
             match &self.source {
-                WeightSource::Buffer(buffer) => runtime.memory.slice(*buffer),
+                WeightSource::Buffer(buffer, len) => &runtime.memory.slice(*buffer)[..*len],
                 WeightSource::Program(map, len) => {
                     map.run(runtime, &[runtime.area.0]);
                     std::slice::from_raw_parts(runtime.area.0, *len)
@@ -221,7 +232,7 @@ impl Image {
     /// An operand of images of `height` rows of `row_len` elements.
     fn new(compile: &Compile, operand: &Operand, [height, row_len]: [usize; 2]) -> Image {
         match operand.as_buffer() {
-            Some(buffer) => Image::Buffer { buffer, height, row_len },
+            Some(buffer) => Image::Buffer { buffer, len: operand.shape.iter().product(), height, row_len },
             None => Image::Program { program: operand::in_rows(compile, operand, row_len), height, row_len },
         }
     }
@@ -240,7 +251,7 @@ impl Source for ImageSource<'_> {
     fn rows(&self, image: usize, rows: Range<usize>, out: &mut [f32]) {
         // SAFETY (both): the promise of whoever runs the convolution: nothing writes to operands now.
         match self.image {
-            Image::Buffer { buffer, height, row_len } => {
+            Image::Buffer { buffer, height, row_len, .. } => {
                 let start = (image * height + rows.start) * row_len;
                 let data = unsafe { self.runtime.memory.slice(*buffer) };
                 out.copy_from_slice(&data[start..start + out.len()]);
@@ -255,7 +266,7 @@ impl Source for ImageSource<'_> {
     fn direct(&self) -> Option<&[f32]> {
         match self.image {
             // SAFETY: as above.
-            Image::Buffer { buffer, .. } => Some(unsafe { self.runtime.memory.slice(*buffer) }),
+            Image::Buffer { buffer, len, .. } => Some(unsafe { &self.runtime.memory.slice(*buffer)[..*len] }),
             Image::Program { .. } => None,
         }
     }

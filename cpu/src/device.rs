@@ -66,7 +66,7 @@ impl Device for CpuDevice {
 
     fn options(&self) -> Options {
         // No binding limit here: fuse whatever shares its elements.
-        Options { max_buffers: 24, ..Options::default() }
+        Options { max_buffers: 24, group_buffers: usize::MAX, ..Options::default() }
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {

@@ -13,7 +13,7 @@ use crate::convolution::Convolution;
 use crate::device::Shared;
 use crate::kernel::{Area, Compile, Runtime};
 use crate::kernels::Workspace;
-use crate::map::Map;
+use crate::map::{Map, Maps};
 use crate::matmul::MatMul;
 use crate::memory::{Floats, Memory};
 use crate::pool::Pool;
@@ -50,6 +50,7 @@ struct Input {
 
 enum Kernel {
     Map(Map),
+    Maps(Maps),
     Reduce(Reduce),
     MatMul(MatMul),
     Convolution(Box<Convolution>),
@@ -290,7 +291,7 @@ impl Kernel {
     /// Floats of scratch memory.
     fn area_len(&self) -> usize {
         match self {
-            Kernel::Map(_) => 0,
+            Kernel::Map(_) | Kernel::Maps(_) => 0,
             Kernel::Reduce(reduce) => reduce.area_len(),
             Kernel::MatMul(matmul) => matmul.area_len(),
             Kernel::Convolution(convolution) => convolution.area_len(),
@@ -320,6 +321,7 @@ impl Kernel {
         unsafe {
             match self {
                 Kernel::Map(map) => map.run(runtime, &[]),
+                Kernel::Maps(maps) => maps.run(runtime),
                 Kernel::Reduce(reduce) => reduce.run(runtime),
                 Kernel::MatMul(matmul) => matmul.run(runtime),
                 Kernel::Convolution(convolution) => convolution.run(runtime, workspace),
@@ -342,6 +344,7 @@ fn kernels(compile: &Compile, list: &[autograd::schedule::Kernel]) -> Result<Vec
             Body::Map { shape, program, stores } => {
                 Some(Kernel::Map(Map::new(compile, shape, program, stores)))
             }
+            Body::Maps { parts } => Some(Kernel::Maps(Maps::new(compile, parts))),
             Body::Reduce { .. } => Reduce::new(compile, body).map(Kernel::Reduce),
             Body::MatMul { .. } => MatMul::new(compile, body).map(Kernel::MatMul),
             Body::Convolution { .. } => {

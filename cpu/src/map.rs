@@ -1,6 +1,6 @@
 //! Elementwise kernels.
 
-use autograd::schedule::{Program, Store};
+use autograd::schedule::{MapPart, Program, Store};
 
 use crate::block;
 use crate::kernel::{Compile, Runtime};
@@ -56,25 +56,67 @@ impl Map {
         if self.program.len() == 0 {
             return;
         }
-        let rows = self.program.tiling.rows();
         let externals = Externals(externals);
-        let part = |task: usize, _: usize| {
-            let range = task * self.task..((task + 1) * self.task).min(rows);
-            // SAFETY: the caller's promise; tasks are disjoint and a store writes only what its own
-            // index may have loaded.
-            unsafe {
-                block::run(
-                    runtime.isa,
-                    runtime.launch,
-                    &self.program,
-                    range,
-                    runtime.memory,
-                    externals.get(),
-                    |_| {},
-                );
-            }
-        };
+        // SAFETY: the caller's promise; tasks are disjoint.
+        let part = |task: usize, _: usize| unsafe { self.run_task(runtime, task, externals.get()) };
         if self.tasks == 1 { part(0, 0) } else { runtime.pool.run(self.tasks, &part) }
+    }
+
+    /// Runs one of its tasks.
+    ///
+    /// # Safety
+    /// As for [`block::run`], over the task's rows: a store writes only what its own index may have
+    /// loaded.
+    unsafe fn run_task(&self, runtime: &Runtime, task: usize, externals: &[*mut f32]) {
+        let rows = self.program.tiling.rows();
+        let range = task * self.task..((task + 1) * self.task).min(rows);
+        let (isa, launch) = (runtime.isa, runtime.launch);
+        // SAFETY: the caller's promise.
+        unsafe { block::run(isa, launch, &self.program, range, runtime.memory, externals, |_| {}) };
+    }
+
+    /// Elements times instructions.
+    fn work(&self) -> usize {
+        self.program.len() * (self.program.per_block.len() + self.program.stores.len() + 1)
+    }
+}
+
+/// Independent programs over shapes of their own, as one parallel loop over all their tasks.
+pub struct Maps {
+    /// None of them empty.
+    parts: Vec<Map>,
+    /// Each part's number of the first task; the last entry is the number of tasks.
+    starts: Vec<usize>,
+    /// Too little work to wake other threads for.
+    small: bool,
+}
+
+impl Maps {
+    pub fn new(compile: &Compile, parts: &[MapPart]) -> Maps {
+        let compiled = parts.iter().map(|part| Map::new(compile, &part.shape, &part.program, &part.stores));
+        let mut parts: Vec<Map> = compiled.filter(|map| map.program.len() > 0).collect();
+        // Long parts first, so that none is begun when the others are almost done.
+        parts.sort_by_key(|map| std::cmp::Reverse(map.work()));
+        let mut starts = vec![0];
+        starts.extend(parts.iter().scan(0, |sum, map| {
+            *sum += map.tasks;
+            Some(*sum)
+        }));
+        Maps { small: parts.iter().map(Map::work).sum::<usize>() < SMALL, parts, starts }
+    }
+
+    /// Runs all parts.
+    ///
+    /// # Safety
+    /// As for [`block::run`], over all spaces; no part may touch what another writes.
+    pub unsafe fn run(&self, runtime: &Runtime) {
+        let tasks = self.starts[self.parts.len()];
+        let run = |number: usize, _: usize| {
+            let part = self.starts.partition_point(|&start| start <= number) - 1;
+            // SAFETY: the caller's promise.
+            unsafe { self.parts[part].run_task(runtime, number - self.starts[part], &[]) };
+        };
+        if self.small { (0..tasks).for_each(|number| run(number, 0)) } else { runtime.pool.run(tasks, &run) }
     }
 }
 

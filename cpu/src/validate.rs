@@ -1,9 +1,11 @@
 //! Checks a schedule before it is compiled: kernels trust what they are given, so nothing that could
 //! read or write outside of a buffer may reach them.
 
+use std::collections::HashMap;
+
 use autograd::schedule::{
-    Body, BufferId, Epilogue, Instr, Kernel, Operand, PoolKind, Program, ReduceKind, Role, Schedule, Store,
-    View,
+    Body, BufferId, Epilogue, Instr, Kernel, MapPart, Operand, PoolKind, Program, ReduceKind, Role, Schedule,
+    Store, View,
 };
 use autograd::{Error, Result};
 
@@ -63,6 +65,13 @@ impl Check<'_> {
                 self.program(shape, program, 0)?;
                 self.stores(shape, program, stores)
             }
+            Body::Maps { parts } => {
+                for part in parts {
+                    self.program(&part.shape, &part.program, 0)?;
+                    self.stores(&part.shape, &part.program, &part.stores)?;
+                }
+                self.independent(parts)
+            }
             Body::Reduce { shape, outer, program, accumulators, finish, stores } => {
                 let kept = shape.get(..*outer).ok_or("more outer dims than dims")?;
                 self.program(shape, program, 0)?;
@@ -112,6 +121,36 @@ impl Check<'_> {
                 self.len(*output, result)
             }
         }
+    }
+
+    /// No part may read what another writes; buffers of one slot or variable are one memory.
+    fn independent(&self, parts: &[MapPart]) -> Checked {
+        let memory = |buffer: BufferId| match &self.schedule.buffers[buffer].role {
+            Role::Temporary { slot } => (0, *slot as u64),
+            Role::State(variable) => (1, variable.id()),
+            _ => (2, buffer as u64),
+        };
+        const SEVERAL: usize = usize::MAX;
+        let mut writer: HashMap<(u8, u64), (BufferId, usize)> = HashMap::new();
+        for (number, part) in parts.iter().enumerate() {
+            for buffer in part.stores.iter().map(|store| store.buffer) {
+                let (other, first) = writer.entry(memory(buffer)).or_insert((buffer, number));
+                if *first != number && *other != buffer {
+                    return Err(format!("parts {first} and {number} write to one memory"));
+                }
+                if *first != number {
+                    *first = SEVERAL;
+                }
+            }
+        }
+        for (number, part) in parts.iter().enumerate() {
+            for buffer in part.program.loads() {
+                if writer.get(&memory(buffer)).is_some_and(|(_, by)| *by != number) {
+                    return Err(format!("part {number} reads buffer {buffer}, which another part writes"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `shape`'s first dim may be split into several.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use autograd::{Device, Error, Executable, Result, Schedule, Variable};
+use autograd::{Device, Error, Executable, Result, Schedule, Variable, schedule};
 use shaders::{Limits, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
@@ -106,6 +106,13 @@ fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) ->
 impl Device for GpuDevice {
     fn name(&self) -> String {
         self.gpu.name.clone()
+    }
+
+    /// As many buffers as the adapter binds, less one for a kernel's scratch; programs no longer than what
+    /// fits the registers of any adapter.
+    fn options(&self) -> schedule::Options {
+        let most = (self.gpu.target.limits.storage_buffers as usize).saturating_sub(1);
+        schedule::Options { max_buffers: most.clamp(4, 8), group_buffers: most, ..Default::default() }
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {

@@ -280,3 +280,32 @@ fn a_reduction_with_producers_and_a_finish() {
     });
     check(&b, 2e-6);
 }
+
+/// Parts of every size and kind in one launch: vectors, single elements, masks, in place, empty.
+#[test]
+fn groups_of_maps() {
+    for parts in [2, 5, 9] {
+        let mut b = Builder::new(parts as u32);
+        let rate = b.random("rate", &[]);
+        let mut group = Vec::new();
+        for number in 0..parts {
+            let shape =
+                [[1, 1], [4, 64], [3, 5], [0, 4], [100, 100], [7, 8], [1, 3], [65, 1], [2, 2]][number];
+            let x = b.random(&format!("x{number}"), &shape);
+            let y = b.output(&format!("y{number}"), &shape);
+            let mut masked = View::dense(&shape);
+            masked.bounds.push(Bound { offset: -1, strides: vec![0, 1], extent: shape[1] as i64 - 1 });
+            let instrs = vec![
+                load(x, &shape),
+                strided(rate, 0, &[0, 0]),
+                Instr::Binary(BinaryOp::Mul, 0, 1),
+                Instr::Load { buffer: x, view: masked },
+                Instr::Binary(BinaryOp::Sub, 3, 2),
+            ];
+            let stores = vec![store(y, &shape, 4)];
+            group.push(MapPart { shape: shape.to_vec(), program: Program { instrs }, stores });
+        }
+        b.kernel(Body::Maps { parts: group });
+        check(&b, 1e-6);
+    }
+}

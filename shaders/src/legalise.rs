@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use autograd::Schedule;
 use autograd::schedule::ir::{
-    Body, Buffer, BufferId, Epilogue, Instr, Kernel, Operand, Program, ReduceKind, Reg, Role, Store, View,
+    Body, Buffer, BufferId, Epilogue, Instr, Kernel, MapPart, Operand, Program, ReduceKind, Reg, Role, Store,
+    View,
 };
 
 use crate::Target;
@@ -105,6 +106,7 @@ impl Legaliser {
         } else {
             match body {
                 Body::Map { shape, program, stores } => self.map(label, shape, program, stores),
+                Body::Maps { parts } => self.maps(label, parts),
                 Body::Reduce { .. } => self.reduce(label, body),
                 Body::MatMul { batch, m, n, k, lhs, rhs, epilogue } => {
                     let [lhs, rhs] = [lhs, rhs].map(|o| self.simplify_operand(&label, o));
@@ -226,6 +228,28 @@ impl Legaliser {
         let roots: Vec<Reg> = stores.iter().map(|s| s.value).collect();
         self.narrow(&label, &shape, &mut program, &roots, self.limit - 1);
         self.done.push(Kernel { label, body: Body::Map { shape, program, stores } });
+    }
+
+    /// As many launches as it takes, each of as many parts as fit.
+    fn maps(&mut self, label: String, parts: Vec<MapPart>) {
+        let one = |mut parts: Vec<MapPart>| match parts.pop() {
+            Some(MapPart { shape, program, stores }) if parts.is_empty() => {
+                Body::Map { shape, program, stores }
+            }
+            Some(last) => Body::Maps { parts: parts.into_iter().chain([last]).collect() },
+            None => Body::Maps { parts },
+        };
+        let mut parts = parts.into_iter().peekable();
+        while let Some(first) = parts.next() {
+            let mut launch = vec![first];
+            while let Some(part) = parts.next_if(|part| {
+                let body = Body::Maps { parts: launch.iter().chain([part]).cloned().collect() };
+                self.count(&Kernel { label: String::new(), body }.buffers()) <= self.limit
+            }) {
+                launch.push(part);
+            }
+            self.kernel(Kernel { label: label.clone(), body: one(launch) });
+        }
     }
 
     fn reduce(&mut self, label: String, body: Body) {

@@ -108,6 +108,7 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let label = kernel.label.as_str();
     let assembled = match &kernel.body {
         Body::Map { shape, program, stores } => map::assemble(context, label, shape, program, stores)?,
+        Body::Maps { parts } => map::assemble_group(context, label, parts)?,
         Body::Reduce { .. } => reduce::assemble(context, label, &kernel.body)?,
         Body::MatMul { .. } => matmul::assemble(context, label, &kernel.body)?,
         Body::Convolution { .. } => convolution::assemble(context, label, &kernel.body)?,

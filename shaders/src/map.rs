@@ -1,12 +1,14 @@
-//! Elementwise kernels.
+//! Elementwise kernels, alone and in groups.
+
+use std::fmt::Write;
 
 use autograd::Result;
-use autograd::schedule::ir::{Program, Store};
+use autograd::schedule::ir::{MapPart, Program, Store};
 
 use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, decompose};
-use crate::thread::finish_launch;
+use crate::thread::{THREADS, finish_launch};
 use crate::{Assembled, Context};
 
 pub fn assemble(
@@ -16,35 +18,83 @@ pub fn assemble(
     program: &Program,
     stores: &[Store],
 ) -> Result<Assembled> {
-    let (mut shape, mut program, mut stores) = (shape.to_vec(), program.clone(), stores.to_vec());
-    if shape.iter().product::<usize>() == 0 || stores.is_empty() {
+    let Some(mut map) = Map::new(shape, program, stores, "i") else { return Ok(Assembled::default()) };
+    let mut bindings = Bindings::new(context, map.stores.iter().map(|s| s.buffer));
+    map.declare(&mut bindings);
+    let body = map.write(&mut bindings);
+    let (declarations, bound) = bindings.finish();
+    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bound);
+    Ok(Assembled { launches: vec![launch], ..Default::default() })
+}
+
+/// Several maps in one launch: each part has workgroups of its own, so no workgroup runs more than one.
+pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Result<Assembled> {
+    let mut maps: Vec<Map> =
+        parts.iter().filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
+    if maps.is_empty() {
         return Ok(Assembled::default());
     }
-    let rank = shape.len();
-    let mut strides = program_strides(&mut program);
-    strides.extend(store_strides(&mut stores));
-    collapse(&mut shape, rank, strides);
-
-    let vector = vector_dim(&shape, &stores);
-    // The outermost size is only ever a limit, so kernels that differ in it share a module.
-    let (indices, mut index) = decompose(&shape, vector, "i", "i");
-    if let Some(first) = index.first_mut()
-        && shape.len() == 1
-    {
-        first.size = shape[0];
+    let mut bindings = Bindings::new(context, maps.iter().flat_map(|m| &m.stores).map(|s| s.buffer));
+    maps.iter().for_each(|map| map.declare(&mut bindings));
+    let mut body = String::new();
+    let mut first = 0;
+    for map in &mut maps {
+        let code = map.write(&mut bindings);
+        let next = first + map.count.next_multiple_of(THREADS);
+        let otherwise = if first == 0 { "" } else { " else " };
+        let _ = write!(
+            body,
+            "{otherwise}if i < {next} {{\n    let at = i - {first};\n    if at >= {} {{ return; }}\n{code}}}",
+            map.count
+        );
+        first = next;
     }
-    let mut emitter = Emitter::new(index, vector, "v");
-    let mut bindings = Bindings::new(context, stores.iter().map(|s| s.buffer));
-    emitter.declare(&program, &stores, &mut bindings);
-    let roots: Vec<usize> = stores.iter().map(|s| s.value).collect();
-    emitter.program(&program, &roots, &mut bindings);
-    emitter.stores(&stores, &mut bindings);
-
-    let count = shape.iter().product::<usize>() / if vector.is_some() { 4 } else { 1 };
-    let body = format!("{indices}{}", emitter.code);
+    body.push('\n');
     let (declarations, bound) = bindings.finish();
-    let launch = finish_launch(context, label, count, &declarations, "", &body, bound);
+    let launch = finish_launch(context, label, first, &declarations, "", &body, bound);
     Ok(Assembled { launches: vec![launch], ..Default::default() })
+}
+
+/// A map that is being written.
+struct Map {
+    program: Program,
+    stores: Vec<Store>,
+    indices: String,
+    emitter: Emitter,
+    /// Threads: one an element, or one for four.
+    count: usize,
+}
+
+impl Map {
+    /// `linear` names the number of the thread within the map. Nothing if there is nothing to do.
+    fn new(shape: &[usize], program: &Program, stores: &[Store], linear: &str) -> Option<Map> {
+        let (mut shape, mut program, mut stores) = (shape.to_vec(), program.clone(), stores.to_vec());
+        if shape.iter().product::<usize>() == 0 || stores.is_empty() {
+            return None;
+        }
+        let rank = shape.len();
+        let mut strides = program_strides(&mut program);
+        strides.extend(store_strides(&mut stores));
+        collapse(&mut shape, rank, strides);
+
+        let vector = vector_dim(&shape, &stores);
+        let (indices, index) = decompose(&shape, vector, linear, "i");
+        let emitter = Emitter::new(index, vector, "v");
+        let count = shape.iter().product::<usize>() / if vector.is_some() { 4 } else { 1 };
+        Some(Map { program, stores, indices, emitter, count })
+    }
+
+    fn declare(&self, bindings: &mut Bindings) {
+        self.emitter.declare(&self.program, &self.stores, bindings);
+    }
+
+    /// The statements.
+    fn write(&mut self, bindings: &mut Bindings) -> String {
+        let roots: Vec<usize> = self.stores.iter().map(|s| s.value).collect();
+        self.emitter.program(&self.program, &roots, bindings);
+        self.emitter.stores(&self.stores, bindings);
+        format!("{}{}", self.indices, self.emitter.code)
+    }
 }
 
 /// The innermost dim, if every store can write four neighbours along it.

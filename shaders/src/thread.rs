@@ -9,7 +9,8 @@ use crate::template::fill;
 use crate::{Context, Launch};
 
 const TEMPLATE: &str = include_str!("../wgsl/thread.wgsl");
-const THREADS: usize = 64;
+/// Threads of a workgroup.
+pub const THREADS: usize = 64;
 
 /// The functions a kernel's core calls, all on single elements.
 #[derive(Clone, Copy, Default)]

@@ -1,8 +1,10 @@
 //! What crosses crates: see `tests/`. Here is what those tests share.
 
 pub mod compare;
+pub mod dice;
 pub mod fixture;
 pub mod formula;
+pub mod graphs;
 pub mod operations;
 pub mod runner;
 

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use super::ir::*;
 
+/// Names of written buffers in a row of the table, at most.
+const MOST_NAMES: usize = 8;
+
 /// What a kernel does to memory and arithmetic, by the direct algorithm.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
@@ -23,6 +26,7 @@ impl Schedule {
         };
         let flops = match &kernel.body {
             Body::Map { shape, program, .. } => count(shape) * arithmetic(program),
+            Body::Maps { parts } => parts.iter().map(|p| count(&p.shape) * arithmetic(&p.program)).sum(),
             Body::Reduce { shape, program, accumulators, .. } => {
                 count(shape) * (arithmetic(program) + accumulators.len() as u64)
             }
@@ -61,11 +65,14 @@ impl Schedule {
             let _ = writeln!(text, "-- {title}");
             for (at, kernel) in kernels.iter().enumerate() {
                 let work = self.work(kernel);
-                let writes: Vec<&str> =
+                let mut writes: Vec<&str> =
                     kernel.writes().iter().map(|&b| self.buffers[b].label.as_str()).collect();
+                let hidden = writes.len().saturating_sub(MOST_NAMES);
+                writes.truncate(MOST_NAMES);
+                let more = if hidden > 0 { format!(" and {hidden} more") } else { String::new() };
                 let _ = writeln!(
                     text,
-                    "{at:>4}  {:<62} {:<22} {:>10.2} {:>10.1}  {}",
+                    "{at:>4}  {:<62} {:<22} {:>10.2} {:>10.1}  {}{more}",
                     kernel.label,
                     shape_text(kernel),
                     work.flops as f64 / 1e6,
@@ -165,6 +172,10 @@ fn shape_text(kernel: &Kernel) -> String {
     let join = |dims: &[usize]| dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     match &kernel.body {
         Body::Map { shape, .. } => join(shape),
+        Body::Maps { parts } => {
+            let elements: u64 = parts.iter().map(|p| count(&p.shape)).sum();
+            format!("{elements} in {} parts", parts.len())
+        }
         Body::Reduce { shape, outer, .. } => {
             format!("{} | {}", join(&shape[..*outer]), join(&shape[*outer..]))
         }

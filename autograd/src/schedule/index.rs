@@ -138,6 +138,10 @@ impl Index {
         let mut rest = Affine { offset: flat.offset, strides: flat.strides };
         let mut dims = vec![Affine::zero(space.len()); to.len()];
         let mut row: i64 = to.iter().map(|&s| s as i64).product();
+        // No elements, no digits.
+        if row == 0 {
+            return Ok(Index { dims, bounds: self.bounds.clone() });
+        }
         for (d, &size) in to.iter().enumerate() {
             row /= size as i64;
             let digit = &mut dims[d];

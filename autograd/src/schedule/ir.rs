@@ -79,12 +79,16 @@ pub struct Kernel {
     pub body: Body,
 }
 
-/// The five kinds of kernel.
+/// The six kinds of kernel.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// Elementwise over `shape`: evaluates `program` at every index and stores. All loads of an index
     /// happen before its stores, so a store may overwrite what the same index loaded.
     Map { shape: Vec<usize>, program: Program, stores: Vec<Store> },
+    /// Maps over spaces of their own as one launch, in no order: the new values of all parameters. No
+    /// part reads or writes what another part writes. (Parts may write to one buffer, at elements of
+    /// their own: the parts of a concatenation.)
+    Maps { parts: Vec<MapPart> },
     /// For every index of `shape[..outer]`, folds the values that `program` computes over all of
     /// `shape[outer..]`, then evaluates `finish` (over the outer dims, with
     /// [`Instr::Accumulator`]) and stores (views over the outer dims).
@@ -103,6 +107,14 @@ pub enum Body {
     Convolution { kind: ConvKind, geometry: ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue },
     /// Pooling or one of its gradients; operands are dense buffers; see [`PoolKind`].
     Pool { kind: PoolKind, geometry: PoolGeometry, inputs: Vec<BufferId>, output: BufferId },
+}
+
+/// One of several maps in a launch; see [`Body::Map`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapPart {
+    pub shape: Vec<usize>,
+    pub program: Program,
+    pub stores: Vec<Store>,
 }
 
 /// A straight-line expression over an iteration space. Instruction `i` may use only results `< i`.
@@ -215,7 +227,7 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// The buffer, when the operand is nothing but a dense load of it.
+    /// The buffer, when the operand is nothing but a dense load of it, or of its first elements.
     pub fn as_buffer(&self) -> Option<BufferId> {
         match &self.program.instrs[..] {
             [Instr::Load { buffer, view }] if view.is_dense(&self.shape) => Some(*buffer),
@@ -334,6 +346,7 @@ impl Kernel {
     pub fn programs(&self) -> Vec<&Program> {
         match &self.body {
             Body::Map { program, .. } => vec![program],
+            Body::Maps { parts } => parts.iter().map(|part| &part.program).collect(),
             Body::Reduce { program, finish, .. } => vec![program, finish],
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
                 vec![&lhs.program, &rhs.program, &epilogue.program]
@@ -345,6 +358,7 @@ impl Kernel {
     fn programs_mut(&mut self) -> Vec<&mut Program> {
         match &mut self.body {
             Body::Map { program, .. } => vec![program],
+            Body::Maps { parts } => parts.iter_mut().map(|part| &mut part.program).collect(),
             Body::Reduce { program, finish, .. } => vec![program, finish],
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
                 vec![&mut lhs.program, &mut rhs.program, &mut epilogue.program]
@@ -370,6 +384,7 @@ impl Kernel {
             Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
                 stores.iter().map(|s| s.buffer).collect()
             }
+            Body::Maps { parts } => parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect(),
             Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
                 let sums = epilogue.channel_reductions.iter().map(|r| r.output);
                 epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
@@ -408,6 +423,9 @@ impl Kernel {
         match &mut self.body {
             Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
                 stores.iter_mut().for_each(|s| swap(&mut s.buffer))
+            }
+            Body::Maps { parts } => {
+                parts.iter_mut().flat_map(|p| &mut p.stores).for_each(|s| swap(&mut s.buffer))
             }
             Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
                 epilogue.stores.iter_mut().for_each(|s| swap(&mut s.buffer));

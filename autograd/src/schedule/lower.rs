@@ -362,9 +362,11 @@ impl<'a> Lowering<'a> {
         Ok(operand)
     }
 
+    /// An operand that is a whole buffer.
     fn plain_operand(&self, id: NodeId) -> Result<Operand, Stop> {
-        let operand = self.operand(id, &self.graph.nodes[id].shape, 0)?;
-        if operand.as_buffer().is_none() {
+        let node = &self.graph.nodes[id];
+        let operand = self.operand(id, &node.shape, 0)?;
+        if operand.as_buffer().is_none_or(|buffer| self.buffers[buffer].len() != node.len()) {
             return Err(Stop::Materialise(vec![id]));
         }
         Ok(operand)

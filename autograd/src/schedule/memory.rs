@@ -53,17 +53,24 @@ fn update_in_place(lowered: &mut Lowered) {
 }
 
 /// Whether a kernel that reads `state` may write `value` over it: only elementwise, each index
-/// reading exactly what it overwrites.
+/// reading exactly what it overwrites, and in a group only the part that writes it.
 fn overwrites_safely(kernel: &Kernel, state: BufferId, value: BufferId) -> bool {
     if !kernel.reads().contains(&state) {
         return true;
     }
-    let Body::Map { program, stores, .. } = &kernel.body else { return false };
-    let Some(store) = stores.iter().find(|s| s.buffer == value) else { return false };
-    program.instrs.iter().all(|instr| match instr {
-        Instr::Load { buffer, view } if *buffer == state => *view == store.view,
-        _ => true,
-    })
+    let reads_what_it_writes = |program: &Program, stores: &[Store]| {
+        let store = stores.iter().find(|s| s.buffer == value);
+        program.instrs.iter().all(|instr| match instr {
+            Instr::Load { buffer, view } if *buffer == state => store.is_some_and(|s| *view == s.view),
+            _ => true,
+        })
+    };
+    match &kernel.body {
+        Body::Map { program, stores, .. } => reads_what_it_writes(program, stores),
+        // Of a part that does not write the value every load of the old one counts.
+        Body::Maps { parts } => parts.iter().all(|part| reads_what_it_writes(&part.program, &part.stores)),
+        _ => false,
+    }
 }
 
 /// Assigns slots by a scan in kernel order: a temporary takes the smallest free slot that fits, else

@@ -225,6 +225,11 @@ fn attach(host: &Kernel, fold: &Kernel, max_buffers: usize) -> Option<Kernel> {
     if accumulators.iter().any(|a| !matches!(a.0, ReduceKind::Sum | ReduceKind::Variance)) {
         return None;
     }
+    // A sum that the convolution makes itself (a mean that the fold subtracts) is not there yet.
+    let reads = fold.reads();
+    if epilogue.channel_reductions.iter().any(|sum| reads.contains(&sum.output)) {
+        return None;
+    }
     // Bring the fold's space (kept.., channels, folded..) into the image's order (kept.., folded.., channels).
     let kept = outer - 1;
     let order: Vec<usize> = (0..kept).chain(*outer..shape.len()).chain([kept]).collect();

@@ -9,12 +9,14 @@
 //!    expressions and rearrangements around it as its prologue and epilogue.
 //! 5. [`merge`]: kernels over the same elements become one; batch norm's sums join the convolution
 //!    that made their input.
-//! 6. [`memory`]: state is updated in place, temporaries share slots.
+//! 6. [`group`]: independent maps become one launch.
+//! 7. [`memory`]: state is updated in place, temporaries share slots.
 //!
 //! [`ir`] is the result, [`explain`] prints it.
 
 pub mod explain;
 pub mod graph;
+pub mod group;
 pub mod index;
 pub mod ir;
 pub mod lower;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{graph::Graph, ir::Schedule, lower, memory, merge};
+use super::{graph::Graph, group, ir::Schedule, lower, memory, merge};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Op, Tensor, Variable};
 
@@ -22,6 +22,8 @@ pub struct Options {
     /// Most distinct buffers one kernel may touch (a GPU's storage bindings); at least
     /// [`Options::LEAST_BUFFERS`].
     pub max_buffers: usize,
+    /// Most distinct buffers that several maps in one launch may touch together.
+    pub group_buffers: usize,
 }
 
 impl Options {
@@ -31,7 +33,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true, max_buffers: 8 }
+        Options { fuse: true, max_buffers: 8, group_buffers: 8 }
     }
 }
 
@@ -74,6 +76,7 @@ impl Step {
         let mut lowered = lower::lower(&graph, &options)?;
         if options.fuse {
             merge::merge(&mut lowered, &options);
+            group::group(&mut lowered, &options);
         }
         Ok(memory::plan(lowered))
     }

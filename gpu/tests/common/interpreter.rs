@@ -65,6 +65,14 @@ fn run_kernel(body: &Body, memory: &mut Memory) {
                 store(stores, &index, &values, &mut writes);
             }
         }
+        Body::Maps { parts } => {
+            for MapPart { shape, program, stores } in parts {
+                for index in indices(shape) {
+                    let values = evaluate(program, &index, &[], memory);
+                    store(stores, &index, &values, &mut writes);
+                }
+            }
+        }
         Body::Reduce { shape, outer, program, accumulators, finish, stores } => {
             for o in indices(&shape[..*outer]) {
                 let mut folded: Vec<Vec<f64>> = vec![Vec::new(); accumulators.len()];

@@ -1,0 +1,22 @@
+//! Kernels find what they read.
+
+use autograd::schedule::Body;
+use autograd::{Conv2d, Step, Tensor, Variable, grad};
+
+/// The gradient of a batch norm's scale sums over the convolution's result and its mean. Where the
+/// gradient above is known beforehand, nothing but the mean keeps that sum from joining the convolution.
+#[test]
+fn a_sum_that_needs_the_mean_waits_for_it() {
+    let x = Tensor::input("x", &[2, 4, 4, 3]);
+    let weight = Variable::full("weight", &[8, 3, 3, 3], 0.1);
+    let [gamma, beta] = ["gamma", "beta"].map(|name| Variable::full(name, &[8], 0.5).tensor());
+    let y = x.conv2d(&weight.tensor(), Conv2d::new(1, 1)).batch_norm(&gamma, &beta, 1e-5, 1).output;
+    let loss = (&y * Tensor::input("upstream", y.shape())).sum_all();
+    let gradient = grad(&loss, &[gamma]).remove(0);
+    let schedule = Step::new().output("gradient", &gradient).schedule().expect("schedules");
+    for kernel in &schedule.kernels {
+        let (reads, writes) = (kernel.reads(), kernel.writes());
+        let is_map = matches!(kernel.body, Body::Map { .. } | Body::Maps { .. });
+        assert!(is_map || reads.iter().all(|b| !writes.contains(b)), "{}", schedule.table());
+    }
+}
