@@ -1,0 +1,77 @@
+//! Every operation of the language, forward and gradients, on the GPU device: against float64 and
+//! against the CPU device, as the program opens the adapter and within what WebGPU guarantees everywhere.
+
+use std::time::Instant;
+
+use autograd::Device;
+use gpu::Options;
+use sld_tests::adapter;
+use sld_tests::compare::relative;
+use sld_tests::operations::{Case, Values, fixture_cases, own_cases};
+
+/// A case and what is right: PyTorch's results, or those of the f64 evaluator where there are none.
+struct Expected {
+    case: Case,
+    float64: (Values, Values),
+    cpu: (Values, Values),
+}
+
+fn expected() -> Vec<Expected> {
+    let cpu = cpu::CpuDevice::new(2);
+    let of = |case: Case, float64| {
+        let on_cpu = case.run(&cpu, cpu.options()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        Expected { case, float64, cpu: on_cpu }
+    };
+    let from_fixture = fixture_cases().into_iter().map(|mut case| {
+        let float64 = (std::mem::take(&mut case.outputs), std::mem::take(&mut case.gradients));
+        of(case, float64)
+    });
+    let own = own_cases().into_iter().map(|case| {
+        let float64 = case.reference();
+        of(case, float64)
+    });
+    from_fixture.chain(own).collect()
+}
+
+/// What of `actual` is further than 1e-5 of the tensor's norm from `expected`.
+fn misses(what: &str, actual: &Values, expected: &Values) -> Vec<String> {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    let errors = expected.iter().map(|(name, expected)| {
+        let actual = actual.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
+        (name, relative(actual, expected, 0.0))
+    });
+    errors
+        .filter(|(_, error)| *error > 1e-5)
+        .map(|(name, error)| format!("{what} {name}: {error:.2e}"))
+        .collect()
+}
+
+#[test]
+fn the_gpu_device_agrees_with_float64_and_the_cpu_device() {
+    let table = expected();
+    assert!(table.len() >= 250, "only {} cases", table.len());
+    let configurations = [
+        ("the adapter's own limits and features", Options::default()),
+        (
+            "WebGPU's default limits, no optional feature",
+            Options { webgpu_limits: true, subgroups: false, checked: true },
+        ),
+    ];
+    for (name, options) in configurations {
+        let start = Instant::now();
+        // One device at a time.
+        let Some(device) = adapter::open(options) else { return };
+        let mut failures = Vec::new();
+        for Expected { case, float64, cpu } in &table {
+            let (outputs, gradients) =
+                case.run(&device, device.options()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let what = |part: &str| format!("{} {part}", case.name);
+            failures.extend(misses(&what("of float64, out"), &outputs, &float64.0));
+            failures.extend(misses(&what("of float64, grad"), &gradients, &float64.1));
+            failures.extend(misses(&what("of the CPU, out"), &outputs, &cpu.0));
+            failures.extend(misses(&what("of the CPU, grad"), &gradients, &cpu.1));
+        }
+        assert!(failures.is_empty(), "{name}: over 1e-5\n{}", failures.join("\n"));
+        println!("{} cases agree with {name}, {:.1} s", table.len(), start.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,266 @@
+//! Every WGSL module that the project's programs need, for many kinds of adapter: valid, and translated
+//! to SPIR-V (Vulkan), MSL (Metal) and HLSL (DX12). No device is needed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use autograd::schedule::{Options, Step};
+use autograd::{Schedule, Tensor};
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{ResourceBinding, ShaderStage};
+use nn::{Forward, Model, Sgd, SgdOptions, models};
+use rayon::prelude::*;
+use shaders::{Access, Context, Launch, Limits, Place, Subgroups, Target};
+use sld::distill::Sld;
+use sld::training::{Networks, step::expressions};
+use sld_tests::operations::{Case, fixture_cases, own_cases};
+
+/// Images of a view.
+const BATCH: usize = 2;
+
+/// The adapters: what WebGPU guarantees; real graphics cards by the size of their subgroups; Metal, which
+/// keeps a binding to itself; and software drivers.
+fn targets() -> Vec<(String, Target)> {
+    let large = Limits {
+        storage_buffers: 64,
+        binding_bytes: 2 << 30,
+        workgroup_bytes: 48 << 10,
+        invocations: 1024,
+        groups: 65_535,
+    };
+    let mut targets = vec![("WebGPU's defaults".to_string(), Target::WEBGPU)];
+    let mut add = |software: bool, subgroups: Option<[u32; 2]>, limits: Limits| {
+        let name =
+            format!("software {software}, subgroups {subgroups:?}, {} bindings", limits.storage_buffers);
+        let subgroups = subgroups.map(|[min, max]| Subgroups { min, max });
+        targets.push((name, Target { software, subgroups, f16: subgroups.is_some(), limits }));
+    };
+    add(false, None, large);
+    add(false, Some([32, 32]), Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large });
+    for subgroups in [[32, 32], [64, 64], [8, 32]] {
+        add(false, Some(subgroups), large);
+    }
+    for size in [4, 8, 16, 32, 64] {
+        add(true, Some([size, size]), large);
+    }
+    add(true, None, Limits::WEBGPU);
+    add(true, Some([8, 8]), Limits::WEBGPU);
+    targets
+}
+
+/// Every operation, fused and unfused; every network's training step by distillation, and its evaluation.
+fn schedules() -> Vec<(String, Schedule)> {
+    let cases: Vec<Case> = fixture_cases().into_iter().chain(own_cases()).collect();
+    let operations = cases.par_iter().flat_map_iter(|case| {
+        [true, false].map(|fuse| (case.name.clone(), case.step(), Options { fuse, ..Options::default() }))
+    });
+    let large = |name: &str| name.starts_with("imagenet/");
+    let mut networks: Vec<(&str, usize)> =
+        models::names().map(|name| (name, if large(name) { 224 } else { 32 })).collect();
+    networks.extend(models::names().filter(|name| name.starts_with("vgg")).map(|name| (name, 64)));
+    let networks = networks.par_iter().flat_map_iter(|&(name, size)| {
+        let of = |kind: &str, step| (format!("{name} {kind} at {size}"), step, Options::default());
+        [of("evaluates", evaluation(name, size)), of("trains", training(name, size))]
+    });
+    operations
+        .chain(networks)
+        .map(|(name, step, options)| {
+            let schedule = step.schedule_with(options).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, schedule)
+        })
+        .collect()
+}
+
+fn build(name: &str) -> Model {
+    models::build(name, 100, 1).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn evaluation(name: &str, size: usize) -> Step {
+    let images = Tensor::input("images", &[BATCH, size, size, 3]);
+    Step::new().output("logits", &build(name).forward(&images, &mut Forward::eval()).logits)
+}
+
+fn training(name: &str, size: usize) -> Step {
+    let student = build(name);
+    let teacher = match size {
+        32 => "resnet8",
+        64 => "vgg8",
+        _ => "imagenet/ResNet18",
+    };
+    let teacher = Some(build(teacher));
+    let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
+    let networks = Networks { student, teacher, sgd, repeat_wrn_updates: true };
+    expressions(&networks, &Sld::default(), BATCH, [size, size]).0
+}
+
+/// The launches of a schedule on a target.
+fn launches(schedule: &Schedule, target: &Target) -> autograd::Result<Vec<Launch>> {
+    let legal = shaders::legalise(schedule.clone(), target);
+    let frozen = shaders::frozen(&legal);
+    let places: Vec<Place> = shaders::memories(&legal)
+        .into_iter()
+        .zip(&legal.buffers)
+        .map(|(memory, buffer)| Place { memory, offset: 0, len: buffer.len() })
+        .collect();
+    let context = Context { buffers: &legal.buffers, places: &places, frozen: &frozen, target, tight: false };
+    let mut launches = Vec::new();
+    for kernel in legal.prepare.iter().chain(&legal.kernels) {
+        let assembled = shaders::assemble(context, kernel)?;
+        launches.extend(assembled.prepare);
+        launches.extend(assembled.launches);
+    }
+    Ok(launches)
+}
+
+/// A module and how it is bound.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Module {
+    source: String,
+    bindings: Vec<Access>,
+    /// Whether the device has subgroup operations.
+    subgroups: bool,
+}
+
+/// Number `i` of group 0, for every binding: the uniform, then storage.
+fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, u8, bool)> {
+    let storage = module.bindings.iter().map(|&access| access == Access::ReadWrite);
+    std::iter::once(false)
+        .chain(storage)
+        .enumerate()
+        .map(|(i, mutable)| (ResourceBinding { group: 0, binding: i as u32 }, i as u8, mutable))
+}
+
+/// Parses, validates and translates as wgpu does on its three native back ends, with bounds checks as in
+/// debug builds.
+fn translate(module: &Module) -> Result<[usize; 3], String> {
+    let parsed = naga::front::wgsl::parse_str(&module.source)
+        .map_err(|error| format!("parsing: {}", error.emit_to_string(&module.source)))?;
+    let capabilities = if module.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&parsed)
+        .map_err(|error| format!("validating: {}", error.emit_to_string(&module.source)))?;
+    let restrict = naga::proc::BoundsCheckPolicy::Restrict;
+    let bounds_check_policies = naga::proc::BoundsCheckPolicies {
+        index: restrict,
+        buffer: restrict,
+        image_load: restrict,
+        binding_array: naga::proc::BoundsCheckPolicy::Unchecked,
+    };
+
+    let mut allowed = vec![spv::Capability::Shader];
+    if module.subgroups {
+        allowed.extend([
+            spv::Capability::GroupNonUniform,
+            spv::Capability::GroupNonUniformVote,
+            spv::Capability::GroupNonUniformArithmetic,
+            spv::Capability::GroupNonUniformBallot,
+            spv::Capability::GroupNonUniformShuffle,
+            spv::Capability::GroupNonUniformShuffleRelative,
+            spv::Capability::GroupNonUniformQuad,
+        ]);
+    }
+    let options = spv::Options {
+        lang_version: if module.subgroups { (1, 3) } else { (1, 0) },
+        capabilities: Some(allowed.into_iter().collect()),
+        bounds_check_policies,
+        ..Default::default()
+    };
+    let main = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
+    let words = spv::write_vec(&parsed, &info, &options, Some(&main)).map_err(|e| format!("SPIR-V: {e}"))?;
+
+    let slots = bindings(module).map(|(binding, slot, mutable)| {
+        (binding, msl::BindTarget { buffer: Some(slot), mutable, ..Default::default() })
+    });
+    let resources = msl::EntryPointResources {
+        resources: slots.collect(),
+        sizes_buffer: Some(module.bindings.len() as u8 + 1),
+        ..Default::default()
+    };
+    let options = msl::Options {
+        lang_version: (2, 1),
+        per_entry_point_map: [("main".to_string(), resources)].into_iter().collect(),
+        fake_missing_bindings: false,
+        bounds_check_policies,
+        ..Default::default()
+    };
+    let main = msl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, "main".into())),
+        ..Default::default()
+    };
+    let (metal, names) =
+        msl::write_string(&parsed, &info, &options, &main).map_err(|error| format!("MSL: {error}"))?;
+    names
+        .entry_point_names
+        .into_iter()
+        .next()
+        .ok_or("MSL: no entry point")?
+        .map_err(|e| format!("MSL: {e}"))?;
+
+    let registers = bindings(module).map(|(binding, register, _)| {
+        (binding, hlsl::BindTarget { register: register.into(), ..Default::default() })
+    });
+    let options = hlsl::Options {
+        // Without subgroups the old compiler that Windows brings along is enough.
+        shader_model: if module.subgroups { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 },
+        binding_map: registers.collect(),
+        special_constants_binding: Some(hlsl::BindTarget { space: 255, ..Default::default() }),
+        fake_missing_bindings: false,
+        ..Default::default()
+    };
+    let main = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, "main".into())) };
+    let mut direct = String::new();
+    let names = hlsl::Writer::new(&mut direct, &options, &main)
+        .write(&parsed, &info, None)
+        .map_err(|error| format!("HLSL: {error}"))?;
+    names
+        .entry_point_names
+        .into_iter()
+        .next()
+        .ok_or("HLSL: no entry point")?
+        .map_err(|error| format!("HLSL: {error}"))?;
+    Ok([words.len() * 4, metal.len(), direct.len()])
+}
+
+#[test]
+fn every_module_is_valid_and_translates() {
+    let start = Instant::now();
+    let schedules = schedules();
+    let targets = targets();
+    let pairs: Vec<(&(String, Schedule), &(String, Target))> =
+        schedules.iter().flat_map(|schedule| targets.iter().map(move |target| (schedule, target))).collect();
+    let collected: Vec<Vec<(Module, String)>> = pairs
+        .par_iter()
+        .map(|((name, schedule), (target_name, target))| {
+            let what = format!("{name}, for {target_name}");
+            let launches = launches(schedule, target).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let module = |launch: Launch| {
+                let bindings = launch.bindings.iter().map(|bound| bound.access).collect();
+                let subgroups = target.subgroups.is_some();
+                let what = format!("{what}, kernel `{}`", launch.label);
+                (Module { source: launch.source, bindings, subgroups }, what)
+            };
+            launches.into_iter().map(module).collect()
+        })
+        .collect();
+    let mut modules: HashMap<Module, String> = HashMap::new();
+    for (module, what) in collected.into_iter().flatten() {
+        modules.entry(module).or_insert(what);
+    }
+    let assembled = start.elapsed().as_secs_f64();
+    let failures: BTreeMap<String, String> = modules
+        .par_iter()
+        .filter_map(|(module, what)| translate(module).err().map(|error| (what.clone(), error)))
+        .collect();
+    println!(
+        "{} WGSL modules of {} schedules for {} targets: {assembled:.1} s to make, {:.1} s to check",
+        modules.len(),
+        schedules.len(),
+        targets.len(),
+        start.elapsed().as_secs_f64() - assembled
+    );
+    assert!(modules.len() > 1000, "only {} modules", modules.len());
+    let shown: Vec<String> =
+        failures.iter().take(5).map(|(what, error)| format!("{what}: {error}")).collect();
+    assert!(failures.is_empty(), "{} modules fail:\n{}", failures.len(), shown.join("\n"));
+}
