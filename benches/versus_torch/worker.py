@@ -68,6 +68,17 @@ def workload(arguments):
     return lambda: step.sld_step(student, teacher, sgd, weak, strong, target, arguments.gate)
 
 
+def on_cuda(iterate, autocast):
+    """The same iteration, waiting for the GPU at its end."""
+
+    def wait():
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            iterate()
+        torch.cuda.synchronize()
+
+    return wait
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
@@ -81,6 +92,9 @@ def main():
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3, help="untimed iterations before")
     parser.add_argument("--variant", choices=VARIANTS, default="channels_last")
+    parser.add_argument(
+        "--cuda", choices=("f32", "tf32", "amp"), help="on the GPU: exact, TF32, or bfloat16 autocast"
+    )
     arguments = parser.parse_args()
     if arguments.teacher and not arguments.student:
         parser.error("--teacher needs --student")
@@ -88,8 +102,15 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.set_num_interop_threads(1)
     torch.manual_seed(0)
+    if arguments.cuda:
+        torch.set_default_device("cuda")
+        torch.backends.cuda.matmul.allow_tf32 = arguments.cuda != "f32"
+        torch.backends.cudnn.allow_tf32 = arguments.cuda != "f32"
+        torch.backends.cudnn.benchmark = True
     imported = peak_bytes()
     iterate = workload(arguments)
+    if arguments.cuda:
+        iterate = on_cuda(iterate, arguments.cuda == "amp")
     for _ in range(arguments.warmup):
         iterate()
     times = []

@@ -1,8 +1,9 @@
 //! Convolution speed: forward, input gradient and weight gradient of the shapes that the trained
-//! networks spend their time in, at batch 64, in GFLOP/s of the direct algorithm.
+//! networks spend their time in, in GFLOP/s of the direct algorithm.
 //!
-//! `cargo bench -p gpu --bench convolution [-- SHAPES]`: arguments choose shapes by a part of their name;
-//! the environment variable `SLD_ADAPTER` chooses the adapter. On a software driver the time is this
+//! `cargo bench -p gpu --bench gpu_convolution [-- SHAPES]`: arguments choose shapes by a part of their name;
+//! the environment variable `SLD_ADAPTER` chooses the adapter, `SLD_BATCH` the batch, `SLD_PRECISION`
+//! `f32` or `mixed`. On a software driver the time is this
 //! process's processor time, which other programs disturb less than the clock, so the rate is a core's.
 
 use std::time::Instant;
@@ -21,23 +22,24 @@ const SHAPES: [(&str, usize, usize, usize, usize); 6] = [
     ("3x3 256->256 @8", 8, 256, 256, 3),
     ("1x1 64->256 @16", 16, 64, 256, 1),
 ];
-const BATCH: usize = 64;
 
 fn main() -> Result<(), Error> {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = std::env::var("SLD_ADAPTER").ok();
-    let options = Options { checked: false, ..Options::default() };
+    let precision = std::env::var("SLD_PRECISION").ok().map_or(Ok(Default::default()), |p| p.parse());
+    let options = Options { checked: false, precision: precision?, ..Options::default() };
+    let batch = std::env::var("SLD_BATCH").ok().and_then(|b| b.parse().ok()).unwrap_or(64);
     let device = GpuDevice::open(wanted.as_deref(), options)?;
     let software = device.target().software;
     let unit = if software { "GFLOP/s a core" } else { "GFLOP/s" };
-    println!("{}, batch {BATCH}, {unit}", device.name());
+    println!("{}, batch {batch}, {}, {unit}", device.name(), device.multiplies_in());
     println!("{:16} {:>9} {:>11} {:>12}", "", "forward", "input grad", "weight grad");
     for (name, size, channels_in, channels_out, kernel) in SHAPES {
         if !chosen.is_empty() && !chosen.iter().any(|part| name.contains(part.as_str())) {
             continue;
         }
         let geometry = ConvGeometry {
-            batch: BATCH,
+            batch,
             height: size,
             width: size,
             in_channels: channels_in,

@@ -20,6 +20,8 @@ pub struct Adapter {
     pub software: bool,
     /// The optional features that the kernels use where they are offered.
     pub features: Vec<&'static str>,
+    /// Whether its matrix units multiply 16x16x16 matrices of 16-bit floats into `f32` sums.
+    pub matrices: bool,
     /// The sizes a subgroup can have, smallest and largest.
     pub subgroup_sizes: [u32; 2],
     /// Most bytes of one storage binding.
@@ -119,7 +121,15 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
         wgpu::DeviceType::Other => "other",
     };
     let driver = [info.driver.as_str(), info.driver_info.as_str()];
+    let useful = |p: &wgpu::CooperativeMatrixProperties| {
+        (p.m_size, p.n_size, p.k_size) == (16, 16, 16)
+            && p.ab_type == wgpu::CooperativeScalarType::F16
+            && p.cr_type == wgpu::CooperativeScalarType::F32
+    };
+    let matrices = offered.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16)
+        && adapter.cooperative_matrix_properties().iter().any(useful);
     Adapter {
+        matrices,
         name: info.name,
         backend: format!("{:?}", info.backend),
         driver: driver.into_iter().filter(|d| !d.is_empty()).collect::<Vec<_>>().join(" "),

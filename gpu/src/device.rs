@@ -1,14 +1,48 @@
 //! The device: opening an adapter, and the engine's interface.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use autograd::{Device, Error, Executable, Result, Schedule, Variable, schedule};
-use shaders::{Limits, Subgroups, Target};
+use shaders::{Limits, Operands, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::state::State;
+
+/// In what precision convolutions and matrix products multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands rounded to 16 bits, sums and everything stored in `f32`: by the matrix units where the
+    /// adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
+    /// `f32`; [`GpuDevice::multiplies_in`] tells.
+    Mixed,
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "mixed" => Ok(Precision::Mixed),
+            _ => Err(Error::Device(format!("there is no precision `{text}`; choose f32 or mixed"))),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Mixed => "mixed",
+        })
+    }
+}
 
 /// How to open an adapter.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +53,23 @@ pub struct Options {
     pub webgpu_limits: bool,
     /// Keep the shaders' bounds checks.
     pub checked: bool,
+    /// Write kernels for a software driver as for a graphics card: slow there, but the way to test those
+    /// kernels where there is no card.
+    pub as_hardware: bool,
+    /// In what precision convolutions and matrix products multiply.
+    pub precision: Precision,
 }
 
 impl Default for Options {
     /// All features; bounds checks in debug builds only.
     fn default() -> Self {
-        Options { subgroups: true, webgpu_limits: false, checked: cfg!(debug_assertions) }
+        Options {
+            subgroups: true,
+            webgpu_limits: false,
+            checked: cfg!(debug_assertions),
+            as_hardware: false,
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -56,16 +101,28 @@ impl GpuDevice {
         if options.subgroups {
             features |= offered & Features::SUBGROUP;
         }
+        // SAFETY: the experimental feature is used by the kernels of `shaders` alone, in the shape that the
+        // adapter said it supports.
+        let mut experimental = wgpu::ExperimentalFeatures::disabled();
+        if options.precision == Precision::Mixed && options.subgroups && adapter.matrices {
+            features |= offered & Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let limits = if options.webgpu_limits { wgpu::Limits::default() } else { adapter.adapter.limits() };
         let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("training"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features: experimental,
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|error| Error::NoDevice(format!("`{}` could not be opened: {error}", adapter.name)))?;
-        let target = target(adapter, features, &limits);
+        let mut target = target(adapter, features, &limits);
+        target.software &= !options.as_hardware;
+        if options.precision == Precision::Mixed {
+            target.operands = mixed_operands(&target, features);
+        }
         let name = format!("{} ({})", adapter.name, adapter.backend);
         let gpu = Gpu::new(device, queue, name, target, options.checked);
         Ok(GpuDevice { gpu: Arc::new(gpu), state: Arc::new(State::default()) })
@@ -74,6 +131,21 @@ impl GpuDevice {
     /// What the kernels are written for.
     pub fn target(&self) -> &Target {
         &self.gpu.target
+    }
+
+    /// Whether convolutions and matrix products multiply in [`Precision::Mixed`].
+    pub fn is_mixed(&self) -> bool {
+        self.gpu.target.operands != Operands::F32
+    }
+
+    /// In what convolutions and matrix products multiply, for people: whether [`Precision::Mixed`] could
+    /// be had, and how.
+    pub fn multiplies_in(&self) -> &'static str {
+        match self.gpu.target.operands {
+            Operands::F32 => "f32",
+            Operands::F16 => "16-bit floats with f32 sums",
+            Operands::Matrix => "16-bit floats with f32 sums, on the matrix units",
+        }
     }
 
     /// Waits until everything submitted is done.
@@ -85,6 +157,19 @@ impl GpuDevice {
     }
 }
 
+/// The best way to mixed precision that the open device has.
+fn mixed_operands(target: &Target, features: wgpu::Features) -> Operands {
+    let is_fixed = target.subgroups.is_some_and(|s| s.min == s.max && (8..=64).contains(&s.min));
+    let fits = target.subgroups.is_some_and(|s| 4 * s.min <= target.limits.invocations);
+    if target.f16 && is_fixed && fits && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        Operands::Matrix
+    } else if target.f16 {
+        Operands::F16
+    } else {
+        Operands::F32
+    }
+}
+
 fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
     let [min, max] = adapter.subgroup_sizes;
     // On Metal wgpu takes one storage binding for the sizes of the others.
@@ -93,6 +178,7 @@ fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) ->
         software: adapter.software,
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(Subgroups { min, max }),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        operands: Operands::F32,
         limits: Limits {
             storage_buffers: limits.max_storage_buffers_per_shader_stage.saturating_sub(reserved).min(64),
             binding_bytes: limits.max_storage_buffer_binding_size,

@@ -180,10 +180,17 @@ impl GpuExecutable {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            if prepare {
-                self.prepare.iter().for_each(|d| d.encode(&mut pass));
+            let mut current = None;
+            let first: &[Dispatch] = if prepare { &self.prepare } else { &[] };
+            for dispatch in first.iter().chain(&self.dispatches) {
+                // Setting a pipeline costs the host as much as the dispatch itself.
+                let pipeline = Arc::as_ptr(&dispatch.pipeline);
+                if current != Some(pipeline) {
+                    pass.set_pipeline(&dispatch.pipeline.pipeline);
+                    current = Some(pipeline);
+                }
+                dispatch.encode_with_pipeline_set(&mut pass);
             }
-            self.dispatches.iter().for_each(|d| d.encode(&mut pass));
         }
         let index = self.gpu.queue.submit([encoder.finish()]);
         self.in_flight.push_back(index);
@@ -198,8 +205,12 @@ impl GpuExecutable {
 
 impl Dispatch {
     pub fn encode(&self, pass: &mut wgpu::ComputePass) {
-        let [x, y, z] = self.groups;
         pass.set_pipeline(&self.pipeline.pipeline);
+        self.encode_with_pipeline_set(pass);
+    }
+
+    fn encode_with_pipeline_set(&self, pass: &mut wgpu::ComputePass) {
+        let [x, y, z] = self.groups;
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }

@@ -13,5 +13,5 @@ mod pipelines;
 mod profile;
 mod state;
 
-pub use adapters::{Adapter, adapters};
-pub use device::{GpuDevice, Options};
+pub use adapters::{Adapter, adapters, choose};
+pub use device::{GpuDevice, Options, Precision};

@@ -5,7 +5,7 @@ mod common;
 use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Window};
 use common::build::{load, plain, store, strided};
-use common::{Builder, check, check_unchecked_too};
+use common::{Builder, check, check_mixed, check_unchecked_too};
 
 fn geometry(
     batch: usize,
@@ -72,6 +72,47 @@ fn every_geometry_plain() {
         b.kernel(convolution(ConvKind::InputGrad, &g, b.operand(dy), b.operand(w), plain(dx, &xs)));
         b.kernel(convolution(ConvKind::WeightGrad, &g, b.operand(x), b.operand(dy), plain(dw, &ws)));
         check(&b, 3e-6);
+    }
+}
+
+/// Four units of rounding of a 16-bit float. Two rounded operands make an error of at most two units in
+/// every term of a sum; in a sum of random terms those errors partly cancel, so that relative to the
+/// largest result they stay below this.
+const HALF: f64 = 4.0 / 2048.0;
+
+#[test]
+fn every_geometry_in_mixed_precision() {
+    for (number, g) in geometries().into_iter().enumerate() {
+        let mut b = Builder::new(300 + number as u32);
+        let (xs, ws, ys) = shapes(&g);
+        let (x, w) = (b.random("x", &xs), b.random("w", &ws));
+        // As small as the gradients of a mean over a large batch: below what 16 bits can tell apart.
+        let small: Vec<f32> =
+            (0..ys.iter().product()).map(|i: usize| (i * 7919 % 1999) as f32 * 1e-9 - 1e-6).collect();
+        let dy = b.input("dy", &ys, small);
+        let (y, dx, dw) = (b.output("y", &ys), b.output("dx", &xs), b.output("dw", &ws));
+        b.kernel(convolution(ConvKind::Forward, &g, b.operand(x), b.operand(w), plain(y, &ys)));
+        b.kernel(convolution(ConvKind::InputGrad, &g, b.operand(dy), b.operand(w), plain(dx, &xs)));
+        b.kernel(convolution(ConvKind::WeightGrad, &g, b.operand(x), b.operand(dy), plain(dw, &ws)));
+        let Some(largest) = check_mixed(&b, HALF) else { return };
+        // Too little in a group for the tile kernels: those stay in f32.
+        let is_tiled = g.in_channels / g.conv.groups >= 8 || g.conv.groups == 1;
+        assert!(!is_tiled || largest > 1e-5, "nothing was rounded: {g:?} differs by {largest}");
+    }
+}
+
+#[test]
+fn matrix_products_in_mixed_precision() {
+    for (number, [batch, m, n, k]) in
+        [[1, 64, 100, 64], [2, 33, 17, 40], [1, 200, 130, 70], [3, 5, 9, 7]].into_iter().enumerate()
+    {
+        let mut b = Builder::new(350 + number as u32);
+        let (left, right) = (b.random("left", &[batch, m, k]), b.random("right", &[batch, k, n]));
+        let y = b.output("y", &[batch, m, n]);
+        let (lhs, rhs) = (b.operand(left), b.operand(right));
+        b.kernel(Body::MatMul { batch, m, n, k, lhs, rhs, epilogue: plain(y, &[batch, m, n]) });
+        let Some(largest) = check_mixed(&b, HALF) else { return };
+        assert!(largest > 1e-5, "nothing was rounded: {largest}");
     }
 }
 

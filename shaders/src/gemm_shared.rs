@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use autograd::schedule::ir::ConvKind;
+
 use crate::bindings::Access;
 use crate::emit::PRELUDE;
-use crate::gemm::{Gemm, Packed};
+use crate::gemm::{Form, Gemm, Packed};
 use crate::template::fill;
 use crate::tile_shared::SharedTile;
 use crate::{Context, Launch};
@@ -21,6 +23,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
     let (mut row_positions, mut tap_positions) = (String::new(), String::new());
     let (mut load, mut stage) = (String::new(), String::new());
     let threads = tile.threads();
+    let is_gradient = gemm.form == Form::Image(ConvKind::InputGrad);
     for i in 0..tile.left_loads() {
         let quads = tile.k / 4;
         // Neighbouring threads load neighbouring values of k of a row.
@@ -35,15 +38,10 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
         tap_positions += &gemm.tap_position(i);
         let _ = writeln!(
             load,
-            "    let left{i} = select(vec4<f32>(0.0), lhs4(sn{i}, sy{i}, sx{i}, z, base + k{i}), inside{i});"
+            "    let left{i} = select(vec4<f32>(0.0), {}, inside{i});",
+            tile.scaled(&format!("lhs4(sn{i}, sy{i}, sx{i}, z, base + k{i})"), is_gradient)
         );
-        let statement: String = (0..4)
-            .map(|c| {
-                let at = tile.left_index(&format!("k{i} + {c}"), &format!("slot{i}"));
-                format!("    left_tile[{at}] = left{i}[{c}];\n")
-            })
-            .collect();
-        stage += &tile.guarded(i, true, &statement);
+        stage += &tile.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
     }
     for i in 0..tile.right_loads() {
         let quads = tile.columns / 4;
@@ -56,13 +54,14 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
              let right{i} = {right}[right + (base + at{i} / {quads}) * {} + at{i} % {quads}];",
             packed.columns_padded / 4
         );
-        stage += &tile.guarded(i, false, &format!("    right_tile[at{i}] = right{i};\n"));
+        stage += &tile.stage_right(i);
     }
     let finish = tile.results(|row, column, value| {
         format!(
-            "    if first + {row} < {} {{ finish4(first + {row}, z, block * {} + {column}, {value}); }}\n",
+            "    if first + {row} < {} {{ finish4(first + {row}, z, block * {} + {column}, {}); }}\n",
             gemm.rows(),
-            tile.columns
+            tile.columns,
+            tile.unscaled(value, is_gradient)
         )
     });
     let (declarations, bound) = bindings.finish();
@@ -72,6 +71,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
         &[
             ("bindings", &declarations),
             ("tiles", &tile.declarations()),
+            ("parameters", &tile.parameters()),
             ("functions", &functions),
             ("threads", &threads),
             ("column_blocks", &column_blocks),
@@ -98,7 +98,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
     let count = blocks_and_tiles * gemm.z;
     Launch {
         label: label.to_string(),
-        source: format!("{PRELUDE}\n{source}"),
+        source: format!("{}{PRELUDE}\n{source}", tile.enables()),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

@@ -29,8 +29,9 @@ impl SubgroupTile {
         if columns.next_multiple_of(16) >= lanes * 4 {
             return SubgroupTile { lanes, group: lanes, vectors: 1, rows: 32.max(lanes) };
         }
-        let vectors = if columns > 16 { 2 } else { 1 };
-        SubgroupTile { lanes, group: 4, vectors, rows: 16 }
+        // 32 accumulators a lane: a load costs as much as ten to a hundred multiply-adds.
+        let (vectors, rows) = if columns > 16 { (2, 16) } else { (1, 32) };
+        SubgroupTile { lanes, group: 4, vectors, rows }
     }
 
     /// Columns of a workgroup.
@@ -47,6 +48,10 @@ impl SubgroupTile {
 /// The lanes of a subgroup, if it is always the same number and the kernel suits the target.
 pub fn fixed_subgroup(context: Context) -> Option<usize> {
     let target = context.target;
+    // Rounding operands would only cost time here: other kernels do it where it is asked for.
+    if target.operands != crate::Operands::F32 {
+        return None;
+    }
     let subgroups = target.subgroups.filter(|s| s.min == s.max && s.min.is_power_of_two() && s.min >= 4)?;
     (target.software && subgroups.min <= 32).then_some(subgroups.min as usize)
 }

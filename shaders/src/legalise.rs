@@ -1,13 +1,14 @@
 //! Rewrites a schedule so that every kernel fits the target: kernels that touch too many buffers become
-//! several with temporaries between them, and channel reductions that a kernel's core cannot make become
-//! reductions of their own.
+//! several with temporaries between them, channel reductions that a kernel's core cannot make become
+//! reductions of their own, and operands that a convolution's window would compute again and again are
+//! computed once beforehand.
 
 use std::collections::{BTreeSet, HashMap};
 
 use autograd::Schedule;
 use autograd::schedule::ir::{
-    Body, Buffer, BufferId, Epilogue, Instr, Kernel, MapPart, Operand, Program, ReduceKind, Reg, Role, Store,
-    View,
+    Body, Buffer, BufferId, ConvKind, Epilogue, Instr, Kernel, MapPart, Operand, Program, ReduceKind, Reg,
+    Role, Store, View,
 };
 
 use crate::Target;
@@ -59,7 +60,11 @@ pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
     let kernels = std::mem::take(&mut schedule.kernels);
     let mut legaliser = Legaliser {
         memory: memories(&schedule),
-        first_slot: schedule.slots.len(),
+        operand_slots: schedule.slots.len(),
+        operands: [None, None],
+        next_operand: 0,
+        software: target.software,
+        first_slot: schedule.slots.len() + 2,
         // One binding is left for a kernel's own scratch.
         limit: (target.limits.storage_buffers as usize).saturating_sub(1).max(4),
         taken: 0,
@@ -74,7 +79,16 @@ pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
 struct Legaliser {
     schedule: Schedule,
     memory: Vec<usize>,
-    /// Slots from here on are the legaliser's.
+    /// The two slots from here on hold convolutions' operands computed beforehand.
+    operand_slots: usize,
+    /// What they hold at present: the operand, and the buffer with its values. The input and the weight
+    /// gradient of a convolution read the same one.
+    operands: [Option<(Operand, BufferId)>; 2],
+    /// The one to give up next.
+    next_operand: usize,
+    /// See [`Target::software`].
+    software: bool,
+    /// Slots from here on hold what lives within one kernel of the schedule.
     first_slot: usize,
     /// How many of its slots the kernel at hand has taken.
     taken: usize,
@@ -85,6 +99,7 @@ struct Legaliser {
 
 impl Legaliser {
     fn all(&mut self, kernels: Vec<Kernel>) -> Vec<Kernel> {
+        self.operands = [None, None];
         for kernel in kernels {
             self.taken = 0;
             self.kernel(kernel);
@@ -95,11 +110,18 @@ impl Legaliser {
     fn kernel(&mut self, kernel: Kernel) {
         let Kernel { label, mut body } = kernel;
         let mut after = Vec::new();
-        if let Body::Convolution { epilogue, .. } = &mut body {
+        if let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = &mut body {
             after.extend(self.separate_channel_reductions(&label, epilogue));
+            if geometry.kernel != [1, 1] {
+                self.compute_once(&label, lhs);
+                if *kind == ConvKind::WeightGrad {
+                    self.compute_once(&label, rhs);
+                }
+            }
         }
         let kernel = Kernel { label, body };
         let touched = self.count(&kernel.buffers());
+        self.forget_operands(&kernel.writes());
         let Kernel { label, body } = kernel;
         if touched <= self.limit {
             self.done.push(Kernel { label, body });
@@ -128,6 +150,60 @@ impl Legaliser {
         after.into_iter().for_each(|kernel| self.kernel(kernel));
     }
 
+    /// An operand that every element of the window would compute again becomes a load of its values,
+    /// where computing it costs more than that load.
+    fn compute_once(&mut self, label: &str, operand: &mut Operand) {
+        if !self.is_dear(operand) {
+            return;
+        }
+        let is_it = |held: &Option<(Operand, BufferId)>| held.as_ref().is_some_and(|(o, _)| o == operand);
+        let known = self.operands.iter().position(is_it);
+        let place = known.unwrap_or(self.next_operand);
+        // A kernel may need two: the one just used stays.
+        self.next_operand = 1 - place;
+        let view = View::dense(&operand.shape);
+        let buffer = match (known, &self.operands[place]) {
+            (Some(_), Some((_, buffer))) => *buffer,
+            _ => {
+                let buffer = self.temporary_in(self.operand_slots + place, label, &operand.shape);
+                self.operands[place] = Some((operand.clone(), buffer));
+                let stores = vec![Store { buffer, view: view.clone(), value: operand.value }];
+                let (shape, program) = (operand.shape.clone(), operand.program.clone());
+                let label = format!("{label}, operand");
+                self.kernel(Kernel { label, body: Body::Map { shape, program, stores } });
+                buffer
+            }
+        };
+        operand.program = Program { instrs: vec![Instr::Load { buffer, view }] };
+        operand.value = 0;
+    }
+
+    /// Whether an operand reads at least two tensors of its own size. On a software driver a load costs
+    /// the same whatever its address, so there all loads count.
+    fn is_dear(&self, operand: &Operand) -> bool {
+        let len: usize = operand.shape.iter().product();
+        let alive = live(&operand.program, &[operand.value]);
+        let instrs = operand.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive);
+        let loads = instrs.filter(|(instr, _)| match instr {
+            Instr::Load { buffer, .. } => self.software || 2 * self.schedule.buffers[*buffer].len() > len,
+            _ => false,
+        });
+        loads.count() > 1
+    }
+
+    /// Forgets computed operands that depend on memory about to change.
+    fn forget_operands(&mut self, written: &[BufferId]) {
+        let written: BTreeSet<usize> = written.iter().map(|&b| self.memory[b]).collect();
+        for place in 0..self.operands.len() {
+            let stale = self.operands[place].as_ref().is_some_and(|(operand, _)| {
+                operand.program.loads().any(|b| written.contains(&self.memory[b]))
+            });
+            if stale {
+                self.operands[place] = None;
+            }
+        }
+    }
+
     fn count(&self, buffers: &[BufferId]) -> usize {
         buffers.iter().map(|&b| self.memory[b]).collect::<BTreeSet<_>>().len()
     }
@@ -136,6 +212,11 @@ impl Legaliser {
     fn temporary(&mut self, label: &str, shape: &[usize]) -> BufferId {
         let slot = self.first_slot + self.taken;
         self.taken += 1;
+        self.temporary_in(slot, label, shape)
+    }
+
+    /// A new temporary in this slot, one of the legaliser's own.
+    fn temporary_in(&mut self, slot: usize, label: &str, shape: &[usize]) -> BufferId {
         let slots = &mut self.schedule.slots;
         slots.resize(slots.len().max(slot + 1), 0);
         slots[slot] = slots[slot].max(shape.iter().product());

@@ -30,7 +30,7 @@ use autograd::{Error, Result};
 
 pub use bindings::{Access, Bound, Storage};
 pub use legalise::{frozen, legalise, memories};
-pub use target::{Limits, Subgroups, Target};
+pub use target::{Limits, Operands, Subgroups, Target};
 
 /// Where a schedule's buffer lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

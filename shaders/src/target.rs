@@ -10,7 +10,22 @@ pub struct Target {
     pub subgroups: Option<Subgroups>,
     /// 16-bit floats in shaders.
     pub f16: bool,
+    /// How the tile kernels hold what they multiply.
+    pub operands: Operands,
     pub limits: Limits,
+}
+
+/// The type in which tile kernels stage operands. Sums are `f32` and so is everything in storage: a
+/// weight rounded for a product keeps its small updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operands {
+    #[default]
+    F32,
+    /// Rounded to 16 bits as they are staged; multiplied in `f32`. Needs [`Target::f16`].
+    F16,
+    /// As `F16`, multiplied by the matrix units in 16x16x16 products. Needs [`Target::f16`], matrices of
+    /// that shape, and subgroups of a fixed size.
+    Matrix,
 }
 
 /// The sizes a subgroup can have.
@@ -48,8 +63,13 @@ impl Limits {
 
 impl Target {
     /// The least that WebGPU guarantees: no optional feature.
-    pub const WEBGPU: Target =
-        Target { software: false, subgroups: None, f16: false, limits: Limits::WEBGPU };
+    pub const WEBGPU: Target = Target {
+        software: false,
+        subgroups: None,
+        f16: false,
+        operands: Operands::F32,
+        limits: Limits::WEBGPU,
+    };
 
     /// Workgroups `[x, y, 1]` of at least `count` in all, with both dimensions within the limit.
     /// Kernels number them `y * x_size + x` and skip those past the end.

@@ -1,9 +1,9 @@
-//! The core of the tile kernels for real GPUs: both operands staged in workgroup memory, a block of
-//! results in every thread's registers.
+//! The core of the tile kernels for real GPUs: both operands staged in workgroup memory, and the results
+//! in registers, of single threads or of the matrix units.
 
 use std::fmt::Write;
 
-use crate::Target;
+use crate::{Operands, Target};
 
 /// Sizes of a workgroup's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,42 +14,162 @@ pub struct SharedTile {
     pub columns: usize,
     /// Values of k staged at a time; a multiple of 4.
     pub k: usize,
-    /// Rows of a thread.
-    pub thread_rows: usize,
-    /// Vectors of columns of a thread. Its columns lie `columns / vectors` apart, so that neighbouring
-    /// threads read neighbouring vectors.
-    pub vectors: usize,
+    core: Core,
 }
 
-/// Elements between rows of the staged left operand beyond the tile's own, against bank conflicts.
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Core {
+    /// Every thread owns a block of results.
+    Threads {
+        /// Rows of a thread.
+        rows: usize,
+        /// Vectors of columns of a thread. Its columns lie `columns / vectors` apart, so that neighbouring
+        /// threads read neighbouring vectors.
+        vectors: usize,
+        /// Whether operands are staged in 16 bits.
+        half: bool,
+    },
+    /// Every subgroup owns a block of 16x16 matrices.
+    Matrices {
+        /// Threads of a subgroup.
+        lanes: usize,
+        /// Matrices below and beside each other.
+        down: usize,
+        across: usize,
+    },
+}
+
+/// Elements between rows of the staged operands beyond the tile's own, against bank conflicts.
 const PADDING: usize = 4;
+/// The same for matrices, whose rows must begin at multiples of 16 bytes.
+const MATRIX_PADDING: usize = 8;
+/// What gradients are multiplied by before they are rounded to 16 bits: what is below 64 does not
+/// overflow, and what is above 6e-8 keeps at least ten bits.
+const GRADIENT_SCALE: f32 = 1024.0;
+/// Rows, columns and depth of a matrix.
+const MATRIX: usize = 16;
 
 impl SharedTile {
     /// The tile for a product with this many columns and values of k.
     pub fn new(target: &Target, columns: usize, k: usize) -> SharedTile {
-        let k = if k >= 16 { 16 } else { k.next_multiple_of(4) };
-        let tile = match columns {
-            0..=16 => SharedTile { rows: 128, columns: 16, k, thread_rows: 8, vectors: 1 },
-            17..=32 => SharedTile { rows: 128, columns: 32, k, thread_rows: 8, vectors: 1 },
-            33..=64 => SharedTile { rows: 128, columns: 64, k, thread_rows: 8, vectors: 1 },
-            _ => SharedTile { rows: 128, columns: 128, k: k.min(8), thread_rows: 8, vectors: 2 },
+        let tile = match target.operands {
+            Operands::Matrix => SharedTile::matrices(target, columns, k),
+            operands => SharedTile::threads_only(columns, k, operands == Operands::F16),
         };
         debug_assert!(tile.threads() <= target.limits.invocations as usize);
         debug_assert!(tile.bytes() <= target.limits.workgroup_bytes as usize);
         tile
     }
 
+    fn threads_only(columns: usize, k: usize, half: bool) -> SharedTile {
+        let k = if k >= 16 { 16 } else { k.next_multiple_of(4) };
+        let core = |vectors| Core::Threads { rows: 8, vectors, half };
+        match columns {
+            0..=16 => SharedTile { rows: 128, columns: 16, k, core: core(1) },
+            17..=32 => SharedTile { rows: 128, columns: 32, k, core: core(1) },
+            33..=64 => SharedTile { rows: 128, columns: 64, k, core: core(1) },
+            _ => SharedTile { rows: 128, columns: 128, k: k.min(8), core: core(2) },
+        }
+    }
+
+    /// The widest tile that the target's limits allow; four subgroups with 128 rows of 64 columns and 16
+    /// values of k fit the least that WebGPU guarantees.
+    fn matrices(target: &Target, columns: usize, k: usize) -> SharedTile {
+        let lanes = target.subgroups.map_or(32, |s| s.min as usize);
+        let wanted = columns.next_multiple_of(MATRIX).min(128);
+        let fits = |tile: &SharedTile| {
+            tile.threads() <= target.limits.invocations as usize
+                && tile.bytes() <= target.limits.workgroup_bytes as usize
+        };
+        let tile = |width: usize, k: usize| {
+            // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
+            let across = (width / MATRIX).min(4);
+            SharedTile { rows: 128, columns: width, k, core: Core::Matrices { lanes, down: 2, across } }
+        };
+        let width = |most: usize| match wanted.min(most) {
+            0..=16 => 16,
+            17..=32 => 32,
+            33..=64 => 64,
+            _ => 128,
+        };
+        let deep = if k > MATRIX { 2 * MATRIX } else { MATRIX };
+        let candidates = [tile(width(128), deep), tile(width(64), deep), tile(width(64), MATRIX)];
+        candidates.into_iter().find(fits).unwrap_or(candidates[2])
+    }
+
+    /// Lines that a module with this tile begins with.
+    pub fn enables(&self) -> &'static str {
+        match self.core {
+            Core::Threads { half: false, .. } => "",
+            Core::Threads { half: true, .. } => "enable f16;\n",
+            Core::Matrices { .. } => "enable f16;\nenable wgpu_cooperative_matrix;\n",
+        }
+    }
+
+    /// Entry point parameters beyond those of every tile kernel.
+    pub fn parameters(&self) -> &'static str {
+        match self.core {
+            Core::Threads { .. } => "",
+            Core::Matrices { .. } => {
+                "    @builtin(subgroup_id) subgroup: u32,\n    @builtin(subgroup_invocation_id) lane: u32,\n"
+            }
+        }
+    }
+
     /// Threads in a workgroup.
     pub fn threads(&self) -> usize {
-        (self.rows / self.thread_rows) * self.thread_columns()
+        match self.core {
+            Core::Threads { rows, .. } => (self.rows / rows) * self.thread_columns(),
+            Core::Matrices { lanes, .. } => lanes * self.subgroups(),
+        }
+    }
+
+    /// Subgroups in a workgroup of matrices.
+    fn subgroups(&self) -> usize {
+        match self.core {
+            Core::Threads { .. } => 0,
+            Core::Matrices { down, across, .. } => {
+                (self.rows / (down * MATRIX)) * (self.columns / (across * MATRIX))
+            }
+        }
     }
 
     fn bytes(&self) -> usize {
-        self.k * (self.rows + PADDING + self.columns) * 4
+        let element = if self.is_half() { 2 } else { 4 };
+        let staged = (self.left_len() + self.right_len()) * element;
+        staged + self.subgroups() * MATRIX * MATRIX * 4
+    }
+
+    fn left_len(&self) -> usize {
+        match self.core {
+            Core::Threads { .. } => self.k * (self.rows + PADDING),
+            Core::Matrices { .. } => self.rows * self.left_stride(),
+        }
+    }
+
+    fn right_len(&self) -> usize {
+        match self.core {
+            Core::Threads { .. } => self.k * self.columns,
+            Core::Matrices { .. } => self.k * self.right_stride(),
+        }
+    }
+
+    /// Elements from a row of the staged left matrices to the next.
+    fn left_stride(&self) -> usize {
+        self.k + MATRIX_PADDING
+    }
+
+    /// Elements from a row of the staged right matrices to the next.
+    fn right_stride(&self) -> usize {
+        self.columns + MATRIX_PADDING
     }
 
     fn thread_columns(&self) -> usize {
-        self.columns / (self.vectors * 4)
+        match self.core {
+            Core::Threads { vectors, .. } => self.columns / (vectors * 4),
+            Core::Matrices { .. } => 1,
+        }
     }
 
     /// Vectors of the left operand that each thread stages.
@@ -69,7 +189,7 @@ impl SharedTile {
     }
 
     /// `if` around a staging statement where some threads have nothing to stage.
-    pub fn guarded(&self, i: usize, is_left: bool, statement: &str) -> String {
+    fn guarded(&self, i: usize, is_left: bool, statement: &str) -> String {
         let total = (if is_left { self.rows } else { self.columns }) * self.k / 4;
         match self.guard(i, total) {
             Some(condition) => format!("    if {condition} {{\n{statement}    }}\n"),
@@ -77,67 +197,211 @@ impl SharedTile {
         }
     }
 
-    /// The workgroup memory: `left_tile[k][row]`, `right_tile[k][column / 4]`.
+    /// Statements that stage the vector `left{i}`, load `i` of the thread. `position` gives the k and the
+    /// row of each of its elements.
+    pub fn stage_left(&self, i: usize, position: impl Fn(usize) -> (String, String)) -> String {
+        let statement: String = (0..4)
+            .map(|c| {
+                let (k, row) = position(c);
+                let at = match self.core {
+                    Core::Threads { .. } => format!("({k}) * {} + {row}", self.rows + PADDING),
+                    Core::Matrices { .. } => format!("({row}) * {} + {k}", self.left_stride()),
+                };
+                format!("    left_tile[{at}] = {};\n", self.rounded(&format!("left{i}[{c}]"), "f16"))
+            })
+            .collect();
+        self.guarded(i, true, &statement)
+    }
+
+    /// Statements that stage the vector `right{i}`, which is number `at{i}` of the row-major tile.
+    pub fn stage_right(&self, i: usize) -> String {
+        let statement = match self.core {
+            Core::Threads { .. } => {
+                format!("    right_tile[at{i}] = {};\n", self.rounded(&format!("right{i}"), "vec4<f16>"))
+            }
+            Core::Matrices { .. } => {
+                let quads = self.columns / 4;
+                let row = format!("(at{i} / {quads}) * {}", self.right_stride());
+                let element = |c: usize| {
+                    format!("    right_tile[{row} + (at{i} % {quads}) * 4 + {c}] = f16(right{i}[{c}]);\n")
+                };
+                (0..4).map(element).collect()
+            }
+        };
+        self.guarded(i, false, &statement)
+    }
+
+    /// The value of an operand before it is staged. Gradients are scaled by a power of two: those of a mean
+    /// over a batch and its pixels would often be too small for 16 bits.
+    pub fn scaled(&self, value: &str, is_gradient: bool) -> String {
+        if is_gradient && self.is_half() {
+            format!("({value}) * {GRADIENT_SCALE:.1}")
+        } else {
+            value.to_string()
+        }
+    }
+
+    /// A result without the scale of [`scaled`](SharedTile::scaled).
+    pub fn unscaled(&self, value: &str, is_gradient: bool) -> String {
+        if is_gradient && self.is_half() {
+            format!("({value}) * {:?}", 1.0 / GRADIENT_SCALE)
+        } else {
+            value.to_string()
+        }
+    }
+
+    fn is_half(&self) -> bool {
+        !matches!(self.core, Core::Threads { half: false, .. })
+    }
+
+    /// A value as it is staged.
+    fn rounded(&self, value: &str, half_type: &str) -> String {
+        if self.is_half() { format!("{half_type}({value})") } else { value.to_string() }
+    }
+
+    /// The workgroup memory: for threads `left_tile[k][row]` and `right_tile[k][column / 4]`, for matrices
+    /// `left_tile[row][k]`, `right_tile[k][column]` and `result_tile[subgroup][row][column]`.
     pub fn declarations(&self) -> String {
-        format!(
-            "var<workgroup> left_tile: array<f32, {}>;\nvar<workgroup> right_tile: array<vec4<f32>, {}>;\n",
-            self.k * (self.rows + PADDING),
-            self.k * self.columns / 4
-        )
+        let (left, right) = (self.left_len(), self.right_len());
+        match self.core {
+            Core::Threads { half, .. } => {
+                let element = if half { "f16" } else { "f32" };
+                format!(
+                    "var<workgroup> left_tile: array<{element}, {left}>;\n\
+                     var<workgroup> right_tile: array<vec4<{element}>, {}>;\n",
+                    right / 4
+                )
+            }
+            Core::Matrices { .. } => format!(
+                "var<workgroup> left_tile: array<f16, {left}>;\n\
+                 var<workgroup> right_tile: array<f16, {right}>;\n\
+                 var<workgroup> result_tile: array<f32, {}>;\n",
+                self.subgroups() * MATRIX * MATRIX
+            ),
+        }
     }
 
-    /// Where element `[k][row]` of the left tile lies.
-    pub fn left_index(&self, k: &str, row: &str) -> String {
-        format!("({k}) * {} + {row}", self.rows + PADDING)
-    }
-
-    /// Where vector `[k][quad]` of the right tile lies.
-    pub fn right_index(&self, k: &str, quad: &str) -> String {
-        format!("({k}) * {} + {quad}", self.columns / 4)
-    }
-
-    /// The accumulators `sum{row}_{vector}`, and the thread's place in the tile: `thread_row`, its first
-    /// row, and `thread_column`, its first vector.
+    /// The accumulators and the place of their owner in the tile. For threads `sum{row}_{vector}`, with
+    /// `thread_row`, the first row, and `thread_column`, the first vector; for matrices `sum{row}_{column}`
+    /// with the first row and column of the subgroup.
     pub fn accumulators(&self) -> String {
-        let mut text = format!(
-            "    let thread_row = (thread / {tc}) * {};\n    let thread_column = thread % {tc};\n",
-            self.thread_rows,
-            tc = self.thread_columns()
-        );
-        for r in 0..self.thread_rows {
-            for v in 0..self.vectors {
-                let _ = writeln!(text, "    var sum{r}_{v} = vec4<f32>(0.0);");
+        let mut text = String::new();
+        match self.core {
+            Core::Threads { rows, vectors, .. } => {
+                let tc = self.thread_columns();
+                let _ = writeln!(text, "    let thread_row = (thread / {tc}) * {rows};");
+                let _ = writeln!(text, "    let thread_column = thread % {tc};");
+                for r in 0..rows {
+                    for v in 0..vectors {
+                        let _ = writeln!(text, "    var sum{r}_{v} = vec4<f32>(0.0);");
+                    }
+                }
+            }
+            Core::Matrices { down, across, .. } => {
+                let strips = self.rows / (down * MATRIX);
+                let _ = writeln!(text, "    let strip_row = (i32(subgroup) % {strips}) * {};", down * MATRIX);
+                let _ = writeln!(
+                    text,
+                    "    let strip_column = (i32(subgroup) / {strips}) * {};",
+                    across * MATRIX
+                );
+                for r in 0..down {
+                    for c in 0..across {
+                        let _ = writeln!(text, "    var sum{r}_{c} = coop_mat16x16<f32, C>();");
+                    }
+                }
             }
         }
         text
     }
 
-    /// Multiplies the staged tiles. The accumulators are named vectors: an array with a loop's index would
-    /// be spilled to memory.
+    /// Multiplies the staged tiles. The accumulators are named: an array with a loop's index would be
+    /// spilled to memory.
     pub fn multiply(&self) -> String {
-        let mut text = format!("    for (var kk = 0; kk < {}; kk++) {{\n", self.k);
-        for v in 0..self.vectors {
-            let quad = format!("thread_column + {}", v * self.thread_columns());
-            let _ = writeln!(text, "        let b{v} = right_tile[{}];", self.right_index("kk", &quad));
-        }
-        for r in 0..self.thread_rows {
-            let row = format!("thread_row + {r}");
-            let _ = writeln!(text, "        let a{r} = left_tile[{}];", self.left_index("kk", &row));
-            for v in 0..self.vectors {
-                let _ = writeln!(text, "        sum{r}_{v} += a{r} * b{v};");
+        let mut text = String::new();
+        match self.core {
+            Core::Threads { rows, vectors, half } => {
+                let wide = |value: String, wide_type: &str| {
+                    if half { format!("{wide_type}({value})") } else { value }
+                };
+                let _ = writeln!(text, "    for (var kk = 0; kk < {}; kk++) {{", self.k);
+                for v in 0..vectors {
+                    let quad = v * self.thread_columns();
+                    let value = format!("right_tile[kk * {} + thread_column + {quad}]", self.columns / 4);
+                    let _ = writeln!(text, "        let b{v} = {};", wide(value, "vec4<f32>"));
+                }
+                for r in 0..rows {
+                    let value = format!("left_tile[kk * {} + thread_row + {r}]", self.rows + PADDING);
+                    let _ = writeln!(text, "        let a{r} = {};", wide(value, "f32"));
+                    for v in 0..vectors {
+                        let _ = writeln!(text, "        sum{r}_{v} += a{r} * b{v};");
+                    }
+                }
+                text += "    }\n";
+            }
+            // `coopLoadT` takes its matrix row by row, `coopLoad` column by column.
+            Core::Matrices { down, across, .. } => {
+                let (left, right) = (self.left_stride(), self.right_stride());
+                let _ = writeln!(text, "    for (var kk = 0; kk < {}; kk += {MATRIX}) {{", self.k);
+                for r in 0..down {
+                    let at = format!("(strip_row + {}) * {left} + kk", r * MATRIX);
+                    let _ = writeln!(
+                        text,
+                        "        let a{r} = coopLoadT<coop_mat16x16<f16, A>>(&left_tile[{at}], {left}u);"
+                    );
+                }
+                for c in 0..across {
+                    let at = format!("kk * {right} + strip_column + {}", c * MATRIX);
+                    let _ = writeln!(
+                        text,
+                        "        let b{c} = coopLoadT<coop_mat16x16<f16, B>>(&right_tile[{at}], {right}u);"
+                    );
+                }
+                for r in 0..down {
+                    for c in 0..across {
+                        let _ =
+                            writeln!(text, "        sum{r}_{c} = coopMultiplyAdd(a{r}, b{c}, sum{r}_{c});");
+                    }
+                }
+                text += "    }\n";
             }
         }
-        text + "    }\n"
+        text
     }
 
     /// A statement for every result vector of the thread; `f` gets its row and column within the tile and
-    /// its value.
+    /// its value. Matrices go through workgroup memory, one of each subgroup at a time.
     pub fn results(&self, f: impl Fn(&str, &str, &str) -> String) -> String {
         let mut text = String::new();
-        for r in 0..self.thread_rows {
-            for v in 0..self.vectors {
-                let column = format!("(thread_column + {}) * 4", v * self.thread_columns());
-                text += &f(&format!("thread_row + {r}"), &column, &format!("sum{r}_{v}"));
+        match self.core {
+            Core::Threads { rows, vectors, .. } => {
+                for r in 0..rows {
+                    for v in 0..vectors {
+                        let column = format!("(thread_column + {}) * 4", v * self.thread_columns());
+                        text += &f(&format!("thread_row + {r}"), &column, &format!("sum{r}_{v}"));
+                    }
+                }
+            }
+            Core::Matrices { lanes, down, across } => {
+                let (size, quads) = (MATRIX * MATRIX, MATRIX * MATRIX / 4);
+                for r in 0..down {
+                    for c in 0..across {
+                        let _ = write!(
+                            text,
+                            "    workgroupBarrier();\n    \
+                             coopStoreT(sum{r}_{c}, &result_tile[i32(subgroup) * {size}], {MATRIX}u);\n    \
+                             workgroupBarrier();\n    \
+                             for (var quad = i32(lane); quad < {quads}; quad += {lanes}) {{\n    \
+                             let at = i32(subgroup) * {size} + quad * 4;\n    \
+                             let value = vec4<f32>(result_tile[at], result_tile[at + 1], \
+                             result_tile[at + 2], result_tile[at + 3]);\n"
+                        );
+                        let row = format!("strip_row + {} + quad / 4", r * MATRIX);
+                        let column = format!("strip_column + {} + (quad % 4) * 4", c * MATRIX);
+                        text += &f(&row, &column, "value");
+                        text += "    }\n";
+                    }
+                }
             }
         }
         text

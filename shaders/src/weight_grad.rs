@@ -159,36 +159,35 @@ fn shared(
             height = g.height,
             width = g.width,
         );
-        let statement: String = (0..4)
-            .map(|c| {
-                let at = tile.left_index(&format!("k{i}"), &format!("slot{i} + {c}"));
-                format!("    left_tile[{at}] = left{i}[{c}];\n")
-            })
-            .collect();
-        stage += &tile.guarded(i, true, &statement);
+        stage += &tile.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
     }
     for i in 0..tile.right_loads() {
         let quads = tile.columns / 4;
-        let _ = writeln!(
-            load,
-            "    let at{i} = min(thread + {}, {});\n    \
-             let q{i} = min(pixel0 + at{i} / {quads}, {});\n    \
-             let right{i} = rhs4(q{i} / {wh}, (q{i} / {w}) % {h}, q{i} % {w}, z, block * {} + (at{i} % {quads}) * 4);",
-            i * threads,
-            tile.k * quads - 1,
-            pixels - 1,
+        let gradient = format!(
+            "rhs4(q{i} / {wh}, (q{i} / {w}) % {h}, q{i} % {w}, z, block * {} + (at{i} % {quads}) * 4)",
             tile.columns,
             w = g.out_width,
             h = g.out_height,
             wh = g.out_width * g.out_height,
         );
-        stage += &tile.guarded(i, false, &format!("    right_tile[at{i}] = right{i};\n"));
+        let _ = writeln!(
+            load,
+            "    let at{i} = min(thread + {}, {});\n    \
+             let q{i} = min(pixel0 + at{i} / {quads}, {});\n    \
+             let right{i} = {};",
+            i * threads,
+            tile.k * quads - 1,
+            pixels - 1,
+            tile.scaled(&gradient, true),
+        );
+        stage += &tile.stage_right(i);
     }
     let finish = tile.results(|row, column, value| {
         format!(
             "    if first + {row} < {height} {{\n        \
-             {scratch}[(chunk * {stride} + (z * {height} + first + {row}) * {columns} + block * {} + {column}) / 4] = {value};\n    }}\n",
+             {scratch}[(chunk * {stride} + (z * {height} + first + {row}) * {columns} + block * {} + {column}) / 4] = {};\n    }}\n",
             tile.columns,
+            tile.unscaled(value, true),
             height = taps * rows,
             stride = partials.stride,
         )
@@ -200,6 +199,7 @@ fn shared(
         &[
             ("bindings", &declarations),
             ("tiles", &tile.declarations()),
+            ("parameters", &tile.parameters()),
             ("functions", &functions),
             ("threads", &threads),
             ("column_blocks", &column_blocks),
@@ -221,7 +221,7 @@ fn shared(
     let count = blocks * z * chunks;
     let launch = Launch {
         label: label.to_string(),
-        source: format!("{PRELUDE}\n{source}"),
+        source: format!("{}{PRELUDE}\n{source}", tile.enables()),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

@@ -14,7 +14,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
-) {
+{{parameters}}) {
     let linear = group.y * groups.x + group.x;
     if linear >= params.count {
         return;

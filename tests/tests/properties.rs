@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use autograd::schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
 use autograd::{Step, Tensor, grad};
+use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
 use sld_tests::graphs::{Graph, graph};
@@ -111,13 +112,9 @@ fn random_graphs_agree_whatever_a_kernel_may_bind() {
 
 #[test]
 fn random_graphs_agree_on_the_gpu() {
-    let device = match gpu::GpuDevice::open(None, gpu::Options { checked: true, ..Default::default() }) {
-        Ok(device) => device,
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "CI must have an adapter: {error}");
-            return eprintln!("\n*** SKIPPED, no random graphs on the GPU: {error} ***\n");
-        }
-    };
+    let _turn = adapter::turn();
+    let options = gpu::Options { checked: true, ..Default::default() };
+    let Some(device) = adapter::open(options) else { return };
     let seeds = seeds(300).filter(|seed| seed % ON_GPU == 0 || environment("SLD_PROPERTY_CASES", 0) == 1);
     let found = failures(seeds, |seed| {
         let device = Box::new(device.clone());

@@ -11,7 +11,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{ResourceBinding, ShaderStage};
 use nn::{Forward, Model, Sgd, SgdOptions, models};
 use rayon::prelude::*;
-use shaders::{Access, Context, Launch, Limits, Place, Subgroups, Target};
+use shaders::{Access, Context, Launch, Limits, Operands, Place, Subgroups, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, step::expressions};
 use sld_tests::operations::{Case, fixture_cases, own_cases};
@@ -34,7 +34,10 @@ fn targets() -> Vec<(String, Target)> {
         let name =
             format!("software {software}, subgroups {subgroups:?}, {} bindings", limits.storage_buffers);
         let subgroups = subgroups.map(|[min, max]| Subgroups { min, max });
-        targets.push((name, Target { software, subgroups, f16: subgroups.is_some(), limits }));
+        targets.push((
+            name,
+            Target { software, subgroups, f16: subgroups.is_some(), operands: Operands::F32, limits },
+        ));
     };
     add(false, None, large);
     add(false, Some([32, 32]), Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large });

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use autograd::{Device, Schedule, Value};
-use gpu::{GpuDevice, Options};
+use gpu::{GpuDevice, Options, Precision};
 
 pub use build::Builder;
 
@@ -25,8 +25,12 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
         let everything = Options { checked: true, ..Options::default() };
         let configurations = [
             ("all features", everything),
-            ("WebGPU limits, no subgroups", Options { webgpu_limits: true, subgroups: false, ..everything }),
+            (
+                "as on a graphics card, WebGPU limits, no subgroups",
+                Options { webgpu_limits: true, subgroups: false, as_hardware: true, ..everything },
+            ),
             ("unchecked shaders", Options { checked: false, ..everything }),
+            ("mixed precision", Options { precision: Precision::Mixed, ..everything }),
         ];
         let mut devices = Vec::new();
         for (name, options) in configurations {
@@ -55,6 +59,27 @@ pub fn check(builder: &Builder, tolerance: f64) {
 /// The same, and without bounds checks as well.
 pub fn check_unchecked_too(builder: &Builder, tolerance: f64) {
     check_on(builder, tolerance, 3);
+}
+
+/// Runs the builder's schedule in mixed precision and compares all outputs with the interpreter, each value
+/// within `tolerance` of the reference relative to the largest magnitude of its tensor. Returns the
+/// largest difference, or `None` where the adapter has no 16-bit floats.
+pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
+    let expected = interpreter::run(&builder.schedule, &builder.inputs);
+    let devices = devices()?;
+    let (name, device) = &devices.0[3];
+    if !device.target().f16 {
+        eprintln!("\n*** MIXED PRECISION NOT TESTED: no 16-bit floats ***\n");
+        return None;
+    }
+    let mut largest = 0.0f64;
+    for (output, expected) in run(device, &builder.schedule, &builder.inputs).iter().zip(&expected) {
+        compare(name, output, expected, tolerance);
+        let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(v.abs()));
+        let differences = output.1.iter().zip(expected).map(|(&g, e)| (f64::from(g) - e).abs() / scale);
+        largest = differences.fold(largest, f64::max);
+    }
+    Some(largest)
 }
 
 fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {

@@ -36,7 +36,8 @@ pub struct DemoArgs {
 
 impl Default for DemoArgs {
     fn default() -> Self {
-        let device = DeviceArgs { device: DeviceChoice::Auto, threads: None };
+        let device =
+            DeviceArgs { device: DeviceChoice::Auto, threads: None, precision: gpu::Precision::default() };
         Self { output: "output/demo".into(), seed: 0, device }
     }
 }

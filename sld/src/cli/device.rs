@@ -56,6 +56,10 @@ pub struct DeviceArgs {
     /// CPU threads; one for each core if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
+    /// What convolutions and matrix products of a GPU multiply in: f32, or mixed (operands rounded to 16
+    /// bits, sums and weights in f32).
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    pub precision: gpu::Precision,
 }
 
 impl DeviceArgs {
@@ -66,28 +70,41 @@ impl DeviceArgs {
     pub fn open(&self) -> anyhow::Result<Box<dyn autograd::Device>> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.map_or(cores, |n| n as usize);
-        let on_cpu = || Box::new(cpu::CpuDevice::new(threads)) as Box<dyn autograd::Device>;
-        let on_gpu = |adapter: &gpu::Adapter| -> anyhow::Result<Box<dyn autograd::Device>> {
-            Ok(Box::new(gpu::GpuDevice::with_adapter(adapter, gpu::Options::default())?))
+        let on_cpu = || -> Box<dyn autograd::Device> {
+            if self.precision == gpu::Precision::Mixed {
+                eprintln!("the CPU device computes in f32: --precision mixed changes nothing");
+            }
+            Box::new(cpu::CpuDevice::new(threads))
         };
         match &self.device {
             DeviceChoice::Cpu => Ok(on_cpu()),
             DeviceChoice::Gpu(wanted) => {
-                let device = gpu::GpuDevice::open(wanted.as_deref(), gpu::Options::default());
-                let device = device.with_context(|| {
+                let device = gpu::choose(wanted.as_deref()).map_err(anyhow::Error::from);
+                device.and_then(|adapter| self.open_gpu(&adapter)).with_context(|| {
                     let choice = &self.device;
                     format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
-                })?;
-                Ok(Box::new(device))
+                })
             }
             DeviceChoice::Auto => match gpu::adapters().iter().find(|adapter| !adapter.software) {
-                Some(adapter) => on_gpu(adapter).or_else(|why| {
+                Some(adapter) => self.open_gpu(adapter).or_else(|why| {
                     eprintln!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
                     Ok(on_cpu())
                 }),
                 None => Ok(on_cpu()),
             },
         }
+    }
+
+    fn open_gpu(&self, adapter: &gpu::Adapter) -> anyhow::Result<Box<dyn autograd::Device>> {
+        let options = gpu::Options { precision: self.precision, ..gpu::Options::default() };
+        let device = gpu::GpuDevice::with_adapter(adapter, options)?;
+        if self.precision == gpu::Precision::Mixed {
+            match device.is_mixed() {
+                true => eprintln!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
+                false => eprintln!("{} has no 16-bit floats: computing in f32", adapter.name),
+            }
+        }
+        Ok(Box::new(device))
     }
 }
 
