@@ -54,7 +54,7 @@ fn the_gpu_device_agrees_with_float64_and_the_cpu_device() {
         ("the adapter's own limits and features", Options::default()),
         (
             "WebGPU's default limits, no optional feature",
-            Options { webgpu_limits: true, subgroups: false, checked: true },
+            Options { webgpu_limits: true, subgroups: false, checked: true, ..Options::default() },
         ),
     ];
     for (name, options) in configurations {
