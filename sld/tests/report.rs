@@ -152,6 +152,83 @@ fn several_runs_stand_side_by_side() {
 }
 
 #[test]
+fn the_student_alone_is_the_baseline_wherever_it_stands() {
+    // A larger network, such as the teacher, comes first and is better than all students.
+    let mut teacher = run("teacher", "NONE", 79.0, 4);
+    teacher.info.student.name = "resnet32x4".into();
+    let runs = [teacher, run("sld", "SLD", 77.6, 1), run("alone", "NONE", 72.5, 2)];
+    let html = render(&runs);
+    check_nesting(&html);
+    let row = |name: &str| {
+        let start = html.find(&format!("</i>{name}</td>")).unwrap();
+        &html[start..start + html[start..].find("</tr>").unwrap()]
+    };
+    assert!(row("alone").contains("<td class=\"number\">baseline</td>"), "{}", row("alone"));
+    assert!(html.contains("<tr class=\"winner\"><td><i class=\"swatch c1\"></i>sld"));
+    let best = |run: &Run| run.metrics.iter().map(|m| m.test.top1).fold(0.0, f64::max);
+    let gain = best(&runs[1]) - best(&runs[2]);
+    assert!(html.contains(&format!("<b>{gain:+.2}</b> points against alone")), "{gain}");
+    assert!(html.contains("its teacher reaches 79.42%"));
+    // The run that swaps lies open, the others are folded.
+    assert_eq!(html.matches("<details class=\"run\" open>").count(), 1);
+}
+
+#[test]
+fn a_comparison_shows_which_classes_gained() {
+    let (mut alone, mut sld) = (run("alone", "NONE", 70.0, 2), run("sld", "SLD", 75.0, 1));
+    let classes = || ["cat", "dog", "emu"].map(String::from).to_vec();
+    let evaluation = |confusion: [[u32; 3]; 3]| {
+        let mut evaluation = sld::run::Evaluation::new(240, classes());
+        evaluation.confusion = confusion.map(|row| row.to_vec()).to_vec();
+        Some(evaluation)
+    };
+    alone.evaluation = evaluation([[50, 25, 25], [10, 80, 10], [0, 0, 100]]);
+    sld.evaluation = evaluation([[75, 15, 10], [20, 70, 10], [0, 0, 100]]);
+    let html = render(&[alone, sld]);
+    check_nesting(&html);
+    assert!(html.contains("<b>1</b> of 3 classes better than alone and <b>1</b> less well"));
+    let gains: Vec<usize> =
+        ["cat: from 50.0% to 75.0%", "emu: from 100.0% to 100.0%", "dog: from 80.0% to 70.0%"]
+            .map(|text| html.find(text).unwrap_or_else(|| panic!("{text}")))
+            .to_vec();
+    assert!(gains.is_sorted(), "the largest gain first");
+}
+
+#[test]
+fn seeds_of_one_setting_are_summed_up() {
+    let mut runs = Vec::new();
+    for (distiller, top1) in [("NONE", [70.0, 71.0, 72.0]), ("SLD", [74.0, 74.0, 77.0])] {
+        for (seed, top1) in top1.into_iter().enumerate() {
+            let mut run = run(&format!("{distiller}-{seed}"), distiller, 70.0, 1);
+            run.info.seed = seed as u64;
+            run.info.settings.push(format!("SOLVER.SEED: {seed}"));
+            run.metrics.truncate(1);
+            run.metrics[0].test = Accuracy { top1, top5: 90.0, loss: 1.0 };
+            runs.push(run);
+        }
+    }
+    let html = render(&runs);
+    check_nesting(&html);
+    // Deviations with n - 1: of 70, 71, 72 it is 1, of 74, 74, 77 the root of 3.
+    assert!(
+        html.contains("<td class=\"number\">3</td><td class=\"number\"><b>71.00 \u{b1} 1.00</b></td>"),
+        "NONE"
+    );
+    assert!(
+        html.contains("<td class=\"number\">3</td><td class=\"number\"><b>75.00 \u{b1} 1.73</b></td>"),
+        "SLD"
+    );
+    // A colour a method, not a run.
+    for series in chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap() {
+        let swaps = series["n"].as_str().unwrap().starts_with("SLD");
+        assert_eq!(series["c"], i32::from(swaps), "{series}");
+    }
+    // Another setting is another line of the summary.
+    runs[0].info.settings.push("SOLVER.LR: 0.2".into());
+    assert!(!render(&runs).contains("71.00 \u{b1} 1.00"));
+}
+
+#[test]
 fn runs_of_the_same_name_are_told_apart() {
     let html = render(&[run("a", "KD", 70.0, 1), run("a", "KD", 71.0, 2)]);
     assert!(html.contains("a (1)") && html.contains("a (2)"));

@@ -63,6 +63,17 @@ fn interrupt(child: &Child) {
     assert!(status.expect("kill runs").success());
 }
 
+/// The report at the end shows every epoch, those before an interruption too.
+fn assert_report(folder: &Path) {
+    let html = std::fs::read_to_string(folder.join("report.html")).expect("a report at the end");
+    for metrics in timeless_metrics(folder) {
+        let top1 = metrics["test"]["top1"].as_f64().expect("a number");
+        let rounded: f64 = format!("{top1:.4e}").parse().expect("a number");
+        assert!(html.contains(&format!("{rounded:?}")), "the report lacks {top1}");
+    }
+    assert!(!html.contains("The run is not finished"), "finished");
+}
+
 #[test]
 fn twenty_kills_change_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -109,11 +120,17 @@ fn ctrl_c_saves_between_steps_and_resuming_is_exact() {
     interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("--resume"), "{text}");
+    assert!(output.status.success(), "{text}");
+    let again = text.lines().last().unwrap_or_default().trim();
+    assert!(again.starts_with(env!("CARGO_BIN_EXE_sld")) && again.contains(" train --resume "), "{text}");
+    let html = std::fs::read_to_string(stopped.join("report.html")).expect("a report of what is done");
+    assert!(html.contains("The run is not finished"));
     let mut resumed = command(&stopped);
     resumed.arg("--resume");
     finish(resumed);
     assert_same_run(&whole, &stopped);
+    assert_report(&whole);
+    assert_report(&stopped);
 }
 
 #[test]

@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use autograd::Device;
 use indicatif::{ProgressBar, ProgressStyle};
-use nn::checkpoint::{self, Checkpoint};
+use nn::checkpoint::{self, Checkpoint, Problem};
 
 use super::session::{self, RunData};
 use crate::config::Config;
 use crate::distill::Distiller;
 use crate::run::{
-    Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunFolder, RunInfo, SwapMetrics,
-    SwapSide, TrainMetrics,
+    Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunError, RunFolder, RunInfo,
+    SwapMetrics, SwapSide, TrainMetrics,
 };
 use crate::training::snapshot::{self, Progress};
 use crate::training::{EpochResult, Evaluation, Evaluator, Networks, Observer, Outcome, StepResult, Trainer};
+
+/// The report's name in a run's folder.
+const REPORT: &str = "report.html";
 
 /// Whether a run starts or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +49,13 @@ impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "top-1 {:.2}%, top-5 {:.2}% after {} epochs; best {:.2}% in epoch {}; all in {}",
+            "top-1 {:.2}%, top-5 {:.2}% after {} epochs; best {:.2}% in epoch {}; report: {}",
             self.top1,
             self.top5,
             self.epochs,
             self.best,
             self.best_epoch,
-            self.folder.display()
+            self.folder.join(REPORT).display()
         )
     }
 }
@@ -127,7 +130,13 @@ pub fn train(
     }
     let mut observer = RunObserver::new(config, &*distiller, run);
     match trainer.run(&mut observer)? {
-        Outcome::Interrupted => Ok(None),
+        Outcome::Interrupted => {
+            // A run stopped within its first epoch has nothing to show yet.
+            if !observer.run.history().is_empty() {
+                write_report(folder)?;
+            }
+            Ok(None)
+        }
         Outcome::Finished { best, best_epoch } => {
             // A finished run that is resumed has no epoch to show for itself: measure it once more.
             let last = match observer.last.take() {
@@ -140,6 +149,8 @@ pub fn train(
                 confusion: last.confusion.clone(),
             };
             observer.run.finish(&evaluation)?;
+            observer.bar.finish_and_clear();
+            write_report(folder)?;
             Ok(Some(Finished {
                 folder: folder.into(),
                 epochs: config.solver.epochs as usize,
@@ -153,6 +164,11 @@ pub fn train(
     }
 }
 
+/// Writes the report of the run in `folder`.
+fn write_report(folder: &Path) -> anyhow::Result<()> {
+    Ok(crate::report::write(&[folder], &folder.join(REPORT))?)
+}
+
 fn evaluate(
     device: &dyn Device,
     model: &nn::Model,
@@ -161,11 +177,7 @@ fn evaluate(
 ) -> anyhow::Result<Evaluation> {
     let size = [data.test.height(), data.test.width()];
     let batch = config.dataset.test_batch_size as usize;
-    Evaluator::compile(device, model, batch, size)?.run(
-        &data.test,
-        config.dataset.num_workers as usize,
-        |_, _| (),
-    )
+    Evaluator::compile(device, model, batch, size)?.run(&data.test, session::workers(config), |_, _| ())
 }
 
 fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {
@@ -225,7 +237,12 @@ impl<'a> RunObserver<'a> {
     }
 
     fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
-        Ok(checkpoint::write_pth(&self.run.path().join(name), checkpoint)?)
+        let path = self.run.path().join(name);
+        checkpoint::write_pth(&path, checkpoint).map_err(|why| match why.problem {
+            // With what to do about a full or read-only disk.
+            Problem::Io { source, .. } => RunError::Write { path, source }.into(),
+            _ => why.into(),
+        })
     }
 
     fn metrics(&self, result: &EpochResult) -> EpochMetrics {

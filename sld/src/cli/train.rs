@@ -97,9 +97,23 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     if let Some(finished) = finished {
         println!("{finished}");
     } else {
-        println!(
-            "interrupted after a whole step; everything is saved. Go on with the same command and --resume"
-        );
+        println!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
     }
     Ok(())
+}
+
+/// This command with `--resume`, for a shell.
+fn resuming_command() -> String {
+    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b));
+    let quote = |word: String| match !word.is_empty() && plain(&word) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let mut words: Vec<String> =
+        std::env::args_os().map(|word| quote(word.to_string_lossy().into())).collect();
+    if !words.iter().any(|word| word == "--resume") {
+        // Behind `train`: options may not follow the config keys.
+        words.insert(words.len().min(2), "--resume".into());
+    }
+    words.join(" ")
 }

@@ -187,9 +187,10 @@ impl Chart {
             let y = frame.top(*value);
             let _ = write!(
                 svg,
-                "<path class=\"level\" d=\"M{LEFT} {y:.1}H{:.1}\"/><text class=\"level\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                "<path class=\"level\" d=\"M{LEFT} {y:.1}H{:.1}\"/><text class=\"level\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 WIDTH - RIGHT,
-                WIDTH - RIGHT - 4.0,
+                // At the left, where curves are still far away and no event is marked.
+                LEFT + 4.0,
                 y - 5.0,
                 escape(name),
             );

@@ -1,5 +1,6 @@
 //! Accuracy class by class.
 
+use super::Run;
 use super::html::escape;
 use crate::run::{ClassAccuracy, Evaluation};
 use std::fmt::Write;
@@ -37,4 +38,52 @@ fn bar(class: &ClassAccuracy) -> String {
         images = class.images,
     );
     bar
+}
+
+/// Up to this many classes, a comparison shows them all; above, those that changed most.
+const SHOWN: usize = 24;
+
+/// Class by class from one run to another, the largest gain first; `None` unless both were evaluated on
+/// the same classes.
+pub fn gains(from: &Run, to: &Run) -> Option<String> {
+    let (before, after) = (from.evaluation.as_ref()?, to.evaluation.as_ref()?);
+    if before.classes != after.classes || before.classes.is_empty() {
+        return None;
+    }
+    let mut pairs: Vec<(ClassAccuracy, ClassAccuracy)> =
+        before.per_class().into_iter().zip(after.per_class()).collect();
+    pairs.sort_by(|a, b| {
+        let gain = |pair: &(ClassAccuracy, ClassAccuracy)| pair.1.accuracy - pair.0.accuracy;
+        gain(b).total_cmp(&gain(a)).then_with(|| a.0.class.cmp(b.0.class))
+    });
+    let better = pairs.iter().filter(|(a, b)| b.accuracy > a.accuracy).count();
+    let worse = pairs.iter().filter(|(a, b)| b.accuracy < a.accuracy).count();
+    let all = pairs.len();
+    let mut rest = "";
+    if all > SHOWN {
+        pairs.drain(SHOWN / 2..all - SHOWN / 2);
+        rest = " Shown are those that changed most.";
+    }
+    let bars: String = pairs.iter().map(|(a, b)| change(a, b)).collect();
+    Some(format!(
+        "<section><h2>Class by class: {from} and {to}</h2><p class=\"lead\">At the end of both runs, <b>{to}</b> knows \
+         <b>{better}</b> of {all} classes better than {from} and <b>{worse}</b> less well.{rest} The bar is {to}, the mark {from}.</p>\
+         <div class=\"card bars wide\">{bars}</div></section>\n",
+        from = escape(&from.name),
+        to = escape(&to.name),
+    ))
+}
+
+fn change(before: &ClassAccuracy, after: &ClassAccuracy) -> String {
+    let gain = after.accuracy - before.accuracy;
+    format!(
+        "<div class=\"bar\" title=\"{name}: from {from:.1}% to {to:.1}% of {images} images\"><span>{name}</span>\
+         <i class=\"{kind}\"><b style=\"width:{to:.1}%\"></b><u style=\"left:{from:.1}%\"></u></i><em>{gain}</em></div>",
+        name = escape(&after.class.replace('_', " ")),
+        from = before.accuracy,
+        to = after.accuracy,
+        images = after.images,
+        kind = if gain < 0.0 { "lost" } else { "" },
+        gain = format!("{gain:+.0}").replace('-', "\u{2212}"),
+    )
 }

@@ -1,33 +1,166 @@
 //! Several runs side by side.
 
-use super::Run;
 use super::chart::{Axis, Chart};
 use super::curves::by_epoch;
 use super::html::{duration, escape, percent};
+use super::{Run, classes};
 use crate::run::EpochMetrics;
 use std::fmt::Write;
 
+/// Which run is what in a comparison.
+pub struct Roles {
+    /// The colour of each run: its own, or where seeds are repeated its setting's.
+    pub colours: Vec<usize>,
+    /// What the others are held against: the first run without a teacher of the network that most runs
+    /// train, or the first run.
+    baseline: usize,
+    /// The most accurate run of the baseline's network.
+    winner: usize,
+    /// Runs that differ in nothing but the seed, by number.
+    settings: Vec<Vec<usize>>,
+}
+
+impl Roles {
+    /// Assigns them.
+    pub fn new(runs: &[Run]) -> Self {
+        let students = |name: &str| runs.iter().filter(|run| run.info.student.name == name).count();
+        let most = runs.iter().map(|run| students(&run.info.student.name)).max().unwrap_or(0);
+        let common = |run: &Run| students(&run.info.student.name) == most;
+        let baseline =
+            runs.iter().position(|run| common(run) && run.info.teacher.is_none()).unwrap_or_default();
+        let network = &runs[baseline].info.student.name;
+        let winner = (0..runs.len())
+            .filter(|&i| runs[i].info.student.name == *network)
+            .fold(baseline, |best, i| if top1(&runs[i]) > top1(&runs[best]) { i } else { best });
+        let mut settings: Vec<Vec<usize>> = Vec::new();
+        for (i, run) in runs.iter().enumerate() {
+            match settings.iter_mut().find(|group| differ_in_seed_only(&runs[group[0]], run)) {
+                Some(group) => group.push(i),
+                None => settings.push(vec![i]),
+            }
+        }
+        let mut colours: Vec<usize> = (0..runs.len()).collect();
+        if settings.len() < runs.len() {
+            for (colour, group) in settings.iter().enumerate() {
+                group.iter().for_each(|&i| colours[i] = colour);
+            }
+        }
+        Self { colours, baseline, winner, settings }
+    }
+
+    /// Whether some setting was run with several seeds.
+    fn repeats(&self) -> bool {
+        self.settings.iter().any(|group| group.len() > 1)
+    }
+}
+
+/// What a comparison counts: the best epoch's top-1 on the test images.
+fn top1(run: &Run) -> f64 {
+    run.best().test.top1
+}
+
+fn differ_in_seed_only(a: &Run, b: &Run) -> bool {
+    let place = ["SOLVER.SEED", "DATASET.ROOT", "DISTILLER.TEACHER_CHECKPOINT", "LOG.", "EXPERIMENT."];
+    let settings = |run: &Run| -> Vec<String> {
+        let own = |setting: &&String| !place.iter().any(|key| setting.starts_with(key));
+        run.info.settings.iter().filter(own).cloned().collect()
+    };
+    let names = |run: &Run| (run.info.distiller.clone(), run.info.student.name.clone(), run.info.epochs);
+    names(a) == names(b) && a.info.seed != b.info.seed && settings(a) == settings(b)
+}
+
+/// A difference in points, with a proper minus.
+fn points(change: f64) -> String {
+    format!("{change:+.2}").replace('-', "\u{2212}")
+}
+
+/// The outcome in a sentence.
+pub fn sentence(runs: &[Run], roles: &Roles) -> String {
+    let (winner, baseline) = (&runs[roles.winner], &runs[roles.baseline]);
+    let mut text = format!(
+        "Most accurate {}: <b>{}</b> ({}) with <b>{}</b> top-1",
+        escape(&winner.info.student.name),
+        escape(&winner.name),
+        escape(winner.method()),
+        percent(top1(winner)),
+    );
+    let gain = top1(winner) - top1(baseline);
+    if roles.winner != roles.baseline {
+        let _ = write!(text, ", <b>{}</b> points against {}", points(gain), escape(&baseline.name));
+    }
+    if let Some(teacher) = winner.info.teacher.as_ref().and_then(|teacher| teacher.top1) {
+        let _ = write!(text, "; its teacher reaches {}", percent(teacher));
+    }
+    text + ". Best epochs, on the test images."
+}
+
 /// The table and the common curves.
-pub fn section(runs: &[Run]) -> String {
+pub fn section(runs: &[Run], roles: &Roles) -> String {
+    let gains = match (&runs[roles.baseline], &runs[roles.winner]) {
+        (baseline, winner) if roles.baseline != roles.winner => classes::gains(baseline, winner),
+        _ => None,
+    };
     format!(
-        "<section><h2>Side by side</h2>{}<div class=\"grid2\">{}</div></section>\n",
-        table(runs),
-        charts(runs)
+        "<section>{}{}<div class=\"grid2\">{}</div></section>\n{}",
+        if roles.repeats() { summary(runs, roles) } else { String::new() },
+        table(runs, roles),
+        charts(runs, roles),
+        gains.unwrap_or_default(),
     )
 }
 
-fn table(runs: &[Run]) -> String {
-    let best = |run: &Run| run.best().test.top1;
-    let highest = runs.iter().map(best).fold(f64::NEG_INFINITY, f64::max);
+/// Mean and standard deviation over seeds.
+fn summary(runs: &[Run], roles: &Roles) -> String {
+    let mut rows = String::new();
+    for (colour, group) in roles.settings.iter().enumerate() {
+        let first = &runs[group[0]];
+        let over = |value: fn(&Run) -> f64| {
+            let values: Vec<f64> = group.iter().map(|&i| value(&runs[i])).collect();
+            mean_and_deviation(&values)
+        };
+        let _ = write!(
+            rows,
+            "<tr><td><i class=\"swatch c{}\"></i>{}</td><td>{}</td><td class=\"number\">{}</td>\
+             <td class=\"number\"><b>{}</b></td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
+            colour % 8,
+            escape(first.method()),
+            escape(&first.info.student.name),
+            group.len(),
+            over(top1),
+            over(|run| run.last().test.top1),
+            over(|run| run.last().test.top5),
+        );
+    }
+    format!(
+        "<div class=\"card scroll\"><table class=\"comparison\"><thead><tr><th>method</th><th>student</th>\
+         <th class=\"number\">seeds</th><th class=\"number\">best top-1, %</th><th class=\"number\">final top-1, %</th>\
+         <th class=\"number\">final top-5, %</th></tr></thead><tbody>{rows}</tbody></table>\
+         <p>Mean \u{b1} standard deviation over seeds. Curves below have the colour of their method.</p></div>"
+    )
+}
+
+/// "71.25 ± 0.31"; the deviation, with n - 1, only of several values.
+fn mean_and_deviation(values: &[f64]) -> String {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return format!("{mean:.2}");
+    }
+    let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    format!("{mean:.2} \u{b1} {:.2}", (square / (n - 1.0)).sqrt())
+}
+
+fn table(runs: &[Run], roles: &Roles) -> String {
+    let best = top1;
     let mut rows = String::new();
     for (i, run) in runs.iter().enumerate() {
         let last = &run.last().test;
-        let change = best(run) - best(&runs[0]);
-        let change =
-            if i == 0 { "baseline".into() } else { format!("{change:+.2}").replace('-', "\u{2212}") };
-        let winner = if best(run) == highest { " class=\"winner\"" } else { "" };
+        let change = best(run) - best(&runs[roles.baseline]);
+        let change = if i == roles.baseline { "baseline".into() } else { points(change) };
+        let winner = if i == roles.winner { " class=\"winner\"" } else { "" };
         let unfinished = match run.info.epochs.saturating_sub(run.last().epoch) {
             0 => String::new(),
+            1 => " <small>(1 epoch to go)</small>".into(),
             left => format!(" <small>({left} epochs to go)</small>"),
         };
         let _ = write!(
@@ -35,7 +168,7 @@ fn table(runs: &[Run]) -> String {
             "<tr{winner}><td><i class=\"swatch c{}\"></i>{}{unfinished}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td class=\"number\"><b>{}</b></td><td class=\"number\">{change}</td><td class=\"number\">{}</td>\
              <td class=\"number\">{}</td><td class=\"number\">{:.3}</td><td class=\"number\">{}</td></tr>",
-            i % 8,
+            roles.colours[i] % 8,
             escape(&run.name),
             escape(run.method()),
             escape(&run.info.student.name),
@@ -55,10 +188,13 @@ fn table(runs: &[Run]) -> String {
     )
 }
 
-fn charts(runs: &[Run]) -> String {
+fn charts(runs: &[Run], roles: &Roles) -> String {
+    let colour = |i: usize| roles.colours[i];
     let overlay = |title: &str, note: &str, axis, value: fn(&EpochMetrics) -> f64| {
         let chart = Chart::new(title, note, axis);
-        runs.iter().enumerate().fold(chart, |chart, (i, run)| chart.line(&run.name, i, by_epoch(run, value)))
+        runs.iter()
+            .enumerate()
+            .fold(chart, |chart, (i, run)| chart.line(&run.name, colour(i), by_epoch(run, value)))
     };
     let mut charts = vec![
         overlay("Top-1 on the test images", "By epoch.", Axis::Fit, |metrics| metrics.test.top1).percent(),
@@ -77,7 +213,9 @@ fn charts(runs: &[Run]) -> String {
             Axis::Zero,
         );
         charts.push(
-            swapping.fold(chart.percent(), |chart, (i, run)| chart.line(&run.name, i, by_epoch(run, share))),
+            swapping.fold(chart.percent(), |chart, (i, run)| {
+                chart.line(&run.name, colour(i), by_epoch(run, share))
+            }),
         );
     } else {
         charts.push(overlay("Training speed", "Images a second.", Axis::Zero, |metrics| {

@@ -36,17 +36,24 @@ fn single(run: &Run) -> String {
 }
 
 fn several(runs: &[Run]) -> String {
+    let roles = comparison::Roles::new(runs);
     let mut body = format!(
-        "<header><p class=\"kicker\">{}</p><h1>{} runs side by side</h1></header>\n",
+        "<header><p class=\"kicker\">{}</p><h1>{} runs side by side</h1><p class=\"lead\">{}</p></header>\n",
         escape(&runs[0].info.dataset),
-        runs.len()
+        runs.len(),
+        comparison::sentence(runs, &roles),
     );
-    body += &comparison::section(runs);
+    body += &comparison::section(runs, &roles);
+    // The run about which there is most to see lies open.
+    let top1 = |i: &usize| runs[*i].best().test.top1;
+    let swapping = (0..runs.len()).filter(|&i| runs[i].last().swap.is_some());
+    let open = swapping.max_by(|a, b| top1(a).total_cmp(&top1(b)));
     for (i, run) in runs.iter().enumerate() {
         let _ = write!(
             body,
-            "<details class=\"run\"><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>\n",
-            i % 8,
+            "<details class=\"run\"{}><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>\n",
+            if open == Some(i) { " open" } else { "" },
+            roles.colours[i] % 8,
             escape(&run.name),
             escape(run.method()),
             percent(run.best().test.top1),
