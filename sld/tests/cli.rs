@@ -38,10 +38,14 @@ fn every_command_has_help() {
         let help = sld(&[name, "--help"]);
         assert!(help.status.success(), "{name}");
         assert!(out(&help).contains("Usage: sld "), "{name}: {}", out(&help));
+        assert!(out(&help).contains("Examples:"), "{name} teaches by no example");
     }
     assert!(top.contains("Examples:"), "{top}");
-    for nested in [["data", "fetch"], ["data", "inspect"], ["bench", "step"], ["bench", "augment"]] {
-        assert!(sld(&[nested[0], nested[1], "--help"]).status.success(), "{nested:?}");
+    for nested in
+        [["data", "fetch"], ["data", "inspect"], ["bench", "step"], ["bench", "growth"], ["bench", "augment"]]
+    {
+        let help = sld(&[nested[0], nested[1], "--help"]);
+        assert!(help.status.success() && out(&help).contains("Examples:"), "{nested:?}");
     }
 }
 
@@ -64,6 +68,23 @@ fn the_examples_in_the_help_name_commands_and_configs_that_exist() {
         }
     }
     assert!(found >= 5, "{found}");
+}
+
+/// A reader that leaves early, such as `head`.
+#[test]
+fn a_closed_pipe_ends_the_program_quietly() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sld"))
+        .args(["explain", "--device", "cpu", "--cfg", "configs/cifar100/sld/res56_res20.yaml"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(141));
+    assert_eq!(err(&ended), "");
 }
 
 #[test]
@@ -103,7 +124,7 @@ fn bad_arguments_are_told_with_what_is_allowed() {
         (&["trian"], "similar subcommand exists: 'train'"),
         (
             &["train", "--cfg", "configs/cifar100/kd.yaml", "--device", "tpu"],
-            "choose auto, cpu, gpu or gpu:NAME",
+            "cannot compute on `gpu:tpu` (--device takes auto, cpu, gpu or a GPU's name)",
         ),
         (&["train", "--cfg", "configs/cifar100/kd.yaml", "--device", "gpu:"], "name the GPU after the colon"),
         (&["train", "--cfg", "configs/cifar100/kd.yaml", "--seed", "-1"], "--seed"),

@@ -21,7 +21,8 @@ pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem>
     object.checkpoint(checkpoint)?;
     let pickle = object.pickle.finish();
     let storages = object.storages;
-    write_atomically(path, |file| write_zip(file, &pickle, &storages))
+    let zip = zip_of(&pickle, &storages).map_err(|source| Problem::Io { action: "pack the file", source })?;
+    write_atomically(path, |file| file.write_all(&zip))
         .map_err(|source| Problem::Io { action: "write the file", source })
 }
 
@@ -133,8 +134,11 @@ impl<'a> ObjectWriter<'a> {
 }
 
 /// Entries and order as `torch.save`; storages aligned to 64 bytes, so that PyTorch can map them.
-fn write_zip(file: &mut (impl Write + Seek), pickle: &[u8], storages: &[&NamedTensor]) -> io::Result<()> {
-    let mut zip = ZipWriter::new(file);
+///
+/// In memory: on a full disk, the zip writer's destructor would write to the terminal what the caller
+/// already knows.
+fn zip_of(pickle: &[u8], storages: &[&NamedTensor]) -> io::Result<Vec<u8>> {
+    let mut zip = ZipWriter::new(io::Cursor::new(Vec::new()));
     entry(&mut zip, "data.pkl", pickle)?;
     entry(&mut zip, ".format_version", b"1")?;
     entry(&mut zip, ".storage_alignment", b"64")?;
@@ -143,8 +147,7 @@ fn write_zip(file: &mut (impl Write + Seek), pickle: &[u8], storages: &[&NamedTe
         entry(&mut zip, &format!("data/{key}"), &tensor.data.to_le_bytes())?;
     }
     entry(&mut zip, "version", b"3\n")?;
-    zip.finish()?;
-    Ok(())
+    Ok(zip.finish()?.into_inner())
 }
 
 fn entry(zip: &mut ZipWriter<impl Write + Seek>, name: &str, content: &[u8]) -> io::Result<()> {

@@ -1,0 +1,398 @@
+//! Everything a user can get wrong, or a machine can refuse: each ends the program with a message that
+//! names the culprit and a remedy, and leaves what was there before as it was.
+
+use flate2::{Compression, write::GzEncoder};
+use nn::checkpoint::{self, Checkpoint};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// `sld` with the repository as its folder, so that `configs/` is found.
+fn sld(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sld"));
+    command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command
+}
+
+/// A short training of a resnet8 on a twentieth of the synthetic task: an epoch is four steps.
+fn short_run(output: &Path, epochs: &str, more: &[&str]) -> Command {
+    let mut command = sld(&["train", "--cfg", "configs/cifar100/vanilla.yaml", "--device", "cpu"]);
+    command.args(["--val-fraction", "0.95", "--output"]).arg(output).args(more);
+    command.args(["DATASET.TYPE", "synthetic", "DISTILLER.STUDENT", "resnet8", "SOLVER.EPOCHS", epochs]);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+fn succeeds(mut command: Command) -> String {
+    let output = run(&mut command);
+    assert!(output.status.success(), "{command:?}\n{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a command that must end with exit code 1 and an `error:` that contains each part. Gives the message.
+fn refused(mut command: Command, parts: &[&str]) -> String {
+    let output = run(&mut command);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{command:?}\nsaid: {said}\n{}", text(&output.stdout));
+    assert!(said.contains("error: "), "{command:?}\nsaid: {said}");
+    assert!(!said.contains("panicked"), "{command:?}\nsaid: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{command:?}\nsaid: {said}\nwanted: {part}");
+    }
+    said
+}
+
+/// A training on the CIFAR-100 in `data`, which must not get as far as its output folder.
+fn cifar_run(data: &Path) -> Command {
+    let mut command = sld(&["train", "--cfg", "configs/cifar100/vanilla.yaml", "--device", "cpu", "--data"]);
+    command.arg(data).arg("--output").arg(data.join("run")).args(["DISTILLER.STUDENT", "resnet8"]);
+    command
+}
+
+/// Records of the CIFAR-100 binary format: coarse label, fine label, 3,072 bytes; every class once.
+fn records() -> Vec<u8> {
+    let record = |class: u8| [&[class / 5, class][..], &[class; 3072]].concat();
+    (0..100).flat_map(record).collect()
+}
+
+/// A folder with a small CIFAR-100 in the binary format, its training batch changed.
+fn cifar_folder(change: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("written");
+    let mut train = records();
+    change(&mut train);
+    put("train.bin", &train);
+    put("test.bin", &records());
+    put("fine_label_names.txt", class_names().as_bytes());
+    folder
+}
+
+fn class_names() -> String {
+    (0..100).map(|class| format!("class{class}\n")).collect()
+}
+
+#[test]
+fn missing_data() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    refused(
+        cifar_run(&folder.path().join("nowhere")),
+        &["nowhere does not exist", "sld data fetch cifar100"],
+    );
+    refused(cifar_run(folder.path()), &["no CIFAR-100 data in", "train.bin", "sld data fetch cifar100"]);
+    let incomplete = cifar_folder(|_| ());
+    std::fs::remove_file(incomplete.path().join("test.bin")).expect("removed");
+    refused(cifar_run(incomplete.path()), &["has no test.bin"]);
+}
+
+#[test]
+fn a_truncated_batch_file() {
+    let folder = cifar_folder(|train| train.truncate(train.len() - 1000));
+    refused(cifar_run(folder.path()), &["train.bin has 306400 bytes", "cut off", "download it again"]);
+    assert!(!folder.path().join("run").exists(), "the run began before the data was read");
+}
+
+#[test]
+fn a_label_out_of_range() {
+    let folder = cifar_folder(|train| train[7 * 3074 + 1] = 100);
+    refused(cifar_run(folder.path()), &["train.bin: image 7 has label 100", "fine labels are 0 to 99"]);
+}
+
+/// A complete release, as the published archive is, but of black images.
+#[test]
+fn a_complete_archive_with_a_wrong_md5() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("cifar-100-binary.tar.gz");
+    let file = std::fs::File::create(&path).expect("created");
+    let mut tar = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
+    let names = class_names();
+    let batches: [(&str, u64); 2] = [("train.bin", 50_000 * 3074), ("test.bin", 10_000 * 3074)];
+    for (name, length) in batches {
+        let black = std::io::Read::take(std::io::repeat(0), length);
+        tar.append_data(&mut header(length), format!("cifar-100-binary/{name}"), black).expect("appended");
+    }
+    let length = names.len() as u64;
+    tar.append_data(&mut header(length), "cifar-100-binary/fine_label_names.txt", names.as_bytes())
+        .expect("appended");
+    tar.into_inner().and_then(GzEncoder::finish).expect("finished");
+    refused(
+        cifar_run(folder.path()),
+        &["cifar-100-binary.tar.gz has md5 ", "the published file has 03b5dce01913d631647c71ecec9e9cb8"],
+    );
+}
+
+fn header(length: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(length);
+    header.set_mode(0o644);
+    header
+}
+
+/// A server on this machine that answers everything with one file; its address.
+fn serve(file: &'static [u8]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/file", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut request = [0; 4096];
+            // One read holds the few lines of the request; what a client does next is its own affair.
+            let _ = std::io::Read::read(&mut stream, &mut request);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", file.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(file));
+        }
+    });
+    url
+}
+
+#[test]
+fn a_download_with_a_wrong_md5() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let url = serve(b"not the archive");
+    let mut command = sld(&["data", "fetch", "cifar100", "--url", &url, "--output"]);
+    command.arg(folder.path());
+    refused(command, &["the md5 of what came from", &url, "not eb9058c3a382ffc7106e4002c42a8d85", "--url"]);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("listed").collect();
+    assert!(left.is_empty(), "the wrong file was kept: {left:?}");
+}
+
+/// A checkpoint of fresh weights, as a teacher's.
+fn teacher(folder: &Path, model: &str, classes: usize) -> PathBuf {
+    let model = nn::models::build(model, classes, 0).expect("a known model");
+    let device = cpu::CpuDevice::new(1);
+    let tensors = model.save(&device).expect("saved");
+    let path = folder.join("teacher.pth");
+    checkpoint::write_pth(&path, &Checkpoint { tensors, ..Checkpoint::default() }).expect("written");
+    path
+}
+
+/// The synthetic task has 20 classes.
+fn distillation(folder: &Path, teacher: &Path, config: &[&str]) -> Command {
+    let mut command = sld(&["train", "--cfg", "configs/cifar100/sld/res56_res20.yaml", "--device", "cpu"]);
+    command.arg("--teacher").arg(teacher).arg("--output").arg(folder.join("run"));
+    command.args(["DATASET.TYPE", "synthetic", "DISTILLER.STUDENT", "resnet8"]).args(config);
+    command
+}
+
+#[test]
+fn a_teacher_of_another_architecture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = teacher(folder.path(), "resnet14", 20);
+    let command = distillation(folder.path(), &path, &["DISTILLER.TEACHER", "resnet20"]);
+    refused(
+        command,
+        &["the teacher resnet20 cannot be read", "missing from the checkpoint", "resnet14 would fit"],
+    );
+}
+
+#[test]
+fn a_teacher_of_another_number_of_classes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = teacher(folder.path(), "resnet14", 100);
+    let command = distillation(folder.path(), &path, &["DISTILLER.TEACHER", "resnet14"]);
+    refused(command, &["the teacher resnet14 cannot be read", "fc.weight", "[100, 64]", "[20, 64]"]);
+}
+
+#[test]
+fn a_teacher_that_is_no_checkpoint_or_not_there() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("teacher.pth");
+    let command = |path: &Path| distillation(folder.path(), path, &["DISTILLER.TEACHER", "resnet14"]);
+    refused(command(&path), &["teacher.pth", "give its checkpoint with --teacher"]);
+    std::fs::write(&path, "not a checkpoint").expect("written");
+    refused(command(&path), &["teacher.pth", "the teacher resnet14 cannot be read"]);
+}
+
+#[test]
+fn an_unknown_model_is_answered_with_the_nearest() {
+    let config = ["train", "--cfg", "configs/cifar100/vanilla.yaml"];
+    refused(
+        sld(&[&config[..], &["DISTILLER.STUDENT", "resnet8x5"]].concat()),
+        &["resnet8x5", "did you mean resnet8x4?"],
+    );
+    refused(
+        sld(&["eval", "-m", "wrn_16_3", "-c", "x.pth", "--dataset", "synthetic"]),
+        &["wrn_16_3", "did you mean `wrn_16_"],
+    );
+    refused(
+        sld(&["bench", "step", "--vanilla", "resnet21", "--device", "cpu"]),
+        &["did you mean `resnet20`?"],
+    );
+}
+
+#[test]
+fn a_batch_of_0() {
+    let config = ["train", "--cfg", "configs/cifar100/vanilla.yaml", "SOLVER.BATCH_SIZE", "0"];
+    refused(sld(&config), &["SOLVER.BATCH_SIZE", "must be at least 1, found 0"]);
+}
+
+#[test]
+fn an_unreadable_config() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let with = |name: &str, parts: &[&str]| {
+        let mut command = sld(&["train", "--cfg"]);
+        command.arg(folder.path().join(name));
+        refused(command, parts)
+    };
+    with("none.yaml", &["none.yaml: cannot read the config"]);
+    std::fs::create_dir(folder.path().join("folder.yaml")).expect("made");
+    with("folder.yaml", &["folder.yaml: cannot read the config"]);
+    std::fs::write(folder.path().join("binary.yaml"), [0xff, 0xfe, 0x00]).expect("written");
+    with("binary.yaml", &["binary.yaml: cannot read the config"]);
+    std::fs::write(folder.path().join("broken.yaml"), "SOLVER:\n  LR: [0.1\n").expect("written");
+    with("broken.yaml", &["broken.yaml:"]);
+}
+
+/// Ends the process when the test ends, however it ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_runs_in_one_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("run");
+    let mut first = short_run(&output, "1000", &[]);
+    let first = Running(first.stdout(Stdio::null()).spawn().expect("the program starts"));
+    let patience = Instant::now();
+    while !output.join("latest").exists() {
+        assert!(patience.elapsed() < Duration::from_secs(120), "the first run saved nothing");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let process = format!("(process {})", first.0.id());
+    for mode in [&[][..], &["--resume"]] {
+        refused(short_run(&output, "1000", mode), &["another run", &process, "--output"]);
+    }
+    drop(first);
+    refused(short_run(&output, "1000", &[]), &["already holds a run of", "--resume"]);
+}
+
+/// A file system in memory, unmounted when dropped.
+#[cfg(target_os = "linux")]
+struct Tmpfs(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl Tmpfs {
+    /// `None`, and a loud word, where mounting is not permitted.
+    fn mount(test: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder.path()).output();
+        let why = match mount {
+            Ok(output) if output.status.success() => return Some(Tmpfs(folder)),
+            Ok(output) => text(&output.stderr),
+            Err(why) => why.to_string(),
+        };
+        eprintln!("SKIPPED: {test}: this user may not mount a file system ({})", why.trim());
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let status = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
+        assert!(status.expect("mount runs").success(), "{options}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+/// Every file below `folder` and its contents, but the lock, which names the last process.
+#[cfg(target_os = "linux")]
+fn contents(folder: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .filter(|path| path.file_name().is_some_and(|name| name != ".lock"))
+        .map(|path| (path.clone(), std::fs::read(&path).expect("a file")))
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk() {
+    let Some(disk) = Tmpfs::mount("a_full_disk") else { return };
+    let whole = tempfile::tempdir().expect("a temporary folder");
+    let whole = whole.path().join("run");
+    succeeds(short_run(&whole, "4", &[]));
+
+    let folder = disk.path().join("run");
+    succeeds(short_run(&folder, "2", &[]));
+    let before = checkpoint::read(&folder.join("latest")).expect("the first part's state");
+    // Leave room for the logs but not for a checkpoint: a file as large as what is left, less 100 KiB.
+    fill(&disk.path().join("filler"), 100 << 10);
+    let said = refused(
+        short_run(&folder, "4", &["--resume"]),
+        &["cannot write", "No space left on device", "free some space", "--resume"],
+    );
+    assert_eq!(said.matches("No space").count(), 1, "the cause is told once: {said}");
+    for name in ["latest", "best", "student_latest", "student_best"] {
+        checkpoint::read(&folder.join(name)).unwrap_or_else(|why| panic!("{name} is damaged: {why}"));
+    }
+    let after = checkpoint::read(&folder.join("latest")).expect("the old state");
+    assert_eq!((after.epoch, after.tensors.len()), (before.epoch, before.tensors.len()));
+    let names: Vec<String> = contents(&folder)
+        .keys()
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into())
+        .collect();
+    assert!(
+        names.iter().all(|name| !name.contains("tmp") && !name.contains("part")),
+        "half-written: {names:?}"
+    );
+
+    // With room again, the run ends as if the disk had never been full.
+    std::fs::remove_file(disk.path().join("filler")).expect("removed");
+    succeeds(short_run(&folder, "4", &["--resume"]));
+    for name in ["latest", "student_latest", "best", "worklog.txt", "evaluation.json"] {
+        let read = |folder: &Path| std::fs::read(folder.join(name)).expect("written");
+        assert!(read(&whole) == read(&folder), "{name} differs");
+    }
+}
+
+/// Writes until the disk is full, then gives back `room` bytes.
+#[cfg(target_os = "linux")]
+fn fill(path: &Path, room: u64) {
+    let mut file = std::fs::File::create(path).expect("created");
+    let page = [1; 4096];
+    while file.write_all(&page).is_ok() {}
+    let length = file.metadata().expect("its length").len();
+    file.set_len(length - room).expect("shortened");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_can_only_be_read() {
+    let Some(disk) = Tmpfs::mount("an_output_that_can_only_be_read") else { return };
+    let folder = disk.path().join("run");
+    succeeds(short_run(&folder, "1", &[]));
+    disk.remount("ro");
+    let before = contents(&folder);
+    let said = ["cannot write", "Read-only file system", "choose a folder that can be written with --output"];
+    refused(short_run(&disk.path().join("other"), "1", &[]), &said);
+    refused(short_run(&folder, "2", &["--resume"]), &said);
+    let mut report = sld(&["report"]);
+    report.arg(&folder);
+    refused(report, &["cannot write", "report.html", "Read-only file system"]);
+    assert!(before == contents(&folder), "the read-only run changed");
+}
