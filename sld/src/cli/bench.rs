@@ -1,18 +1,31 @@
 //! `sld bench`.
 
 use super::device::DeviceArgs;
+use super::growth::{self, GrowthArgs};
 use crate::data::cifar::{self, LoadOptions};
 use crate::data::loader::{Loader, LoaderConfig, Position, Views};
 use crate::data::synthetic::{self, SyntheticConfig};
-use crate::training::timing::{self, Subject};
+use crate::training::timing::{self, Effort, KernelTime, Subject};
 use clap::{Args, Subcommand};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  sld bench step --teacher resnet56 --student resnet20 --profile     where a step's time goes
+  sld bench growth > growth.md                                       with batch, image size, threads
+  sld bench augment --threads 2                                      images a second";
+
+const AUGMENT_EXAMPLES: &str = "\
+Examples:
+  sld bench augment                            images of the drawn task, 2 threads
+  sld bench augment --data data --threads 1    CIFAR's images, one thread
+  python benches/augment/rate.py               the same beside Pillow";
 
 /// Measure the speed of training steps and of augmentation.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
     #[command(subcommand)]
     pub what: What,
@@ -21,6 +34,7 @@ pub struct BenchArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum What {
     Step(StepArgs),
+    Growth(GrowthArgs),
     Augment(AugmentArgs),
 }
 
@@ -28,7 +42,8 @@ const STEP_EXAMPLES: &str = "\
 Examples:
   sld bench step --teacher resnet32x4 --student resnet8x4           an SLD step
   sld bench step --vanilla resnet20 --threads 1                     a cross-entropy step
-  sld bench step --eval resnet32x4 --json                           a forward pass";
+  sld bench step --eval resnet32x4 --json                           a forward pass
+  sld bench step --vanilla resnet20 --profile                       where the time goes, kernel by kernel";
 
 /// Time whole training steps, or a forward pass.
 #[derive(Debug, Clone, Args)]
@@ -56,7 +71,7 @@ pub struct StepArgs {
     /// The method of a step with a teacher.
     #[arg(long, value_name = "NAME", default_value = "SLD")]
     pub method: String,
-    /// Show the time of each kernel.
+    /// Show where the time goes: each kernel's time, operations and bytes.
     #[arg(long)]
     pub profile: bool,
     #[command(flatten)]
@@ -65,8 +80,9 @@ pub struct StepArgs {
 
 /// Time the two views: decoding, crop, flip, RandAugment, Cutout, normalisation.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = AUGMENT_EXAMPLES)]
 pub struct AugmentArgs {
-    /// Images to use; random ones if not given.
+    /// Images to use; the drawn task's if not given.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Threads that augment.
@@ -97,6 +113,7 @@ pub struct Timing {
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
         What::Step(args) => run_step(args),
+        What::Growth(args) => growth::run(args),
         What::Augment(args) => run_augment(args),
     }
 }
@@ -109,24 +126,28 @@ fn run_step(args: StepArgs) -> anyhow::Result<()> {
         _ => anyhow::bail!("name what to time: --teacher and --student, --vanilla or --eval"),
     };
     let device = args.timing.device.open()?;
-    let iterations = args.timing.iterations as usize;
-    let (batch, side) = (args.batch as usize, args.side as usize);
-    let timing = timing::time(&*device, &subject, batch, side, iterations, args.profile)?;
-    if args.profile {
-        print_profile(&timing);
-    }
+    let effort = Effort {
+        batch: args.batch as usize,
+        side: args.side as usize,
+        iterations: args.timing.iterations as usize,
+        patience: Duration::MAX,
+        profile: args.profile,
+    };
+    let timing = timing::time(&*device, &subject, effort)?;
     if args.timing.json {
         let peak = peak_memory().unwrap_or(timing.bytes);
         let json = serde_json::json!({
             "times_ms": timing.milliseconds, "peak_bytes": peak, "images": timing.images,
-            "step_bytes": timing.bytes, "flops": timing.flops, "kernels": timing.kernels, "device": device.name(),
+            "step_bytes": timing.bytes, "flops": timing.flops, "moved_bytes": timing.moved,
+            "kernels": timing.kernels, "device": device.name(),
         });
         println!("{json}");
         return Ok(());
     }
-    let mut sorted = timing.milliseconds.clone();
-    sorted.sort_by(f64::total_cmp);
-    let median = sorted[sorted.len() / 2];
+    if args.profile {
+        print_profile(&timing.profile);
+    }
+    let (median, fastest) = (timing.median(), timing.fastest());
     println!(
         "{}: {} kernels, {:.2} GFLOP by the direct algorithms",
         device.name(),
@@ -134,8 +155,7 @@ fn run_step(args: StepArgs) -> anyhow::Result<()> {
         timing.flops as f64 / 1e9
     );
     println!(
-        "median {median:.2} ms, fastest {:.2} ms, {:.0} images a second, {:.0} GFLOP/s, {:.0} MiB",
-        sorted[0],
+        "median {median:.2} ms, fastest {fastest:.2} ms, {:.0} images a second, {:.0} GFLOP/s, {:.0} MiB",
         timing.images as f64 / median * 1e3,
         timing.flops as f64 / median / 1e6,
         timing.bytes as f64 / 1048576.0
@@ -143,20 +163,29 @@ fn run_step(args: StepArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kernels of one name together, the dearest first.
-fn print_profile(timing: &timing::Timing) {
-    let mut by_name: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-    for (name, seconds) in &timing.profile {
-        let entry = by_name.entry(name).or_default();
-        *entry = (entry.0 + 1, entry.1 + seconds);
+/// A row a kernel; those of one label share a row. Operations by the direct algorithms.
+fn print_profile(profile: &[KernelTime]) {
+    let total: f64 = profile.iter().map(|kernel| kernel.seconds).sum();
+    println!(
+        "{:>9} {:>6} {:>6} {:>8} {:>8} {:>8} {:>7}  kernel",
+        "ms", "share", "count", "GFLOP", "GFLOP/s", "MiB", "GB/s"
+    );
+    let row = |name: &str, count: usize, seconds: f64, flops: u64, bytes: u64| {
+        println!(
+            "{:>9.3} {:>5.1}% {count:>6} {:>8.3} {:>8.1} {:>8.1} {:>7.1}  {name}",
+            seconds * 1e3,
+            100.0 * seconds / total.max(1e-12),
+            flops as f64 / 1e9,
+            flops as f64 / seconds.max(1e-12) / 1e9,
+            bytes as f64 / 1048576.0,
+            bytes as f64 / seconds.max(1e-12) / 1e9,
+        );
+    };
+    for k in profile {
+        row(&k.label, k.count, k.seconds, k.flops, k.bytes);
     }
-    let total: f64 = by_name.values().map(|entry| entry.1).sum();
-    let mut rows: Vec<_> = by_name.into_iter().collect();
-    rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
-    println!("{:>9} {:>6} {:>6}  kernel", "ms", "share", "count");
-    for (name, (count, seconds)) in rows {
-        println!("{:>9.3} {:>5.1}% {count:>6}  {name}", seconds * 1e3, 100.0 * seconds / total);
-    }
+    let sum = |of: fn(&KernelTime) -> u64| profile.iter().map(of).sum();
+    row("all", profile.iter().map(|k| k.count).sum(), total, sum(|k| k.flops), sum(|k| k.bytes));
 }
 
 /// The process's largest resident size so far in bytes, where the system tells.

@@ -9,6 +9,7 @@ pub mod device;
 pub mod devices;
 pub mod eval;
 pub mod explain;
+pub mod growth;
 pub mod models;
 pub mod report;
 pub mod running;

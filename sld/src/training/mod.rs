@@ -6,6 +6,7 @@
 //! (progress, logs, reports) is not known here: the loop tells a [`trainer::Observer`].
 
 pub mod evaluate;
+pub mod roofline;
 pub mod snapshot;
 pub mod step;
 pub mod timing;

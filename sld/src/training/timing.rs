@@ -1,6 +1,7 @@
-//! Timing of whole steps on random images: what `sld bench step` runs.
+//! Timing of whole steps on random images: what `sld bench step` and `sld bench growth` run.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use autograd::{Device, Executable};
 use nn::models::{self, Model};
@@ -32,27 +33,68 @@ pub struct Timing {
     pub bytes: u64,
     /// Floating point operations of an iteration by the direct algorithms.
     pub flops: u64,
-    /// Kernels of an iteration, and the seconds of each where a profile was asked for.
+    /// Bytes that the kernels of an iteration read and write, each buffer counted once a kernel.
+    pub moved: u64,
+    /// Kernels of an iteration.
     pub kernels: usize,
-    pub profile: Vec<(String, f64)>,
+    /// Where the time goes, the dearest first; empty unless a profile was asked for.
+    pub profile: Vec<KernelTime>,
+}
+
+impl Timing {
+    /// The middle iteration, in milliseconds.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.milliseconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The fastest iteration, in milliseconds.
+    pub fn fastest(&self) -> f64 {
+        self.milliseconds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// The kernels of one label, together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KernelTime {
+    pub label: String,
+    pub count: usize,
+    /// In one iteration.
+    pub seconds: f64,
+    /// By the direct algorithm.
+    pub flops: u64,
+    /// Read and written, each buffer counted once a kernel.
+    pub bytes: u64,
+}
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Images of a batch.
+    pub batch: usize,
+    /// Height and width of the images.
+    pub side: usize,
+    /// Most measured iterations.
+    pub iterations: usize,
+    /// Iterations end after this time, but not before the third.
+    pub patience: Duration,
+    /// Whether to measure each kernel too.
+    pub profile: bool,
 }
 
 const CLASSES: usize = 100;
 
-/// Runs `subject` on batches of random 32x32 images.
-pub fn time(
-    device: &dyn Device,
-    subject: &Subject,
-    batch: usize,
-    side: usize,
-    iterations: usize,
-    profile: bool,
-) -> anyhow::Result<Timing> {
+/// Runs `subject` on batches of random images.
+///
+/// # Errors
+/// An unknown network or method, a network that does not take images of this size, and the device's.
+pub fn time(device: &dyn Device, subject: &Subject, effort: Effort) -> anyhow::Result<Timing> {
     match subject {
-        Subject::Evaluate(name) => time_evaluation(device, name, batch, side, iterations, profile),
+        Subject::Evaluate(name) => time_evaluation(device, name, effort),
         Subject::Vanilla(name) => {
             let student = models::build(name, CLASSES, 1)?;
-            time_training(device, student, None, &distill::Vanilla, batch, side, iterations, profile)
+            time_training(device, student, None, &distill::Vanilla, effort)
         }
         Subject::Distill { method, teacher, student } => {
             let known = || {
@@ -61,22 +103,19 @@ pub fn time(
             let method = distill::by_name(method).ok_or_else(known)?;
             let teacher = method.needs_teacher().then(|| models::build(teacher, CLASSES, 2)).transpose()?;
             let student = models::build(student, CLASSES, 1)?;
-            time_training(device, student, teacher, &*method, batch, side, iterations, profile)
+            time_training(device, student, teacher, &*method, effort)
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 fn time_training(
     device: &dyn Device,
     student: Model,
     teacher: Option<Model>,
     distiller: &dyn Distiller,
-    batch: usize,
-    side: usize,
-    iterations: usize,
-    profile: bool,
+    effort: Effort,
 ) -> anyhow::Result<Timing> {
+    let Effort { batch, side, .. } = effort;
     let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
     let networks = Networks { student, teacher, sgd, repeat_wrn_updates: true };
     let mut step = TrainStep::compile(device, &networks, distiller, batch, [side, side])?;
@@ -86,36 +125,31 @@ fn time_training(
     let labels: Vec<i32> = (0..batch).map(|i| (i * 37 % CLASSES) as i32).collect();
     let factor = distiller.factor(usize::MAX).map(|f| f as f32);
     // A tiny rate: the weights stay where they began, so every iteration does the same work.
-    let milliseconds = repeat(iterations, || step.run(&images, &labels, 1e-6, factor).map(|_| ()))?;
-    measure(step.executable(), milliseconds, batch, profile)
+    let milliseconds = repeat(effort, || step.run(&images, &labels, 1e-6, factor).map(|_| ()))?;
+    measure(step.executable(), milliseconds, effort)
 }
 
-fn time_evaluation(
-    device: &dyn Device,
-    name: &str,
-    batch: usize,
-    side: usize,
-    iterations: usize,
-    profile: bool,
-) -> anyhow::Result<Timing> {
+fn time_evaluation(device: &dyn Device, name: &str, effort: Effort) -> anyhow::Result<Timing> {
+    let Effort { batch, side, .. } = effort;
     let model = models::build(name, CLASSES, 1)?;
     let mut evaluator = Evaluator::compile(device, &model, batch, [side, side])?;
     let mut random = Stream::new(7, Purpose::Order, 0, 0);
     let images: Vec<f32> = (0..batch * side * side * 3).map(|_| random.unit() as f32 * 4.0 - 2.0).collect();
     let executable = evaluator.executable();
-    let milliseconds = repeat(iterations, || {
+    let milliseconds = repeat(effort, || {
         executable.call(&[("images", autograd::Value::F32(&images))])?;
         executable.output("logits").map(|_| ())
     })?;
-    measure(executable, milliseconds, batch, profile)
+    measure(executable, milliseconds, effort)
 }
 
-/// Times `iterations` runs after two that warm caches, threads and clocks.
-fn repeat(iterations: usize, mut run: impl FnMut() -> autograd::Result<()>) -> autograd::Result<Vec<f64>> {
+/// Milliseconds of each run, after two that warm caches, threads and clocks.
+fn repeat(effort: Effort, mut run: impl FnMut() -> autograd::Result<()>) -> autograd::Result<Vec<f64>> {
     run()?;
     run()?;
-    let mut times = Vec::with_capacity(iterations);
-    for _ in 0..iterations {
+    let begun = Instant::now();
+    let mut times = Vec::with_capacity(effort.iterations);
+    while times.len() < effort.iterations && (times.len() < 3 || begun.elapsed() < effort.patience) {
         let started = Instant::now();
         run()?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
@@ -126,11 +160,48 @@ fn repeat(iterations: usize, mut run: impl FnMut() -> autograd::Result<()>) -> a
 fn measure(
     executable: &mut dyn Executable,
     milliseconds: Vec<f64>,
-    images: usize,
-    profile: bool,
+    effort: Effort,
 ) -> anyhow::Result<Timing> {
-    let profile = if profile { executable.profile()? } else { vec![] };
+    let profile = if effort.profile { profile(executable)? } else { vec![] };
+    let bytes = executable.bytes();
     let schedule = executable.schedule();
-    let (flops, kernels) = (schedule.total_work().flops, schedule.kernels.len());
-    Ok(Timing { milliseconds, images, bytes: executable.bytes(), flops, kernels, profile })
+    let work = schedule.total_work();
+    Ok(Timing {
+        milliseconds,
+        images: effort.batch,
+        bytes,
+        flops: work.flops,
+        moved: work.bytes,
+        kernels: schedule.kernels.len(),
+        profile,
+    })
+}
+
+/// Calls that a profile is the median of, kernel by kernel.
+const PROFILES: usize = 5;
+
+fn profile(executable: &mut dyn Executable) -> anyhow::Result<Vec<KernelTime>> {
+    let mut calls = Vec::with_capacity(PROFILES);
+    for _ in 0..PROFILES {
+        calls.push(executable.profile()?);
+    }
+    let mut by_label: BTreeMap<String, KernelTime> = BTreeMap::new();
+    for (at, (label, _)) in calls[0].iter().enumerate() {
+        let mut seconds: Vec<f64> = calls.iter().map(|call| call[at].1).collect();
+        seconds.sort_by(f64::total_cmp);
+        by_label.entry(label.clone()).or_default().seconds += seconds[PROFILES / 2];
+    }
+    // A GPU may take several launches for a kernel, under its label; its work counts once.
+    let schedule = executable.schedule();
+    for kernel in &schedule.kernels {
+        let work = schedule.work(kernel);
+        let entry = by_label.entry(kernel.label.clone()).or_default();
+        entry.count += 1;
+        entry.flops += work.flops;
+        entry.bytes += work.bytes;
+    }
+    let mut profile: Vec<KernelTime> =
+        by_label.into_iter().map(|(label, kernel)| KernelTime { label, ..kernel }).collect();
+    profile.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(profile)
 }
