@@ -35,10 +35,23 @@ pub enum Name {
     Cifar10,
 }
 
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  sld data fetch cifar100                                into data/
+  sld data fetch cifar10 --output /big/disk --binary
+  sld data fetch cifar100 --url https://mirror.example/cifar-100-python.tar.gz";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  sld data inspect data                                  what `sld data fetch` got
+  sld data inspect cifar-10-python.tar.gz
+  sld data inspect cifar-100-binary                      an unpacked folder";
+
 /// Download a data set; go on with a broken download; check its md5.
 ///
 /// The archive is not unpacked: it is read as it is.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = FETCH_EXAMPLES)]
 pub struct FetchArgs {
     /// The data set.
     pub name: Name,
@@ -55,6 +68,7 @@ pub struct FetchArgs {
 
 /// Check a data set and print its counts, mean and deviation.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
 pub struct InspectArgs {
     /// A folder of data files, an archive, or a folder with either.
     #[arg(value_name = "DIR")]

@@ -1,5 +1,6 @@
-//! Which device computes: `--device auto|cpu|gpu|gpu:NAME`.
+//! Which device computes: `--device auto|cpu|gpu|NAME`.
 
+use anyhow::Context;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,8 +28,10 @@ impl FromStr for DeviceChoice {
             (_, Some("")) => {
                 Err("name the GPU after the colon, such as gpu:nvidia; `sld devices` lists them".into())
             }
+            ("", _) => Err("choose auto, cpu, gpu or a GPU's name; `sld devices` lists them".into()),
             (_, Some(_)) => Ok(Self::Gpu(Some(text["gpu:".len()..].to_owned()))),
-            _ => Err("choose auto, cpu, gpu or gpu:NAME; `sld devices` lists what there is".into()),
+            // A part of a GPU's name, or its number.
+            _ => Ok(Self::Gpu(Some(text.to_owned()))),
         }
     }
 }
@@ -47,7 +50,7 @@ impl fmt::Display for DeviceChoice {
 /// The options of every command that computes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto, cpu, gpu or gpu:NAME (part of a name that `sld devices` shows).
+    /// Where to compute: auto, cpu, gpu, or a GPU's number or part of its name as `sld devices` shows them.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
     /// CPU threads; one for each core if not given.
@@ -70,12 +73,45 @@ impl DeviceArgs {
         match &self.device {
             DeviceChoice::Cpu => Ok(on_cpu()),
             DeviceChoice::Gpu(wanted) => {
-                Ok(Box::new(gpu::GpuDevice::open(wanted.as_deref(), gpu::Options::default())?))
+                let device = gpu::GpuDevice::open(wanted.as_deref(), gpu::Options::default());
+                let device = device.with_context(|| {
+                    let choice = &self.device;
+                    format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
+                })?;
+                Ok(Box::new(device))
             }
             DeviceChoice::Auto => match gpu::adapters().iter().find(|adapter| !adapter.software) {
-                Some(adapter) => on_gpu(adapter),
+                Some(adapter) => on_gpu(adapter).or_else(|why| {
+                    eprintln!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
+                    Ok(on_cpu())
+                }),
                 None => Ok(on_cpu()),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_and_shown_again() {
+        let named = |name: &str| DeviceChoice::Gpu(Some(name.into()));
+        for (text, choice, shown) in [
+            ("auto", DeviceChoice::Auto, "auto"),
+            ("CPU", DeviceChoice::Cpu, "cpu"),
+            ("gpu", DeviceChoice::Gpu(None), "gpu"),
+            ("gpu:RTX 4090", named("RTX 4090"), "gpu:RTX 4090"),
+            ("GPU:1", named("1"), "gpu:1"),
+            ("Nvidia", named("Nvidia"), "gpu:Nvidia"),
+            ("0", named("0"), "gpu:0"),
+        ] {
+            assert_eq!(text.parse(), Ok(choice.clone()), "{text}");
+            assert_eq!(choice.to_string(), shown);
+        }
+        for text in ["", "gpu:"] {
+            assert!(text.parse::<DeviceChoice>().unwrap_err().contains("`sld devices` lists them"), "{text}");
         }
     }
 }

@@ -5,7 +5,9 @@ use clap::Args;
 
 /// List the devices that can compute, and which one `auto` takes.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "The name, or a part of it, goes after gpu: in --device gpu:NAME.")]
+#[command(
+    after_help = "Examples:\n  sld devices\n  sld train --device gpu:0 --cfg F        the first GPU of the list\n  sld train --device nvidia --cfg F       the first with `nvidia` in its name\n\nA number or a part of a name chooses a GPU: --device gpu:1, --device nvidia."
+)]
 pub struct DevicesArgs {
     /// Print the list as JSON.
     #[arg(long)]

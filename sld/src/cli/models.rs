@@ -5,8 +5,15 @@ use crate::training::step::{self, Networks};
 use clap::Args;
 use nn::optimizer::{Sgd, SgdOptions};
 
+const EXAMPLES: &str = "\
+Examples:
+  sld models                       every network
+  sld models resnet                those with `resnet` in their name
+  sld models --classes 10          as they are for CIFAR-10";
+
 /// List the networks, their parameters and multiplications.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ModelsArgs {
     /// Only names that contain this text.
     #[arg(value_name = "FILTER")]

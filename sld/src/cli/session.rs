@@ -126,6 +126,29 @@ pub fn settings(config: &Config) -> Settings {
             factor: solver.lr_decay_rate,
         },
         seed: solver.seed,
-        workers: config.dataset.num_workers as usize,
+        workers: workers(config),
+    }
+}
+
+/// Threads that prepare batches: the config's number, and for 0 one for each core.
+pub fn workers(config: &Config) -> usize {
+    match config.dataset.num_workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_workers_means_one_for_each_core() {
+        let mut config = Config::default();
+        config.dataset.num_workers = 3;
+        assert_eq!(settings(&config).workers, 3);
+        config.dataset.num_workers = 0;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(settings(&config).workers, cores);
     }
 }
