@@ -136,6 +136,24 @@ fn the_line_on_the_paper_is_where_its_value_belongs() {
 }
 
 #[test]
+fn names_of_near_events_do_not_run_into_each_other() {
+    let mut run = run("short", "SLD", 60.0, 1);
+    run.metrics.truncate(7);
+    for metrics in &mut run.metrics {
+        metrics.lr = [0.05, 0.005, 0.0005][usize::from(metrics.epoch > 4) + usize::from(metrics.epoch > 6)];
+        metrics.swap.as_mut().unwrap().student_gate = metrics.epoch > 4;
+    }
+    let html = render(&[run]);
+    let height = |name: &str| {
+        let end = html.find(&format!(">{name}</text>")).unwrap_or_else(|| panic!("no {name}"));
+        let start = html[..end].rfind(" y=\"").unwrap() + 4;
+        html[start..end].split('"').next().unwrap().to_owned()
+    };
+    // Both end at the right edge, two epochs apart: on one line they would overlap.
+    assert_ne!(height("lr 5.0e-3, student swap on"), height("lr 5.0e-4"));
+}
+
+#[test]
 fn several_runs_stand_side_by_side() {
     let runs = [run("alone", "NONE", 72.5, 2), run("kd", "KD", 74.9, 3), run("sld", "SLD", 77.6, 1)];
     let html = render(&runs);

@@ -48,8 +48,8 @@ const STUDENT: &str = "resnet8";
 /// Epochs, and where the learning rate falls: about as late in the run as in the published schedule, which
 /// is 150, 180 and 210 of 240.
 type Schedule = (u32, &'static str);
-const TEACHER_SCHEDULE: Schedule = (9, "[6, 8]");
-const STUDENT_SCHEDULE: Schedule = (7, "[4, 6]");
+const TEACHER_SCHEDULE: Schedule = (8, "[6, 7]");
+const STUDENT_SCHEDULE: Schedule = (6, "[4, 5]");
 /// The last epoch without SLD's second level; 150 of 240 in the published schedule.
 const GATE_EPOCH: u32 = 4;
 

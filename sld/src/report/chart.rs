@@ -11,6 +11,8 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 26.0;
+/// Width of a letter of an event's name, with a gap's share; a little more than in any common font.
+const LETTER: f64 = 6.2;
 
 /// One line.
 pub struct Series {
@@ -162,19 +164,24 @@ impl Chart {
 
     fn event_lines(&self, frame: &Frame) -> String {
         let mut svg = String::new();
-        // Names of near events go to different heights.
-        let mut last = (f64::NEG_INFINITY, 0);
+        // Names that would run into each other go to different heights.
+        let mut written: Vec<(f64, f64, usize)> = Vec::new();
         for (epoch, name) in &self.events {
             let x = frame.left(*epoch);
-            let row = if x - last.0 < 90.0 { last.1 + 1 } else { 0 };
-            last = (x, row);
-            let (anchor, offset) = if x > WIDTH - 130.0 { ("end", -4.0) } else { ("start", 4.0) };
+            let width = LETTER * name.chars().count() as f64;
+            let (anchor, offset) = if x + width > WIDTH { ("end", -4.0) } else { ("start", 4.0) };
+            let from = if anchor == "end" { x - width } else { x };
+            let taken = |row: usize| {
+                written.iter().any(|&(start, end, at)| at == row && from < end && start < from + width)
+            };
+            let row = (0..).find(|&row| !taken(row)).unwrap_or_default();
+            written.push((from, from + width, row));
             let _ = write!(
                 svg,
                 "<path class=\"event\" d=\"M{x:.1} {TOP}V{:.1}\"/><text class=\"event\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 HEIGHT - BOTTOM,
                 x + offset,
-                TOP - 6.0 + 12.0 * f64::from(row),
+                TOP - 6.0 + 12.0 * row as f64,
                 escape(name),
             );
         }

@@ -43,12 +43,14 @@ fn map(evaluation: &Evaluation) -> String {
     }
     let margin = if n <= NAMED { 0.24 * n as f64 } else { 0.06 * n as f64 };
     let size = n as f64 + margin;
+    // Room for the last slanted names, which lean over the edge.
+    let width = if n <= NAMED { size + 0.11 * n as f64 } else { size };
     let labels = if n <= NAMED { names(evaluation) } else { numbers(n) };
     let data = json!({"classes": evaluation.classes, "rows": evaluation.confusion});
     format!(
         "<figure class=\"card heat\"><figcaption><h3>Confusion</h3><p>Rows are true classes, columns predictions, \
          each row in shares of its class. On the diagonal is what was right.</p></figcaption>\
-         <svg viewBox=\"{:.2} {:.2} {size:.2} {size:.2}\" data-n=\"{n}\" role=\"img\" aria-label=\"Confusion table\">\
+         <svg viewBox=\"{:.2} {:.2} {width:.2} {size:.2}\" data-n=\"{n}\" role=\"img\" aria-label=\"Confusion table\">\
          <rect class=\"ground\" width=\"{n}\" height=\"{n}\"/>{cells}{labels}<g class=\"cursor\"></g></svg>\
          <script type=\"application/json\">{}</script></figure>",
         -margin,
