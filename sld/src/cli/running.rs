@@ -203,6 +203,16 @@ fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Net
     }
 }
 
+/// A duration as hours, minutes and seconds: "1:02:03", "2:03".
+fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// Shows progress and writes the run's files.
 struct RunObserver<'a> {
     config: &'a Config,
@@ -220,7 +230,7 @@ struct RunObserver<'a> {
 impl<'a> RunObserver<'a> {
     fn new(config: &'a Config, distiller: &'a dyn Distiller, run: RunFolder) -> RunObserver<'a> {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}");
+        let style = ProgressStyle::with_template("{prefix} {bar:12} {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         let now = Instant::now();
         RunObserver {
@@ -308,20 +318,20 @@ impl Observer for RunObserver<'_> {
         }
         self.drawn = Some(Instant::now());
         let seconds = self.epoch_started.elapsed().as_secs_f64();
-        let rate = (result.images - first) as f64 / seconds.max(1e-3);
+        let done = (result.images - first) as f64;
         let epochs = self.config.solver.epochs as usize;
-        let left =
-            (result.epoch_images - result.images + (epochs - result.epoch) * result.epoch_images) as f64;
-        let left = Duration::from_secs_f64((left / rate.max(1e-3)).min(1e8));
+        let to_do = result.epoch_images - result.images + (epochs - result.epoch) * result.epoch_images;
+        // The first batch begins the clock and says nothing about speed yet.
+        let speed = match done > 0.0 {
+            true => {
+                format!("  {:.0} images/s  {} left", done / seconds, clock(to_do as f64 * seconds / done))
+            }
+            false => String::new(),
+        };
         self.bar.set_length(result.batches as u64);
         self.bar.set_position(result.batch as u64);
         self.bar.set_prefix(format!("epoch {}/{epochs}", result.epoch));
-        self.bar.set_message(format!(
-            "loss {:.3}  top-1 {:.1}%  {rate:.0} images/s  {} left",
-            mean("loss"),
-            100.0 * mean("top1"),
-            indicatif::HumanDuration(left)
-        ));
+        self.bar.set_message(format!("loss {:.3}  top-1 {:.1}%{speed}", mean("loss"), 100.0 * mean("top1")));
     }
 
     fn epoch(
@@ -375,5 +385,18 @@ impl Observer for RunObserver<'_> {
     fn diverged(&mut self, message: &str, state: &Checkpoint) -> anyhow::Result<()> {
         self.bar.abandon_with_message(message.to_string());
         self.save("diverged", state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn durations_read_as_a_clock_shows_them() {
+        for (seconds, shown) in [(0.4, "0:00"), (59.6, "1:00"), (754.0, "12:34"), (3_723.0, "1:02:03")] {
+            assert_eq!(clock(seconds), shown);
+        }
+        assert_eq!(clock(90_000.0), "25:00:00");
     }
 }
