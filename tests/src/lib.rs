@@ -1,5 +1,6 @@
 //! What crosses crates: see `tests/`. Here is what those tests share.
 
+pub mod adapter;
 pub mod compare;
 pub mod fixture;
 pub mod formula;

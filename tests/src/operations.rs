@@ -78,9 +78,12 @@ impl Case {
         Expressed { inputs, outputs, gradients }
     }
 
-    /// Runs the case on a device, its schedule made with `options`: outputs, then gradients.
-    pub fn run(&self, device: &dyn Device, options: Options) -> Result<(Values, Values)> {
-        let expressed = self.express();
+    /// The case as a step whose outputs are `out.OUTPUT` and `grad.INPUT`.
+    pub fn step(&self) -> Step {
+        Case::step_of(&self.express())
+    }
+
+    fn step_of(expressed: &Expressed) -> Step {
         let mut step = Step::new();
         for (name, output) in &expressed.outputs {
             step = step.output(format!("out.{name}"), &as_float(output));
@@ -88,7 +91,29 @@ impl Case {
         for (name, gradient) in &expressed.gradients {
             step = step.output(format!("grad.{name}"), gradient);
         }
-        let schedule = step.schedule_with(options)?;
+        step
+    }
+
+    /// Runs the case in `f64`: outputs, then gradients.
+    pub fn reference(&self) -> (Values, Values) {
+        let expressed = self.express();
+        let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
+        let mut inputs: HashMap<String, Vec<f64>> =
+            self.inputs.iter().map(|i| (i.name.clone(), wide(&i.values))).collect();
+        inputs.extend(self.upstream.iter().map(|(name, values)| (format!("up.{name}"), wide(values))));
+        let evaluate = |named: &[(String, Tensor)]| -> Values {
+            let tensors: Vec<Tensor> = named.iter().map(|(_, tensor)| as_float(tensor)).collect();
+            let values = cpu::reference::evaluate(&tensors, &inputs, &HashMap::new(), &HashMap::new())
+                .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            named.iter().map(|(name, _)| name.clone()).zip(values).collect()
+        };
+        (evaluate(&expressed.outputs), evaluate(&expressed.gradients))
+    }
+
+    /// Runs the case on a device, its schedule made with `options`: outputs, then gradients.
+    pub fn run(&self, device: &dyn Device, options: Options) -> Result<(Values, Values)> {
+        let expressed = self.express();
+        let schedule = Case::step_of(&expressed).schedule_with(options)?;
         // A step that is constant in an input (a comparison's gradient, say) does not take it.
         let used: Vec<String> = used_inputs(&expressed);
         let mut executable = device.compile(schedule)?;

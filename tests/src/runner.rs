@@ -1,8 +1,11 @@
 //! One way to run a test's expressions on everything that can run them.
 
 use std::collections::HashMap;
+use std::sync::MutexGuard;
 
 use autograd::{Device, Executable, Step, Tensor, Value, Variable};
+
+use crate::adapter;
 
 /// What a test computes in one call.
 #[derive(Clone, Default)]
@@ -61,17 +64,14 @@ pub trait Runner {
 }
 
 /// The runners named in `wanted`: `reference` (plain `f64`), `cpu`, `gpu`. Where there is no adapter, which
-/// is said aloud, `gpu` is left out; Mesa's software driver is enough of one.
+/// is said aloud, `gpu` is left out (see [`adapter`]); Mesa's software driver is enough of one.
 pub fn runners(wanted: &[&str]) -> Vec<Box<dyn Runner>> {
     let mut runners: Vec<Box<dyn Runner>> = Vec::new();
     for &name in wanted {
         match name {
             "reference" => runners.push(Box::new(Reference::default())),
             "cpu" => runners.push(Box::new(OnDevice::new(Box::new(cpu::CpuDevice::new(2))))),
-            "gpu" => match gpu::GpuDevice::open(None, gpu::Options::default()) {
-                Ok(device) => runners.push(Box::new(OnDevice::new(Box::new(device)))),
-                Err(error) => eprintln!("SKIPPED on the GPU: {error}"),
-            },
+            "gpu" => runners.extend(adapter::shared().map(OnDevice::in_turn)),
             other => panic!("there is no runner `{other}`"),
         }
     }
@@ -82,6 +82,26 @@ pub fn runners(wanted: &[&str]) -> Vec<Box<dyn Runner>> {
 #[derive(Default)]
 pub struct Reference {
     state: HashMap<u64, Vec<f64>>,
+}
+
+impl Reference {
+    /// The values of expressions, where `overrides` replace those of nodes by their ids.
+    pub fn evaluate(
+        &self,
+        tensors: &[Tensor],
+        call: &Inputs,
+        overrides: &HashMap<u64, Vec<f64>>,
+    ) -> Vec<Vec<f64>> {
+        let mut inputs: HashMap<String, Vec<f64>> = HashMap::new();
+        for (name, values) in &call.floats {
+            inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
+        }
+        for (name, values) in &call.integers {
+            inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
+        }
+        cpu::reference::evaluate(tensors, &inputs, &self.state, overrides)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
 }
 
 impl Runner for Reference {
@@ -109,15 +129,7 @@ impl Runner for Reference {
             .collect();
         let mut results = Vec::new();
         for call in calls {
-            let mut inputs: HashMap<String, Vec<f64>> = HashMap::new();
-            for (name, values) in &call.floats {
-                inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
-            }
-            for (name, values) in &call.integers {
-                inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
-            }
-            let mut values = cpu::reference::evaluate(&wanted, &inputs, &self.state, &HashMap::new())
-                .unwrap_or_else(|error| panic!("{error}"));
+            let mut values = self.evaluate(&wanted, call, &HashMap::new());
             let updated = values.split_off(program.outputs.len());
             for ((variable, _), value) in program.updates.iter().zip(updated) {
                 self.state.insert(variable.id(), value);
@@ -131,11 +143,22 @@ impl Runner for Reference {
 /// A device of the project.
 pub struct OnDevice {
     device: Box<dyn Device>,
+    /// Whether to run only in one's [`adapter::turn`].
+    in_turn: bool,
 }
 
 impl OnDevice {
     pub fn new(device: Box<dyn Device>) -> OnDevice {
-        OnDevice { device }
+        OnDevice { device, in_turn: false }
+    }
+
+    /// On the GPU that the tests of this binary share.
+    fn in_turn(device: &gpu::GpuDevice) -> Box<dyn Runner> {
+        Box::new(OnDevice { device: Box::new(device.clone()), in_turn: true })
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'static, ()>> {
+        self.in_turn.then(adapter::turn)
     }
 }
 
@@ -147,13 +170,16 @@ impl Runner for OnDevice {
         false
     }
     fn write(&mut self, variable: &Variable, values: &[f32]) {
+        let _turn = self.turn();
         self.device.write(variable, values).unwrap_or_else(|error| panic!("{error}"));
     }
     fn read(&self, variable: &Variable) -> Vec<f64> {
+        let _turn = self.turn();
         let values = self.device.read(variable).unwrap_or_else(|error| panic!("{error}"));
         values.into_iter().map(f64::from).collect()
     }
     fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs> {
+        let _turn = self.turn();
         let mut step = Step::new().updates(program.updates.iter().cloned());
         for (name, tensor) in &program.outputs {
             step = step.output(name, tensor);
