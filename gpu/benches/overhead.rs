@@ -2,8 +2,7 @@
 //!
 //! `cargo bench -p gpu --bench overhead`; the environment variable `SLD_ADAPTER` chooses the adapter.
 //! Measured is the time inside `call`, which encodes and submits; the device works meanwhile and is
-//! waited for before the next call. Where the system tells a thread's processor time, that is printed
-//! as well: other programs disturb it less.
+//! waited for before the next call. The least is what other programs disturb the least.
 
 use std::time::Instant;
 
@@ -22,31 +21,20 @@ fn main() -> Result<(), Error> {
     let device = GpuDevice::open(wanted.as_deref(), options)?;
     let mut executable = device.compile(schedule())?;
     let values = vec![0.5f32; ELEMENTS];
-    let (mut wall, mut processor) = (Vec::new(), Vec::new());
+    let mut times = Vec::new();
     for call in 0..CALLS + 5 {
-        let start = (Instant::now(), thread_seconds());
+        let start = Instant::now();
         executable.call(&[("x", Value::F32(&values))])?;
-        let seconds = start.0.elapsed().as_secs_f64();
-        let busy = thread_seconds().zip(start.1).map(|(now, before)| now - before);
+        let seconds = start.elapsed().as_secs_f64();
         device.wait()?;
         // The first calls still create things.
         if call >= 5 {
-            wall.push(seconds);
-            processor.extend(busy);
+            times.push(seconds * 1e6 / KERNELS as f64);
         }
     }
-    let us = |times: &mut Vec<f64>| -> Option<(f64, f64)> {
-        times.sort_by(f64::total_cmp);
-        let scale = 1e6 / KERNELS as f64;
-        Some((times.get(times.len() / 2)? * scale, times.first()? * scale))
-    };
+    times.sort_by(f64::total_cmp);
     println!("{}: a step of {KERNELS} small kernels", device.name());
-    if let Some((median, least)) = us(&mut wall) {
-        println!("host time a kernel: median {median:.2} us, least {least:.2} us");
-    }
-    if let Some((median, least)) = us(&mut processor) {
-        println!("of which processor time: median {median:.2} us, least {least:.2} us");
-    }
+    println!("host time a kernel: median {:.2} us, least {:.2} us", times[CALLS / 2], times[0]);
     Ok(())
 }
 
@@ -73,10 +61,4 @@ fn schedule() -> Schedule {
     }
     let slots = vec![ELEMENTS; 2];
     Schedule { buffers, kernels, slots, outputs: vec![("y".into(), KERNELS)], ..Default::default() }
-}
-
-/// Processor time of this thread so far, where the system tells.
-fn thread_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(text.split(' ').next()?.parse::<f64>().ok()? * 1e-9)
 }

@@ -75,6 +75,37 @@ fn every_geometry_plain() {
     }
 }
 
+/// The input and the weight gradient read one operand, which is computed once; after its source was
+/// overwritten, it is computed again.
+#[test]
+fn gradients_share_an_operand_until_its_source_changes() {
+    let g = geometry(2, [8, 8], [16, 16], [3, 3], Conv2d::new(1, 1));
+    let (xs, ws, ys) = shapes(&g);
+    let mut b = Builder::new(77);
+    let (x, w, a, mask) = (b.random("x", &xs), b.random("w", &ws), b.random("a", &ys), b.random("mask", &ys));
+    let dy = b.temporary(&ys, 0);
+    let copy = |from: BufferId, scale: f32| Body::Map {
+        shape: ys.to_vec(),
+        program: Program {
+            instrs: vec![load(from, &ys), Instr::Constant(scale), Instr::Binary(BinaryOp::Mul, 0, 1)],
+        },
+        stores: vec![store(dy, &ys, 2)],
+    };
+    // Two tensors of the result's size: dear enough to be computed beforehand.
+    let masked = |b: &Builder| {
+        let instrs = vec![load(dy, &ys), load(mask, &ys), Instr::Binary(BinaryOp::Mul, 0, 1)];
+        Operand { program: Program { instrs }, value: 2, shape: b.operand(mask).shape }
+    };
+    for (round, scale) in [1.0, -3.0].into_iter().enumerate() {
+        b.kernel(copy(a, scale));
+        let dx = b.output(&format!("dx {round}"), &xs);
+        let dw = b.output(&format!("dw {round}"), &ws);
+        b.kernel(convolution(ConvKind::InputGrad, &g, masked(&b), b.operand(w), plain(dx, &xs)));
+        b.kernel(convolution(ConvKind::WeightGrad, &g, b.operand(x), masked(&b), plain(dw, &ws)));
+    }
+    check(&b, 3e-6);
+}
+
 /// Four units of rounding of a 16-bit float. Two rounded operands make an error of at most two units in
 /// every term of a sum; in a sum of random terms those errors partly cancel, so that relative to the
 /// largest result they stay below this.
