@@ -14,6 +14,8 @@ use sld_tests::dice::Dice;
 use sld_tests::graphs::{Graph, graph};
 use sld_tests::runner::{OnDevice, Reference, Runner};
 
+/// Random cases of each property.
+const CASES: u64 = 100;
 /// Operations that each graph tries.
 const OPERATIONS: usize = 14;
 /// Every so many graphs one goes to the GPU.
@@ -91,19 +93,19 @@ fn cpu(options: Options) -> Box<dyn Runner> {
 #[test]
 fn random_graphs_agree_on_the_cpu() {
     let defaults = autograd::Device::options(&cpu::CpuDevice::new(1));
-    let found = failures(seeds(300), |_| cpu(defaults));
+    let found = failures(seeds(CASES), |_| cpu(defaults));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn random_graphs_agree_on_the_cpu_without_fusion() {
-    let found = failures(seeds(300), |_| cpu(Options { fuse: false, ..Options::default() }));
+    let found = failures(seeds(CASES), |_| cpu(Options { fuse: false, ..Options::default() }));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn random_graphs_agree_whatever_a_kernel_may_bind() {
-    let found = failures(seeds(300), |seed| {
+    let found = failures(seeds(CASES), |seed| {
         let most = 4 + seed as usize % 9;
         cpu(Options { max_buffers: most, group_buffers: most, ..Options::default() })
     });
@@ -115,7 +117,7 @@ fn random_graphs_agree_on_the_gpu() {
     let _turn = adapter::turn();
     let options = gpu::Options { checked: true, ..Default::default() };
     let Some(device) = adapter::open(options) else { return };
-    let seeds = seeds(300).filter(|seed| seed % ON_GPU == 0 || environment("SLD_PROPERTY_CASES", 0) == 1);
+    let seeds = seeds(CASES).filter(|seed| seed % ON_GPU == 0 || environment("SLD_PROPERTY_CASES", 0) == 1);
     let found = failures(seeds, |seed| {
         let device = Box::new(device.clone());
         let limits = autograd::Device::options(&*device);
@@ -271,7 +273,7 @@ fn check_memory(schedule: &Schedule) -> Result<(), String> {
 
 #[test]
 fn random_schedules_read_what_was_written() {
-    for seed in seeds(300) {
+    for seed in seeds(CASES) {
         let case = graph(seed, OPERATIONS);
         let mut step = Step::new().updates(case.program.updates);
         for (name, output) in &case.program.outputs {
@@ -290,7 +292,7 @@ fn random_schedules_read_what_was_written() {
 #[test]
 fn random_views_stay_inside_their_buffers() {
     let mut bounded = 0;
-    for seed in seeds(300) {
+    for seed in seeds(CASES) {
         let mut dice = Dice::new(seed);
         let rank = dice.between(1, 4);
         let x = Tensor::input("x", &(0..rank).map(|_| dice.between(1, 6)).collect::<Vec<_>>());
@@ -313,5 +315,8 @@ fn random_views_stay_inside_their_buffers() {
             bounded += check_views(&schedule).unwrap_or_else(|message| panic!("seed {seed}: {message}"));
         }
     }
-    assert!(bounded > 100 || environment("SLD_PROPERTY_CASES", 300) < 300, "only {bounded} loads had bounds");
+    assert!(
+        bounded > 100 || environment("SLD_PROPERTY_CASES", CASES) < CASES,
+        "only {bounded} loads had bounds"
+    );
 }
