@@ -206,19 +206,29 @@ impl Emitter {
             .bounds
             .iter()
             .filter(|b| !self.always(b))
-            .map(|b| format!("u32({}) < {}u", self.sum(b.offset, &b.strides, lane), b.extent.max(0)))
+            .map(|b| match self.reach(b) {
+                // Not left to the shader: `u32(-1)` of a known -1 is an error there.
+                (low, high) if high < 0 || low >= b.extent => "false".to_string(),
+                _ => format!("u32({}) < {}u", self.sum(b.offset, &b.strides, lane), b.extent),
+            })
             .collect();
         (!conditions.is_empty()).then(|| format!("({})", conditions.join(" && ")))
     }
 
     /// Whether a bound holds at every index.
     fn always(&self, bound: &Bound) -> bool {
+        let (low, high) = self.reach(bound);
+        low >= 0 && high < bound.extent
+    }
+
+    /// The least and the largest value that a bound's index takes.
+    fn reach(&self, bound: &Bound) -> (i64, i64) {
         let (mut low, mut high) = (bound.offset, bound.offset);
         for (d, index) in self.index.iter().enumerate() {
             let reach = stride(&bound.strides, d) * (index.size.max(1) as i64 - 1);
             if reach < 0 { low += reach } else { high += reach }
         }
-        low >= 0 && high < bound.extent
+        (low, high)
     }
 
     fn affine(&self, view: &View, lane: usize) -> String {
