@@ -197,8 +197,7 @@ impl Device for GpuDevice {
     /// As many buffers as the adapter binds, less one for a kernel's scratch; programs no longer than what
     /// fits the registers of any adapter.
     fn options(&self) -> schedule::Options {
-        let most = (self.gpu.target.limits.storage_buffers as usize).saturating_sub(1);
-        schedule::Options { max_buffers: most.clamp(4, 8), group_buffers: most, ..Default::default() }
+        self.gpu.target.schedule_options()
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {

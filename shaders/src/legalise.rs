@@ -334,36 +334,41 @@ impl Legaliser {
     }
 
     fn reduce(&mut self, label: String, body: Body) {
-        let Body::Reduce { shape, outer, mut program, accumulators, mut finish, mut stores } = body else {
-            return;
-        };
+        let Body::Reduce { shape, outer, program, accumulators, mut finish, stores } = body else { return };
         let outer_shape = shape[..outer].to_vec();
         let values: Vec<Reg> = stores.iter().map(|s| s.value).collect();
         let mut around = self.loads(&finish, &values);
         around.extend(stores.iter().map(|s| self.memory[s.buffer]));
-        let mut after = None;
         if around.len() > self.limit / 2 {
-            // The folds go to temporaries, and the finish becomes a map.
-            let mut map = finish;
-            let mut temporaries = Vec::new();
-            for _ in &accumulators {
-                temporaries.push(self.temporary(&label, &outer_shape));
+            // The folds go to temporaries, some at a time, and the finish becomes a map.
+            let temporaries: Vec<BufferId> =
+                accumulators.iter().map(|_| self.temporary(&label, &outer_shape)).collect();
+            load_accumulators(&mut finish, &temporaries, &outer_shape);
+            let some = (self.limit / 2).max(1);
+            for (folds, buffers) in accumulators.chunks(some).zip(temporaries.chunks(some)) {
+                let dense = |(k, &buffer)| Store { buffer, view: View::dense(&outer_shape), value: k };
+                let stores = buffers.iter().enumerate().map(dense).collect();
+                let finish = Program { instrs: (0..folds.len()).map(Instr::Accumulator).collect() };
+                let (program, accumulators) = (program.clone(), folds.to_vec());
+                let body =
+                    Body::Reduce { shape: shape.clone(), outer, program, accumulators, finish, stores };
+                self.fold(&label, body, buffers.len());
             }
-            load_accumulators(&mut map, &temporaries, &outer_shape);
-            after = Some(Body::Map { shape: outer_shape.clone(), program: map, stores });
-            finish = Program { instrs: (0..accumulators.len()).map(Instr::Accumulator).collect() };
-            let dense = |(k, &buffer)| Store { buffer, view: View::dense(&outer_shape), value: k };
-            stores = temporaries.iter().enumerate().map(dense).collect();
-            around = stores.iter().map(|s| self.memory[s.buffer]).collect();
+            let body = Body::Map { shape: outer_shape, program: finish, stores };
+            return self.kernel(Kernel { label, body });
         }
-        let roots: Vec<Reg> = accumulators.iter().map(|(_, r)| *r).collect();
-        let budget = self.limit.saturating_sub(around.len()).max(1);
-        self.narrow(&label, &shape, &mut program, &roots, budget);
         let body = Body::Reduce { shape, outer, program, accumulators, finish, stores };
-        self.done.push(Kernel { label: label.clone(), body });
-        if let Some(body) = after {
-            self.kernel(Kernel { label, body });
+        self.fold(&label, body, around.len());
+    }
+
+    /// A reduction whose finish and stores touch `around` allocations: its program gets what is left.
+    fn fold(&mut self, label: &str, mut body: Body, around: usize) {
+        if let Body::Reduce { shape, program, accumulators, .. } = &mut body {
+            let roots: Vec<Reg> = accumulators.iter().map(|(_, r)| *r).collect();
+            let budget = self.limit.saturating_sub(around).max(1);
+            self.narrow(label, shape, program, &roots, budget);
         }
+        self.done.push(Kernel { label: label.to_string(), body });
     }
 
     /// An operand that loads from more than two allocations becomes a load of a temporary.

@@ -1,5 +1,7 @@
 //! What a kernel may assume about the adapter it is written for.
 
+use autograd::schedule;
+
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -70,6 +72,12 @@ impl Target {
         operands: Operands::F32,
         limits: Limits::WEBGPU,
     };
+
+    /// How schedules for this target are best made: one binding is left for a kernel's own scratch.
+    pub fn schedule_options(&self) -> schedule::Options {
+        let most = (self.limits.storage_buffers as usize).saturating_sub(1);
+        schedule::Options { max_buffers: most.clamp(4, 8), group_buffers: most, ..Default::default() }
+    }
 
     /// Workgroups `[x, y, 1]` of at least `count` in all, with both dimensions within the limit.
     /// Kernels number them `y * x_size + x` and skip those past the end.

@@ -15,7 +15,7 @@ pub struct Step {
 }
 
 /// How a schedule is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Off: one kernel a primitive, nothing fused, merged or moved. For tests and teaching.
     pub fuse: bool,
