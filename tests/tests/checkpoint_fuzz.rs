@@ -10,6 +10,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 use nn::checkpoint::{self, Checkpoint, CheckpointError, Problem};
+use sld_tests::dice::Dice;
 
 #[path = "checkpoint_fuzz/guard.rs"]
 mod guard;
@@ -17,7 +18,7 @@ mod guard;
 mod mutate;
 
 use guard::Watchdog;
-use mutate::{Random, damage};
+use mutate::damage;
 
 #[global_allocator]
 static ALLOCATOR: guard::Counting = guard::Counting;
@@ -110,14 +111,14 @@ fn kind(problem: &Problem) -> &'static str {
 fn run_cases(
     test: &'static str,
     depths: &[&str],
-    make: impl Fn(&mut Random) -> Vec<u8>,
+    make: impl Fn(&mut Dice) -> Vec<u8>,
     read: impl Fn(&[u8]) -> Result<Checkpoint, CheckpointError>,
 ) {
     let first = setting("SLD_FUZZ_FIRST", 0);
     let watchdog = Watchdog::start(test);
     let mut tally = Tally::default();
     for case in first..first + setting("SLD_FUZZ_CASES", CASES) {
-        let bytes = make(&mut Random::of_case(case));
+        let bytes = make(&mut Dice::new(case));
         let (outcome, peak) = watchdog.guard(case, bytes.len(), || read(&bytes));
         tally.worst = tally.worst.max(peak as f64 / bytes.len().max(1024) as f64);
         tally.add(case, outcome);
@@ -129,8 +130,8 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     checkpoint::parse(bytes, Path::new(NAME))
 }
 
-fn pick<'a>(random: &mut Random, corpus: &'a [Vec<u8>]) -> (&'a [u8], &'a [u8]) {
-    (&corpus[random.below(corpus.len())], &corpus[random.below(corpus.len())])
+fn pick<'a>(dice: &mut Dice, corpus: &'a [Vec<u8>]) -> (&'a [u8], &'a [u8]) {
+    (&corpus[dice.below(corpus.len())], &corpus[dice.below(corpus.len())])
 }
 
 /// The entries of a zip file, and such a file with other contents: what damages `data.pkl` must not stop
@@ -163,19 +164,19 @@ fn rezip(entries: &[(String, Vec<u8>)], method: zip::CompressionMethod) -> Vec<u
 fn damaged_zip_containers() {
     let corpus = fixtures(".pth");
     let entries: Vec<_> = corpus.iter().map(|bytes| unzip(bytes)).collect();
-    let make = |random: &mut Random| {
-        if random.below(3) == 0 {
-            let (bytes, other) = pick(random, &corpus);
-            return damage(random, bytes, other);
+    let make = |dice: &mut Dice| {
+        if dice.below(3) == 0 {
+            let (bytes, other) = pick(dice, &corpus);
+            return damage(dice, bytes, other);
         }
-        let mut entries = entries[random.below(entries.len())].clone();
-        let victim = match random.below(4) {
-            0 => random.below(entries.len()),
+        let mut entries = entries[dice.below(entries.len())].clone();
+        let victim = match dice.below(4) {
+            0 => dice.below(entries.len()),
             _ => 0, // data.pkl
         };
-        let content = damage(random, &entries[victim].1, &corpus[0]);
+        let content = damage(dice, &entries[victim].1, &corpus[0]);
         entries[victim].1 = content;
-        let method = match random.below(8) {
+        let method = match dice.below(8) {
             0 => zip::CompressionMethod::Deflated,
             _ => zip::CompressionMethod::Stored,
         };
@@ -188,9 +189,9 @@ fn damaged_zip_containers() {
 #[test]
 fn damaged_legacy_containers() {
     let corpus = fixtures("_legacy.pth");
-    let make = |random: &mut Random| {
-        let (bytes, other) = pick(random, &corpus);
-        damage(random, bytes, other)
+    let make = |dice: &mut Dice| {
+        let (bytes, other) = pick(dice, &corpus);
+        damage(dice, bytes, other)
     };
     let depths = ["legacy", "pickle", "global", "tensor", "layout"];
     run_cases("legacy containers", &depths, make, parse);
@@ -212,15 +213,15 @@ fn safetensors() -> Vec<Vec<u8>> {
 #[test]
 fn damaged_safetensors() {
     let corpus = safetensors();
-    let make = |random: &mut Random| {
-        let (bytes, other) = pick(random, &corpus);
+    let make = |dice: &mut Dice| {
+        let (bytes, other) = pick(dice, &corpus);
         // The header is most of what can go wrong; its length is kept right in half of the cases.
-        if random.below(2) == 0 {
-            return damage(random, bytes, other);
+        if dice.below(2) == 0 {
+            return damage(dice, bytes, other);
         }
         let (length, rest) = bytes.split_first_chunk::<8>().expect("a header");
         let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
-        let header = damage(random, header, &other[8..]);
+        let header = damage(dice, header, &other[8..]);
         let mut file = (header.len() as u64).to_le_bytes().to_vec();
         file.extend(header);
         file.extend(data);
@@ -266,24 +267,24 @@ fn repair_checksums(tar: &mut [u8]) {
 #[test]
 fn damaged_archives() {
     let corpus = tars();
-    let make = |random: &mut Random| {
-        let (bytes, other) = pick(random, &corpus);
+    let make = |dice: &mut Dice| {
+        let (bytes, other) = pick(dice, &corpus);
         let mut tar = bytes.to_vec();
         // Within the headers, since the members have tests of their own.
-        let headers = damage(random, &tar[..2048], other);
-        if random.below(2) == 0 {
+        let headers = damage(dice, &tar[..2048], other);
+        if dice.below(2) == 0 {
             tar.splice(..2048, headers);
         } else {
             // The same length, so that the blocks stay in place.
             let length = headers.len().min(2048);
             tar[..length].copy_from_slice(&headers[..length]);
         }
-        if random.below(4) != 0 {
+        if dice.below(4) != 0 {
             repair_checksums(&mut tar);
         }
-        match random.below(8) {
+        match dice.below(8) {
             0 => gzip(&tar),
-            1 => damage(random, &gzip(&tar), other),
+            1 => damage(dice, &gzip(&tar), other),
             _ => tar,
         }
     };
