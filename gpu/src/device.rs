@@ -182,6 +182,8 @@ fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) ->
         limits: Limits {
             storage_buffers: limits.max_storage_buffers_per_shader_stage.saturating_sub(reserved).min(64),
             binding_bytes: limits.max_storage_buffer_binding_size,
+            uniform_buffers: limits.max_uniform_buffers_per_shader_stage,
+            uniform_bytes: limits.max_uniform_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits.max_compute_invocations_per_workgroup,
             groups: limits.max_compute_workgroups_per_dimension,

@@ -120,8 +120,11 @@ impl Pipelines {
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
         for (i, access) in access.iter().enumerate() {
-            let read_only = *access == Access::Read;
-            entries.push(entry(i + 1, wgpu::BufferBindingType::Storage { read_only }));
+            let ty = match access {
+                Access::Uniform => wgpu::BufferBindingType::Uniform,
+                _ => wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+            };
+            entries.push(entry(i + 1, ty));
         }
         let made = gpu.scoped("kernel bindings", || {
             let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {

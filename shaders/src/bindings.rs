@@ -3,7 +3,7 @@
 //! WebGPU forbids binding one buffer for reading and for writing in the same dispatch, so everything a
 //! kernel does with one allocation goes through one binding when any of it is a write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use autograd::schedule::ir::BufferId;
@@ -26,9 +26,20 @@ pub enum Storage {
 pub enum Access {
     Read,
     ReadWrite,
+    /// Read through a uniform binding: small, but fast on software drivers.
+    Uniform,
 }
 
-/// One storage binding.
+/// How a buffer meets a uniform binding, see [`Bindings::window`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// All of it.
+    Whole,
+    /// So many images of so many elements each; a launch says which is the first.
+    Images { count: usize, stride: usize },
+}
+
+/// One binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     pub storage: Storage,
@@ -46,18 +57,59 @@ pub struct Bindings<'a> {
     written: BTreeSet<Storage>,
     /// Memory that is used as single elements somewhere.
     scalar: BTreeSet<Storage>,
-    entries: Vec<(Bound, bool)>,
+    /// What is read through uniform bindings.
+    windows: BTreeMap<BufferId, Window>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    bound: Bound,
+    vectors: bool,
+    /// Elements from one image of a window to the next, zero where the binding stays.
+    stride: usize,
 }
 
 impl<'a> Bindings<'a> {
     /// Bindings for a kernel that writes exactly these buffers.
     pub fn new(context: Context<'a>, written: impl IntoIterator<Item = BufferId>) -> Self {
         let written = written.into_iter().map(|b| Storage::Memory(context.places[b].memory)).collect();
-        Bindings { context, written, scalar: BTreeSet::new(), entries: Vec::new() }
+        let windows = BTreeMap::new();
+        Bindings { context, written, scalar: BTreeSet::new(), windows, entries: Vec::new() }
+    }
+
+    /// Reads a buffer through a uniform binding from now on.
+    pub fn window(&mut self, buffer: BufferId, window: Window) {
+        self.windows.insert(buffer, window);
+    }
+
+    /// Where single elements of a buffer are, as WGSL after the binding's name.
+    pub fn element_at(&self, buffer: BufferId, at: &str) -> String {
+        match self.windows.get(&buffer) {
+            None => format!("[{at}]"),
+            Some(_) => {
+                let at = self.from_origin(buffer, at);
+                format!("[({at}) >> 2u][({at}) & 3]")
+            }
+        }
+    }
+
+    /// The index of a vector whose first element is number `at` of the buffer.
+    pub fn vector_at(&self, buffer: BufferId, at: &str) -> String {
+        format!("({}) >> 2u", self.from_origin(buffer, at))
+    }
+
+    fn from_origin(&self, buffer: BufferId, at: &str) -> String {
+        match self.windows.get(&buffer) {
+            Some(Window::Images { stride, .. }) => format!("{at} - i32(params.window) * {stride}"),
+            _ => at.to_string(),
+        }
     }
 
     /// Says that the kernel will also use single elements of a buffer.
     pub fn require_scalar(&mut self, buffer: BufferId) {
+        if self.windows.contains_key(&buffer) {
+            return;
+        }
         self.scalar.insert(Storage::Memory(self.context.places[buffer].memory));
     }
 
@@ -65,6 +117,9 @@ impl<'a> Bindings<'a> {
     /// and also used as single elements has one binding, of single elements; memory that is only read
     /// has one of each, unless bindings are short.
     pub fn binds_vectors(&self, buffer: BufferId) -> bool {
+        if self.windows.contains_key(&buffer) {
+            return true;
+        }
         let storage = Storage::Memory(self.context.places[buffer].memory);
         !(self.scalar.contains(&storage) && (self.context.tight || self.written.contains(&storage)))
     }
@@ -73,45 +128,58 @@ impl<'a> Bindings<'a> {
     pub fn buffer(&mut self, buffer: BufferId, vectors: bool) -> String {
         let Place { memory, offset, len } = self.context.places[buffer];
         let storage = Storage::Memory(memory);
-        let access = if self.written.contains(&storage) { Access::ReadWrite } else { Access::Read };
-        self.name(Bound { storage, access, offset, len }, vectors)
+        let (len, stride) = match self.windows.get(&buffer) {
+            None => {
+                let written = self.written.contains(&storage);
+                let access = if written { Access::ReadWrite } else { Access::Read };
+                return self.name(Bound { storage, access, offset, len }, vectors, 0);
+            }
+            Some(Window::Whole) => (len.next_multiple_of(4), 0),
+            Some(Window::Images { count, stride }) => (count * stride, *stride),
+        };
+        self.name(Bound { storage, access: Access::Uniform, offset, len }, true, stride)
     }
 
     /// The WGSL name of scratch or kept memory of this many elements.
     pub fn scratch(&mut self, storage: Storage, access: Access, len: usize, vectors: bool) -> String {
-        self.name(Bound { storage, access, offset: 0, len }, vectors)
+        self.name(Bound { storage, access, offset: 0, len }, vectors, 0)
     }
 
-    fn name(&mut self, bound: Bound, vectors: bool) -> String {
-        let found = self.entries.iter_mut().position(|(b, v)| {
-            b.storage == bound.storage
-                && (b.access == Access::ReadWrite || (b.offset == bound.offset && *v == vectors))
+    fn name(&mut self, bound: Bound, vectors: bool, stride: usize) -> String {
+        let found = self.entries.iter().position(|entry| {
+            let is_same = entry.bound.storage == bound.storage && entry.bound.access == bound.access;
+            let place = (entry.bound.offset, entry.vectors, entry.stride);
+            is_same && (bound.access == Access::ReadWrite || place == (bound.offset, vectors, stride))
         });
         let position = found.unwrap_or_else(|| {
-            self.entries.push((bound, vectors));
+            self.entries.push(Entry { bound, vectors, stride });
             self.entries.len() - 1
         });
-        let entry = &mut self.entries[position].0;
+        let entry = &mut self.entries[position].bound;
         // Slots are shared by buffers of different sizes; the binding spans the largest in use.
         entry.len = entry.len.max(bound.len);
         format!("b{position}")
     }
 
-    /// The `var<storage>` lines, and the bindings in order.
+    /// The `var` lines, and the bindings in order.
     pub fn finish(self) -> (String, Vec<Bound>) {
+        let (text, windows) = self.finish_windows();
+        (text, windows.into_iter().map(|(bound, _)| bound).collect())
+    }
+
+    /// As [`Bindings::finish`]; beside each binding how far it moves from one image to the next.
+    pub fn finish_windows(self) -> (String, Vec<(Bound, usize)>) {
         let mut text = String::new();
-        for (i, (bound, vectors)) in self.entries.iter().enumerate() {
-            let access = match bound.access {
-                Access::Read => "read",
-                Access::ReadWrite => "read_write",
-            };
+        for (i, Entry { bound, vectors, .. }) in self.entries.iter().enumerate() {
             let element = if *vectors { "vec4<f32>" } else { "f32" };
             let binding = i + 1;
-            let _ = writeln!(
-                text,
-                "@group(0) @binding({binding}) var<storage, {access}> b{i}: array<{element}>;"
-            );
+            let variable = match bound.access {
+                Access::Read => format!("var<storage, read> b{i}: array<{element}>"),
+                Access::ReadWrite => format!("var<storage, read_write> b{i}: array<{element}>"),
+                Access::Uniform => format!("var<uniform> b{i}: array<{element}, {}>", bound.len / 4),
+            };
+            let _ = writeln!(text, "@group(0) @binding({binding}) {variable};");
         }
-        (text, self.entries.into_iter().map(|(bound, _)| bound).collect())
+        (text, self.entries.into_iter().map(|entry| (entry.bound, entry.stride)).collect())
     }
 }

@@ -181,21 +181,25 @@ impl Emitter {
         let contiguous = self.vector.is_some() && self.lanes(view) == Lanes::Contiguous;
         if contiguous && bindings.binds_vectors(buffer) {
             let name = bindings.buffer(buffer, true);
-            let at = self.affine(view, 0);
+            let at = bindings.vector_at(buffer, &self.affine(view, 0));
             return match self.within(view, 0) {
-                None => format!("{name}[({at}) >> 2u]"),
+                None => format!("{name}[{at}]"),
                 // The index is made safe as well: nothing outside may be touched.
                 Some(condition) => format!(
-                    "select(vec4<f32>(0.0), {name}[select(0, ({at}) >> 2u, {condition})], {condition})"
+                    "select(vec4<f32>(0.0), {name}[select(0, {at}, {condition})], {condition})"
                 ),
             };
         }
         let name = bindings.buffer(buffer, false);
+        let bindings = &*bindings;
         self.each(view, |e, lane| {
             let at = e.affine(view, lane);
             match e.within(view, lane) {
-                None => format!("{name}[{at}]"),
-                Some(condition) => format!("select(0.0, {name}[select(0, {at}, {condition})], {condition})"),
+                None => format!("{name}{}", bindings.element_at(buffer, &at)),
+                Some(condition) => {
+                    let place = bindings.element_at(buffer, &format!("select(0, {at}, {condition})"));
+                    format!("select(0.0, {name}{place}, {condition})")
+                }
             }
         })
     }

@@ -13,7 +13,8 @@ use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::tile_shared::SharedTile;
-use crate::{Assembled, Context, Launch, gemm_shared, gemm_subgroup};
+use crate::window::Windows;
+use crate::{Assembled, Context, Launch, gemm_shared, gemm_subgroup, gemm_window};
 
 const PACK: &str = include_str!("../wgsl/pack.wgsl");
 
@@ -195,10 +196,16 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// The kernel's functions `lhs4` and `finish4`, and its bindings so far.
-    pub fn functions<'c>(&self, context: Context<'c>, k_padded: usize) -> (String, Bindings<'c>) {
+    /// The kernel's functions `lhs4`, `finish4` and `finish_at4`, and its bindings so far.
+    pub fn functions<'c>(
+        &self,
+        context: Context<'c>,
+        k_padded: usize,
+        windows: Option<&Windows>,
+    ) -> (String, Bindings<'c>) {
         let stores = self.epilogue.stores.iter().map(|s| s.buffer);
         let mut bindings = Bindings::new(context, stores);
+        windows.iter().for_each(|windows| windows.declare(&mut bindings));
         let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
         Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
         self.finisher().declare(&mut bindings);
@@ -263,7 +270,8 @@ impl<'a> Gemm<'a> {
         Finisher::new(self.epilogue, params, self.finish_vector())
     }
 
-    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist.
+    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist;
+    /// `finish_at4(n, y, x, z, column, value)`: the same by the row's position in the grid.
     fn finish_function(&self, bindings: &mut Bindings) -> String {
         let function = self.finisher().write("finish", &[], bindings);
         let call = |offset: usize, value: &str| match self.form {
@@ -279,9 +287,10 @@ impl<'a> Gemm<'a> {
             (0..4).map(lane).collect()
         };
         format!(
-            "{function}\nfn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
-             let x = (row % {w}) * {xs} + {xo};\n    let y = ((row / {w}) % {h}) * {ys} + {yo};\n    \
-             let n = row / {hw};\n{body}}}\n",
+            "{function}\nfn finish_at4(n: i32, gy: i32, gx: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
+             let x = gx * {xs} + {xo};\n    let y = gy * {ys} + {yo};\n{body}}}\n\
+             fn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
+             finish_at4(row / {hw}, (row / {w}) % {h}, row % {w}, z, column, value);\n}}\n",
             w = self.x.grid,
             h = self.y.grid,
             hw = self.y.grid * self.x.grid,
@@ -301,8 +310,8 @@ impl<'a> Gemm<'a> {
     }
 
     /// The launch that packs the right operand, and the packed elements.
-    fn pack(&self, context: Context, label: &str, storage: Storage, padded: [usize; 2]) -> (Launch, usize) {
-        let [k_padded, columns_padded] = padded;
+    fn pack(&self, context: Context, label: &str, storage: Storage, padded: Padded) -> (Launch, usize) {
+        let Padded { k: k_padded, columns: columns_padded, block: width } = padded;
         let (params, load) = match self.form {
             Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
             Form::Image(kind) => {
@@ -314,8 +323,10 @@ impl<'a> Gemm<'a> {
                 (WEIGHT, load)
             }
         };
-        let tap_len = k_padded * columns_padded;
-        let z_len = tap_len * self.taps();
+        let tap_len = k_padded * width;
+        let block_len = tap_len * self.taps();
+        let blocks = columns_padded / width;
+        let z_len = block_len * blocks;
         let len = z_len * self.z;
         let functions = Functions {
             lhs: None,
@@ -327,7 +338,9 @@ impl<'a> Gemm<'a> {
             fill(
                 PACK,
                 &[
-                    ("columns_padded", &columns_padded),
+                    ("width", &width),
+                    ("blocks", &blocks),
+                    ("block_len", &block_len),
                     ("k_padded", &k_padded),
                     ("tap_len", &tap_len),
                     ("taps", &self.taps()),
@@ -380,8 +393,19 @@ fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String)
 
 /// Which tile kernel computes a product.
 enum Tile {
+    /// With so many lanes.
+    Window(usize),
     Subgroup(SubgroupTile),
     Shared(SharedTile),
+}
+
+/// Sizes of the packed right operand.
+#[derive(Clone, Copy)]
+struct Padded {
+    k: usize,
+    columns: usize,
+    /// Columns that lie together.
+    block: usize,
 }
 
 /// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
@@ -391,22 +415,20 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     if first.z > 1 && (first.columns < 8 || first.k < 4) && first.form != Form::Matrix {
         return None;
     }
-    let (tile, padded) = match fixed_subgroup(context) {
+    let (tile, k_multiple, column_multiple) = match fixed_subgroup(context) {
+        Some(lanes) if gemm_window::suits(context, gemms) => (Tile::Window(lanes), 4, gemm_window::COLUMNS),
         Some(lanes) => {
             let tile = SubgroupTile::new(lanes, first.columns);
-            (
-                Tile::Subgroup(tile),
-                [first.k.next_multiple_of(4), first.columns.next_multiple_of(tile.columns())],
-            )
+            (Tile::Subgroup(tile), 4, tile.columns())
         }
         None => {
             let tile = SharedTile::new(context.target, first.columns, first.k);
-            (
-                Tile::Shared(tile),
-                [first.k.next_multiple_of(tile.k), first.columns.next_multiple_of(tile.columns)],
-            )
+            (Tile::Shared(tile), tile.k, tile.columns)
         }
     };
+    let columns = first.columns.next_multiple_of(column_multiple);
+    let block = if matches!(tile, Tile::Window(_)) { column_multiple } else { columns };
+    let padded = Padded { k: first.k.next_multiple_of(k_multiple), columns, block };
     let frozen = first.is_frozen(context);
     let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
     let (pack, len) = first.pack(context, label, storage, padded);
@@ -418,17 +440,25 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
         assembled.launches.push(pack);
         assembled.scratch.push(len);
     }
-    let packed = Packed { storage, len, k_padded: padded[0], columns_padded: padded[1] };
+    let packed = Packed { storage, len, k_padded: padded.k, columns_padded: padded.columns };
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
-        assembled.launches.push(match &tile {
-            Tile::Subgroup(tile) => gemm_subgroup::launch(context, label, gemm, *tile, packed),
-            Tile::Shared(tile) => gemm_shared::launch(context, label, gemm, *tile, packed),
-        });
+        match &tile {
+            Tile::Window(lanes) => {
+                assembled.launches.extend(gemm_window::launches(context, label, gemm, *lanes, packed)?);
+            }
+            Tile::Subgroup(tile) => {
+                assembled.launches.push(gemm_subgroup::launch(context, label, gemm, *tile, packed));
+            }
+            Tile::Shared(tile) => {
+                assembled.launches.push(gemm_shared::launch(context, label, gemm, *tile, packed));
+            }
+        }
     }
     Some(assembled)
 }
 
-/// The right operand as the tile kernels read it: `[z][tap][k_padded][columns_padded]`.
+/// The right operand as the tile kernels read it: `[z][block of columns][tap][k_padded][column]`, with one
+/// block for all columns or blocks of [`gemm_window::COLUMNS`].
 #[derive(Clone, Copy)]
 pub struct Packed {
     pub storage: Storage,

@@ -15,7 +15,7 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_shared.wgsl");
 
 /// The launch of one product.
 pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, packed: Packed) -> Launch {
-    let (functions, mut bindings) = gemm.functions(context, packed.k_padded);
+    let (functions, mut bindings) = gemm.functions(context, packed.k_padded, None);
     let right = bindings.scratch(packed.storage, Access::Read, packed.len, true);
     let row_tiles = gemm.rows().div_ceil(tile.rows);
     let column_blocks = packed.columns_padded / tile.columns;

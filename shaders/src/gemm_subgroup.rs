@@ -58,7 +58,7 @@ pub fn fixed_subgroup(context: Context) -> Option<usize> {
 
 /// The launch of one product.
 pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SubgroupTile, packed: Packed) -> Launch {
-    let (functions, mut bindings) = gemm.functions(context, packed.k_padded);
+    let (functions, mut bindings) = gemm.functions(context, packed.k_padded, None);
     let right = bindings.scratch(packed.storage, Access::Read, packed.len, true);
     let tile_rows = tile.rows * (tile.lanes / tile.group);
     let row_tiles = gemm.rows().div_ceil(tile_rows);

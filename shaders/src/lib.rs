@@ -13,6 +13,7 @@ mod fold;
 mod gemm;
 mod gemm_shared;
 mod gemm_subgroup;
+mod gemm_window;
 mod legalise;
 mod map;
 mod matmul;
@@ -24,6 +25,7 @@ mod template;
 mod thread;
 mod tile_shared;
 mod weight_grad;
+mod window;
 
 use autograd::schedule::ir::{Body, Buffer, Kernel};
 use autograd::{Error, Result};
@@ -64,9 +66,9 @@ pub struct Context<'a> {
 pub struct Launch {
     pub label: String,
     /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform of
-    /// [`params`](Launch::params), the storage bindings follow.
+    /// [`params`](Launch::params), the other bindings follow.
     pub source: String,
-    /// Storage bindings in order; number `i` is binding `i + 1`.
+    /// Bindings in order; number `i` is binding `i + 1`.
     pub bindings: Vec<Bound>,
     /// Contents of the uniform, padded to 16 bytes.
     pub params: Vec<u32>,
@@ -95,7 +97,7 @@ pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let mut assembled = assemble_once(context, kernel)?;
     let limit = context.target.limits.storage_buffers as usize;
     let mut launches = assembled.prepare.iter().chain(&assembled.launches);
-    if launches.any(|launch| launch.bindings.len() > limit) {
+    if launches.any(|launch| storage_bindings(launch) > limit) {
         assembled = assemble_once(Context { tight: true, ..context }, kernel)?;
     }
     for launch in assembled.prepare.iter().chain(&assembled.launches) {
@@ -119,13 +121,17 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
     Ok(assembled)
 }
 
+fn storage_bindings(launch: &Launch) -> usize {
+    launch.bindings.iter().filter(|bound| bound.access != Access::Uniform).count()
+}
+
 fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
     let limits = &target.limits;
-    if launch.bindings.len() > limits.storage_buffers as usize {
+    if storage_bindings(launch) > limits.storage_buffers as usize {
         return Err(Error::Limit(format!(
             "kernel `{}` needs {} storage buffers, the device allows {}",
             launch.label,
-            launch.bindings.len(),
+            storage_bindings(launch),
             limits.storage_buffers
         )));
     }

@@ -44,6 +44,10 @@ pub struct Limits {
     pub storage_buffers: u32,
     /// Bytes of one storage binding.
     pub binding_bytes: u64,
+    /// Uniform buffers bound to one kernel.
+    pub uniform_buffers: u32,
+    /// Bytes of one uniform binding.
+    pub uniform_bytes: u64,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Threads of a workgroup.
@@ -57,6 +61,8 @@ impl Limits {
     pub const WEBGPU: Limits = Limits {
         storage_buffers: 8,
         binding_bytes: 128 << 20,
+        uniform_buffers: 12,
+        uniform_bytes: 64 << 10,
         workgroup_bytes: 16 << 10,
         invocations: 256,
         groups: 65_535,

@@ -25,6 +25,8 @@ fn targets() -> Vec<(String, Target)> {
     let large = Limits {
         storage_buffers: 64,
         binding_bytes: 2 << 30,
+        uniform_buffers: 15,
+        uniform_bytes: 64 << 10,
         workgroup_bytes: 48 << 10,
         invocations: 1024,
         groups: 65_535,

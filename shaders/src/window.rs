@@ -1,0 +1,131 @@
+//! Which buffers a kernel over images reads through uniform bindings.
+//!
+//! Software drivers gather from uniform buffers ten times faster than from storage, but WebGPU promises
+//! only 64 KiB a binding. So a kernel that goes over images is launched several times, each time with
+//! uniform bindings to the few images it works on: the same module, other offsets.
+
+use std::collections::BTreeMap;
+
+use autograd::schedule::ir::{BufferId, Instr, Program, Reg, Store, View};
+
+use crate::bindings::{Bindings, Window};
+use crate::emit::live;
+use crate::{Bound, Context};
+
+/// Where uniform bindings may begin, in elements.
+const ALIGNMENT: usize = 64;
+
+/// A program over the index of an image tensor, as of an operand or an epilogue.
+pub struct Reader<'a> {
+    pub shape: &'a [usize],
+    pub program: &'a Program,
+    pub roots: Vec<Reg>,
+}
+
+/// The buffers that go through uniform bindings.
+pub struct Windows {
+    /// Images of a window.
+    pub images: usize,
+    buffers: BTreeMap<BufferId, Window>,
+}
+
+impl Windows {
+    /// The windows of a kernel over `images` images that leaves `reserved` uniform bindings to others.
+    pub fn new(
+        context: Context,
+        images: usize,
+        stores: &[Store],
+        readers: &[Reader],
+        reserved: usize,
+    ) -> Windows {
+        let most = context.target.limits.uniform_bytes as usize / 4;
+        let is_written = |buffer: BufferId| {
+            stores.iter().any(|s| context.places[s.buffer].memory == context.places[buffer].memory)
+        };
+        let mut found: Vec<(BufferId, Option<usize>)> = Vec::new();
+        for reader in readers {
+            let alive = live(reader.program, &reader.roots);
+            for (instr, _) in reader.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive) {
+                let Instr::Load { buffer, view } = instr else { continue };
+                let stride = if is_written(*buffer) {
+                    None
+                } else if context.buffers[*buffer].len() <= most {
+                    Some(0)
+                } else {
+                    image_stride(view, reader.shape, images).filter(|stride| *stride <= most)
+                };
+                match found.iter_mut().find(|(known, _)| known == buffer) {
+                    Some((_, known)) => *known = known.filter(|known| Some(*known) == stride),
+                    None => found.push((*buffer, stride)),
+                }
+            }
+        }
+        let room = (context.target.limits.uniform_buffers as usize).saturating_sub(reserved);
+        let chosen: Vec<(BufferId, usize)> =
+            found.into_iter().filter_map(|(buffer, stride)| Some((buffer, stride?))).take(room).collect();
+        let largest = chosen.iter().map(|(_, stride)| *stride).max().unwrap_or(0);
+        let count = if largest == 0 { images } else { (most / largest).min(images) };
+        let window = |stride| if stride == 0 { Window::Whole } else { Window::Images { count, stride } };
+        Windows {
+            images: count,
+            buffers: chosen.into_iter().map(|(buffer, stride)| (buffer, window(stride))).collect(),
+        }
+    }
+
+    /// Whether all that a reader loads goes through uniform bindings.
+    pub fn hold(&self, reader: &Reader) -> bool {
+        let alive = live(reader.program, &reader.roots);
+        let mut instrs = reader.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive);
+        instrs.all(|(instr, _)| match instr {
+            Instr::Load { buffer, .. } => self.buffers.contains_key(buffer),
+            _ => true,
+        })
+    }
+
+    /// To be called before anything is written.
+    pub fn declare(&self, bindings: &mut Bindings) {
+        for (buffer, window) in &self.buffers {
+            bindings.window(*buffer, *window);
+        }
+    }
+
+    /// For each launch its first image, how many it has, and the first of its windows, which may begin
+    /// before it so as not to reach past the end.
+    pub fn launches(&self, images: usize) -> impl Iterator<Item = [usize; 3]> {
+        let most = self.images.max(1);
+        (0..images)
+            .step_by(most)
+            .map(move |first| [first, most.min(images - first), first.min(images - most)])
+    }
+}
+
+/// The bindings of a launch whose windows begin at this image.
+pub fn moved(bindings: &[(Bound, usize)], image: usize) -> Vec<Bound> {
+    bindings.iter().map(|(bound, stride)| Bound { offset: bound.offset + stride * image, ..*bound }).collect()
+}
+
+/// Elements from one image to the next, where everything loaded for an image lies between its first
+/// element and the next image's.
+fn image_stride(view: &View, shape: &[usize], images: usize) -> Option<usize> {
+    let mut leading = 0;
+    let mut count = 1;
+    while count < images {
+        count *= shape.get(leading)?;
+        leading += 1;
+    }
+    if count != images || leading == 0 || !view.bounds.is_empty() || view.offset < 0 {
+        return None;
+    }
+    let stride = |d: usize| view.strides.get(d).copied().unwrap_or(0);
+    let dense = (1..leading).all(|d| shape[d - 1] == 1 || stride(d - 1) == stride(d) * shape[d] as i64);
+    let each = usize::try_from(stride(leading - 1)).ok()?;
+    let inner = (leading..shape.len()).map(|d| (stride(d), shape[d].max(1) as i64 - 1));
+    let mut last = view.offset;
+    for (stride, steps) in inner {
+        if stride < 0 {
+            return None;
+        }
+        last += stride * steps;
+    }
+    (dense && each > 0 && each % ALIGNMENT == 0 && last < each as i64).then_some(each)
+}
