@@ -57,6 +57,34 @@ fn geometries() -> Vec<ConvGeometry> {
     ]
 }
 
+/// Enough work for the kernels that read through uniform bindings, where the driver is software: several
+/// images a binding, with a last one that is not full; one image; ragged tiles; strides; groups.
+fn larger_geometries() -> Vec<ConvGeometry> {
+    vec![
+        geometry(5, [16, 16], [32, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(3, [30, 34], [16, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(5, [16, 16], [32, 64], [3, 3], Conv2d::new(2, 1)),
+        geometry(9, [8, 8], [64, 64], [3, 3], Conv2d::new(1, 1).groups(2)),
+        geometry(10, [32, 32], [3, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(7, [16, 20], [32, 68], [1, 1], Conv2d::new(1, 0)),
+        geometry(5, [12, 16], [32, 20], [3, 3], Conv2d::new(1, 2).dilation(2)),
+    ]
+}
+
+#[test]
+fn larger_geometries_plain() {
+    for (number, g) in larger_geometries().into_iter().enumerate() {
+        let mut b = Builder::new(500 + number as u32);
+        let (xs, ws, ys) = shapes(&g);
+        let (x, w, dy) = (b.random("x", &xs), b.random("w", &ws), b.random("dy", &ys));
+        let (y, dx, dw) = (b.output("y", &ys), b.output("dx", &xs), b.output("dw", &ws));
+        b.kernel(convolution(ConvKind::Forward, &g, b.operand(x), b.operand(w), plain(y, &ys)));
+        b.kernel(convolution(ConvKind::InputGrad, &g, b.operand(dy), b.operand(w), plain(dx, &xs)));
+        b.kernel(convolution(ConvKind::WeightGrad, &g, b.operand(x), b.operand(dy), plain(dw, &ws)));
+        check(&b, 3e-6);
+    }
+}
+
 fn convolution(kind: ConvKind, g: &ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue) -> Body {
     Body::Convolution { kind, geometry: g.clone(), lhs, rhs, epilogue }
 }
@@ -164,7 +192,8 @@ fn normalised(x: BufferId, scale: BufferId, shift: BufferId, shape: &[usize]) ->
 
 #[test]
 fn every_geometry_with_prologue_epilogue_and_statistics() {
-    for (number, g) in geometries().into_iter().enumerate() {
+    let all = geometries().into_iter().chain(larger_geometries());
+    for (number, g) in all.enumerate() {
         for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad] {
             let mut b = Builder::new(100 + number as u32);
             let (xs, ws, ys) = shapes(&g);

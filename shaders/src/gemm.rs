@@ -53,6 +53,22 @@ impl TapAxis {
             out_offset: 0,
         }
     }
+
+    /// Axis `d` of a convolution's forward pass.
+    pub fn forward(g: &ConvGeometry, d: usize) -> TapAxis {
+        TapAxis {
+            count: g.kernel[d],
+            first: 0,
+            step: 1,
+            stride: g.conv.stride[d] as i64,
+            offset: -(g.conv.padding[d] as i64),
+            move_by: g.conv.dilation[d] as i64,
+            size: [g.height, g.width][d],
+            grid: [g.out_height, g.out_width][d],
+            out_stride: 1,
+            out_offset: 0,
+        }
+    }
 }
 
 /// How the operands are indexed.
@@ -134,19 +150,7 @@ impl<'a> Gemm<'a> {
         };
         let sizes = [[g.height, g.out_height], [g.width, g.out_width]];
         if kind == ConvKind::Forward {
-            let axis = |d: usize| TapAxis {
-                count: g.kernel[d],
-                first: 0,
-                step: 1,
-                stride: conv.stride[d] as i64,
-                offset: -(conv.padding[d] as i64),
-                move_by: conv.dilation[d] as i64,
-                size: sizes[d][0],
-                grid: sizes[d][1],
-                out_stride: 1,
-                out_offset: 0,
-            };
-            return vec![gemm(axis(0), axis(1))];
+            return vec![gemm(TapAxis::forward(g, 0), TapAxis::forward(g, 1))];
         }
         let phases = |d: usize| -> Vec<TapAxis> {
             (0..conv.stride[d].min(sizes[d][0]))

@@ -17,7 +17,7 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_window.wgsl");
 /// Columns of a block, four a lane of a quad.
 pub const COLUMNS: usize = 16;
 /// Multiply-adds from which on a product is worth the driver's time to compile this kernel, a second.
-const WORTH: usize = 4 << 20;
+pub const WORTH: usize = 4 << 20;
 /// Vector multiply-adds of the unrolled loop's body, which bound that time.
 const UNROLLED: usize = 4608;
 /// Pixels around a tile that are held at once.
@@ -25,25 +25,42 @@ const HELD: usize = 160;
 
 /// The pixels that a quad of lanes computes, and where they lie in the left operand.
 #[derive(Clone, Copy, Debug)]
-struct Tile {
-    size: [usize; 2],
+pub struct Tile {
+    pub size: [usize; 2],
     /// Positions of the left operand around the tile.
     held: [usize; 2],
 }
 
 impl Tile {
-    fn new(gemm: &Gemm) -> Option<Tile> {
-        let width = if gemm.x.grid > 4 { 8 } else { 4 };
-        let tiles = [4, 2, 1].map(|height| Tile {
-            size: [height, width],
-            held: [reach(&gemm.y, height), reach(&gemm.x, width)],
-        });
-        let taps = gemm.y.count * gemm.x.count;
+    /// The largest tile whose loop the driver compiles in reasonable time.
+    pub fn new(y: &TapAxis, x: &TapAxis) -> Option<Tile> {
+        let width = if x.grid > 4 { 8 } else { 4 };
+        let tiles = [4, 2, 1]
+            .map(|height| Tile { size: [height, width], held: [reach(y, height), reach(x, width)] });
+        let taps = y.count * x.count;
         tiles.into_iter().find(|tile| {
             let pixels = tile.size[0] * tile.size[1];
-            pixels * taps * COLUMNS <= UNROLLED && tile.held[0] * tile.held[1] <= HELD
+            pixels * taps * COLUMNS <= UNROLLED && tile.held() <= HELD
         })
     }
+
+    /// Pixels that are held at once.
+    pub fn held(&self) -> usize {
+        self.held[0] * self.held[1]
+    }
+
+    /// Their number in a row.
+    pub fn held_width(&self) -> usize {
+        self.held[1]
+    }
+}
+
+/// Which of the held pixels a tile's pixel reads at a tap.
+pub fn held_index(tile: &Tile, y: &TapAxis, x: &TapAxis, pixel: [usize; 2], tap: [usize; 2]) -> i64 {
+    let at = |axis: &TapAxis, d: usize| {
+        pixel[d] as i64 * axis.stride + tap[d] as i64 * axis.move_by + before(axis)
+    };
+    at(y, 0) * tile.held[1] as i64 + at(x, 1)
 }
 
 /// Positions between the first and the last that this many neighbours of a grid read.
@@ -53,7 +70,7 @@ fn reach(axis: &TapAxis, pixels: usize) -> usize {
 }
 
 /// What tap 0 is to the first position that is held.
-fn before(axis: &TapAxis) -> i64 {
+pub fn before(axis: &TapAxis) -> i64 {
     (axis.count as i64 - 1).max(0) * (-axis.move_by).max(0)
 }
 
@@ -83,7 +100,7 @@ pub fn suits(context: Context, gemms: &[Gemm]) -> bool {
         && work * first.k * first.columns * first.z >= WORTH
         && (first.z == 1 || first.columns % COLUMNS == 0)
         && right_bytes as u64 <= context.target.limits.uniform_bytes
-        && gemms.iter().all(|gemm| Tile::new(gemm).is_some())
+        && gemms.iter().all(|gemm| Tile::new(&gemm.y, &gemm.x).is_some())
         && windows(context, first).hold(&readers(first)[0])
 }
 
@@ -95,13 +112,13 @@ pub fn launches(
     lanes: usize,
     packed: Packed,
 ) -> Option<Vec<Launch>> {
-    let tile = Tile::new(gemm)?;
+    let tile = Tile::new(&gemm.y, &gemm.x)?;
     let windows = windows(context, gemm);
     let (functions, mut bindings) = gemm.functions(context, packed.k_padded, Some(&windows));
     let block_len = gemm.taps() * packed.k_padded * COLUMNS;
     let right = bindings.scratch(packed.storage, Access::Uniform, block_len, true);
     let [height, width] = tile.size;
-    let held = tile.held[0] * tile.held[1];
+    let held = tile.held();
 
     let (mut accumulators, mut positions) = (String::new(), String::new());
     let (mut multiply, mut finish) = (String::new(), String::new());
@@ -122,7 +139,7 @@ pub fn launches(
             gemm.x.offset - before(&gemm.x),
             gemm.y.size,
             gemm.x.size,
-            w = tile.held[1],
+            w = tile.held_width(),
         );
         let _ = writeln!(
             multiply,
@@ -150,10 +167,7 @@ pub fn launches(
         let (y, x) = (row / width, row % width);
         let _ = writeln!(accumulators, "    var sum{row} = vec4<f32>(0.0);");
         for (t, tap) in taps.iter().enumerate() {
-            let at = |axis: &TapAxis, pixel: usize, tap: usize| {
-                pixel as i64 * axis.stride + tap as i64 * axis.move_by + before(axis)
-            };
-            let pixel = at(&gemm.y, y, tap[0]) * tile.held[1] as i64 + at(&gemm.x, x, tap[1]);
+            let pixel = held_index(&tile, &gemm.y, &gemm.x, [y, x], *tap);
             for c in 0..4 {
                 let _ = writeln!(multiply, "        sum{row} += a{pixel}[{c}] * w{t}_{c};");
             }

@@ -25,6 +25,7 @@ mod template;
 mod thread;
 mod tile_shared;
 mod weight_grad;
+mod weight_grad_window;
 mod window;
 
 use autograd::schedule::ir::{Body, Buffer, Kernel};

@@ -10,17 +10,18 @@ use crate::emit::PRELUDE;
 use crate::gemm::{image_loader, image_vectors};
 use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::tile_shared::SharedTile;
-use crate::{Assembled, Context, Launch};
+use crate::window::Windows;
+use crate::{Assembled, Context, Launch, weight_grad_window};
 
 const SUBGROUP: &str = include_str!("../wgsl/weight_grad_subgroup.wgsl");
 const SHARED: &str = include_str!("../wgsl/weight_grad_shared.wgsl");
 
 /// Where the chunks' sums lie in scratch: `[chunk][z][tap][row][column]`, rows and columns padded.
-struct Partials {
-    chunks: usize,
-    rows: usize,
-    columns: usize,
-    stride: usize,
+pub struct Partials {
+    pub chunks: usize,
+    pub rows: usize,
+    pub columns: usize,
+    pub stride: usize,
 }
 
 /// Assembles the gradient, or `None` where no tile kernel fits.
@@ -37,9 +38,13 @@ pub fn assemble(
     if z > 1 && (group_in < 4 || group_out < 8) {
         return None;
     }
-    let (first, partials) = match fixed_subgroup(context) {
-        Some(lanes) => subgroup(context, label, g, lhs, rhs, lanes),
-        None => shared(context, label, g, lhs, rhs),
+    let lanes = fixed_subgroup(context);
+    let windows = lanes.and_then(|l| weight_grad_window::launches(context, label, g, lhs, rhs, l));
+    let one = |(launch, partials)| (vec![launch], partials);
+    let (mut launches, partials) = match (windows, lanes) {
+        (Some(found), _) => found,
+        (None, Some(lanes)) => one(subgroup(context, label, g, lhs, rhs, lanes)),
+        (None, None) => one(shared(context, label, g, lhs, rhs)),
     };
     let Partials { chunks, rows, columns, stride } = partials;
     let position = format!(
@@ -48,21 +53,23 @@ pub fn assemble(
         kw = g.kernel[1],
         area = rows * columns,
     );
-    let second = sum_weight_chunks(context, label, g, epilogue, chunks, stride, &position);
-    Some(Assembled { launches: vec![first, second], scratch: vec![chunks * stride], ..Default::default() })
+    launches.push(sum_weight_chunks(context, label, g, epilogue, chunks, stride, &position));
+    Some(Assembled { launches, scratch: vec![chunks * stride], ..Default::default() })
 }
 
 /// The bindings and the functions `lhs4` and `rhs4` of a kernel.
-fn functions<'c>(
+pub fn functions<'c>(
     context: Context<'c>,
     g: &ConvGeometry,
     lhs: &Operand,
     rhs: &Operand,
     partials: &Partials,
+    windows: Option<&Windows>,
 ) -> (String, Bindings<'c>, String) {
     let z = g.conv.groups;
     let (group_in, group_out) = (g.in_channels / z, g.out_channels / z);
     let mut bindings = Bindings::new(context, []);
+    windows.iter().for_each(|windows| windows.declare(&mut bindings));
     image_loader(lhs, group_in).declare(&mut bindings);
     image_loader(rhs, group_out).declare(&mut bindings);
     let text = image_vectors("lhs", lhs, group_in, partials.rows, &mut bindings)
@@ -119,7 +126,7 @@ fn shared(
     let chunk_len = pixels.div_ceil(wanted.max(1)).next_multiple_of(tile.k);
     let chunks = pixels.div_ceil(chunk_len);
     let partials = Partials { chunks, rows, columns, stride: z * taps * rows * columns };
-    let (functions, bindings, scratch) = functions(context, g, lhs, rhs, &partials);
+    let (functions, bindings, scratch) = functions(context, g, lhs, rhs, &partials, None);
 
     let threads = tile.threads();
     let (mut row_positions, mut load, mut stage) = (String::new(), String::new(), String::new());
@@ -242,7 +249,7 @@ fn subgroup_launch(
     partials: &Partials,
 ) -> Launch {
     let z = g.conv.groups;
-    let (functions, bindings, scratch) = functions(context, g, lhs, rhs, partials);
+    let (functions, bindings, scratch) = functions(context, g, lhs, rhs, partials, None);
     let (mut accumulators, mut multiply, mut finish) = (String::new(), String::new(), String::new());
     let pixels = g.batch * g.out_height * g.out_width;
     for j in 0..vectors {
