@@ -18,6 +18,8 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_window.wgsl");
 pub const COLUMNS: usize = 16;
 /// Multiply-adds from which on a product is worth the driver's time to compile this kernel, a second.
 pub const WORTH: usize = 4 << 20;
+/// Multiply-adds from which on a launch is worth its own cost.
+pub const LAUNCH_WORTH: usize = 1 << 18;
 /// Vector multiply-adds of the unrolled loop's body, which bound that time.
 const UNROLLED: usize = 4608;
 /// Pixels around a tile that are held at once.
@@ -101,7 +103,12 @@ pub fn suits(context: Context, gemms: &[Gemm]) -> bool {
         && (first.z == 1 || first.columns % COLUMNS == 0)
         && right_bytes as u64 <= context.target.limits.uniform_bytes
         && gemms.iter().all(|gemm| Tile::new(&gemm.y, &gemm.x).is_some())
-        && windows(context, first).hold(&readers(first)[0])
+        && {
+            let windows = windows(context, first);
+            let launches = gemms.len() * first.z * first.columns.div_ceil(COLUMNS);
+            let launch_work = work * first.k * first.columns * first.z / launches;
+            windows.hold(&readers(first)[0]) && launch_work * windows.images >= LAUNCH_WORTH * first.images
+        }
 }
 
 /// The launches of one product.

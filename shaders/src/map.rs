@@ -9,7 +9,8 @@ use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, decompose};
 use crate::thread::{THREADS, finish_launch};
-use crate::{Assembled, Context};
+use crate::window::{self, ALIGNMENT, Windows, moved};
+use crate::{Assembled, Bound, Context, Launch};
 
 pub fn assemble(
     context: Context,
@@ -20,19 +21,35 @@ pub fn assemble(
 ) -> Result<Assembled> {
     let Some(mut map) = Map::new(shape, program, stores, "i") else { return Ok(Assembled::default()) };
     let mut bindings = Bindings::new(context, map.stores.iter().map(|s| s.buffer));
+    let windows = Windows::of_map(context, &map.shape, &map.stores, &map.program);
+    windows.iter().for_each(|windows| windows.declare(&mut bindings));
     map.declare(&mut bindings);
     let body = map.write(&mut bindings);
-    let (declarations, bound) = bindings.finish();
-    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bound);
-    Ok(Assembled { launches: vec![launch], ..Default::default() })
+    let (declarations, bound) = bindings.finish_windows();
+    let bindings = moved(&bound, 0);
+    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bindings);
+    let launches = match windows {
+        None => vec![launch],
+        Some(windows) => map.windows(context, &launch, &windows, &bound),
+    };
+    Ok(Assembled { launches, ..Default::default() })
 }
 
 /// Several maps in one launch: each part has workgroups of its own, so no workgroup runs more than one.
 pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Result<Assembled> {
+    // What is read through windows has launches of its own.
+    let is_large = |part: &&MapPart| {
+        context.target.software && part.shape.iter().product::<usize>() >= window::WORTH
+    };
+    let mut assembled = Assembled::default();
+    for part in parts.iter().filter(is_large) {
+        assembled.launches.extend(assemble(context, label, &part.shape, &part.program, &part.stores)?.launches);
+    }
+    let parts = parts.iter().filter(|part| !is_large(part));
     let mut maps: Vec<Map> =
-        parts.iter().filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
+        parts.filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
     if maps.is_empty() {
-        return Ok(Assembled::default());
+        return Ok(assembled);
     }
     let mut bindings = Bindings::new(context, maps.iter().flat_map(|m| &m.stores).map(|s| s.buffer));
     maps.iter().for_each(|map| map.declare(&mut bindings));
@@ -51,12 +68,13 @@ pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Resul
     }
     body.push('\n');
     let (declarations, bound) = bindings.finish();
-    let launch = finish_launch(context, label, first, &declarations, "", &body, bound);
-    Ok(Assembled { launches: vec![launch], ..Default::default() })
+    assembled.launches.push(finish_launch(context, label, first, &declarations, "", &body, bound));
+    Ok(assembled)
 }
 
 /// A map that is being written.
 struct Map {
+    shape: Vec<usize>,
     program: Program,
     stores: Vec<Store>,
     indices: String,
@@ -81,11 +99,33 @@ impl Map {
         let (indices, index) = decompose(&shape, vector, linear, "i");
         let emitter = Emitter::new(index, vector, "v");
         let count = shape.iter().product::<usize>() / if vector.is_some() { 4 } else { 1 };
-        Some(Map { program, stores, indices, emitter, count })
+        Some(Map { shape, program, stores, indices, emitter, count })
     }
 
     fn declare(&self, bindings: &mut Bindings) {
         self.emitter.declare(&self.program, &self.stores, bindings);
+    }
+
+    /// The launches of one that reads through windows.
+    fn windows(
+        &self,
+        context: Context,
+        launch: &Launch,
+        windows: &Windows,
+        bound: &[(Bound, usize)],
+    ) -> Vec<Launch> {
+        let len: usize = self.shape.iter().product();
+        let lanes = len / self.count;
+        let of = |[first, units, window]: [usize; 3]| {
+            let count = units * ALIGNMENT / lanes;
+            Launch {
+                bindings: moved(bound, window),
+                params: [count, first * ALIGNMENT / lanes, window, 0].map(|p| p as u32).to_vec(),
+                groups: context.target.fold_groups(count.div_ceil(THREADS)),
+                ..launch.clone()
+            }
+        };
+        windows.launches(len / ALIGNMENT).map(of).collect()
     }
 
     /// The statements.

@@ -7,7 +7,7 @@ use autograd::schedule::ir::{ConvGeometry, Operand};
 
 use crate::emit::PRELUDE;
 use crate::gemm::TapAxis;
-use crate::gemm_window::{COLUMNS, Tile, WORTH, before, held_index};
+use crate::gemm_window::{COLUMNS, LAUNCH_WORTH, Tile, WORTH, before, held_index};
 use crate::template::fill;
 use crate::weight_grad::{Partials, functions};
 use crate::window::{Reader, Windows, moved};
@@ -33,7 +33,8 @@ pub fn launches(
     let taps: Vec<[usize; 2]> =
         (0..g.kernel[0]).flat_map(|y| (0..g.kernel[1]).map(move |x| [y, x])).collect();
     let pixels = g.batch * g.out_height * g.out_width;
-    if pixels * taps.len() * group_in * g.out_channels < WORTH {
+    let work = pixels * taps.len() * group_in * g.out_channels;
+    if work < WORTH {
         return None;
     }
     let readers = [lhs, rhs].map(|operand| Reader {
@@ -43,7 +44,8 @@ pub fn launches(
     });
     // The parameters are a uniform, too.
     let windows = Windows::new(context, g.batch, &[], &readers, 1);
-    if !readers.iter().all(|reader| windows.hold(reader)) {
+    let launch_work = work / (z * group_out.div_ceil(COLUMNS)) * windows.images;
+    if launch_work < LAUNCH_WORTH * g.batch || !readers.iter().all(|reader| windows.hold(reader)) {
         return None;
     }
 

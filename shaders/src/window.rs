@@ -13,7 +13,9 @@ use crate::emit::live;
 use crate::{Bound, Context};
 
 /// Where uniform bindings may begin, in elements.
-const ALIGNMENT: usize = 64;
+pub const ALIGNMENT: usize = 64;
+/// Elements from which on a map is worth several launches.
+pub const WORTH: usize = 1 << 16;
 
 /// A program over the index of an image tensor, as of an operand or an epilogue.
 pub struct Reader<'a> {
@@ -39,24 +41,21 @@ impl Windows {
         reserved: usize,
     ) -> Windows {
         let most = context.target.limits.uniform_bytes as usize / 4;
-        let is_written = |buffer: BufferId| {
-            stores.iter().any(|s| context.places[s.buffer].memory == context.places[buffer].memory)
-        };
+        let is_written =
+            |buffer: BufferId| stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
         let mut found: Vec<(BufferId, Option<usize>)> = Vec::new();
         for reader in readers {
-            let alive = live(reader.program, &reader.roots);
-            for (instr, _) in reader.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive) {
-                let Instr::Load { buffer, view } = instr else { continue };
-                let stride = if is_written(*buffer) {
+            for (buffer, view) in loads(reader.program, &reader.roots) {
+                let stride = if is_written(buffer) {
                     None
-                } else if context.buffers[*buffer].len() <= most {
+                } else if context.buffers[buffer].len() <= most {
                     Some(0)
                 } else {
                     image_stride(view, reader.shape, images).filter(|stride| *stride <= most)
                 };
-                match found.iter_mut().find(|(known, _)| known == buffer) {
+                match found.iter_mut().find(|(known, _)| *known == buffer) {
                     Some((_, known)) => *known = known.filter(|known| Some(*known) == stride),
-                    None => found.push((*buffer, stride)),
+                    None => found.push((buffer, stride)),
                 }
             }
         }
@@ -72,14 +71,42 @@ impl Windows {
         }
     }
 
+    /// The windows of a map over this space, or `None` if there is no need for any. All that it loads element
+    /// by element moves with the launch.
+    pub fn of_map(context: Context, shape: &[usize], stores: &[Store], program: &Program) -> Option<Windows> {
+        let most = context.target.limits.uniform_bytes as usize / 4;
+        let len: usize = shape.iter().product();
+        if !context.target.software || len < WORTH || len % ALIGNMENT != 0 {
+            return None;
+        }
+        let roots: Vec<Reg> = stores.iter().map(|s| s.value).collect();
+        let dense = View::dense(shape);
+        let window = Window::Images { count: most / ALIGNMENT, stride: ALIGNMENT };
+        let mut found: Vec<(BufferId, Option<Window>)> = Vec::new();
+        for (buffer, view) in loads(program, &roots) {
+            let window = if stores.iter().any(|s| shares_memory(context, s.buffer, buffer)) {
+                None
+            } else if context.buffers[buffer].len() <= most {
+                Some(Window::Whole)
+            } else {
+                (*view == dense).then_some(window)
+            };
+            match found.iter_mut().find(|(known, _)| *known == buffer) {
+                Some((_, known)) => *known = known.filter(|known| Some(*known) == window),
+                None => found.push((buffer, window)),
+            }
+        }
+        let room = (context.target.limits.uniform_buffers as usize).saturating_sub(1);
+        let buffers: BTreeMap<BufferId, Window> =
+            found.into_iter().filter_map(|(buffer, window)| Some((buffer, window?))).take(room).collect();
+        let moves = buffers.values().any(|window| *window != Window::Whole);
+        let images = if moves { most / ALIGNMENT } else { len / ALIGNMENT };
+        (!buffers.is_empty()).then_some(Windows { images, buffers })
+    }
+
     /// Whether all that a reader loads goes through uniform bindings.
     pub fn hold(&self, reader: &Reader) -> bool {
-        let alive = live(reader.program, &reader.roots);
-        let mut instrs = reader.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive);
-        instrs.all(|(instr, _)| match instr {
-            Instr::Load { buffer, .. } => self.buffers.contains_key(buffer),
-            _ => true,
-        })
+        loads(reader.program, &reader.roots).all(|(buffer, _)| self.buffers.contains_key(&buffer))
     }
 
     /// To be called before anything is written.
@@ -97,6 +124,19 @@ impl Windows {
             .step_by(most)
             .map(move |first| [first, most.min(images - first), first.min(images - most)])
     }
+}
+
+/// The loads that `roots` depend on.
+fn loads<'a>(program: &'a Program, roots: &[Reg]) -> impl Iterator<Item = (BufferId, &'a View)> {
+    let alive = live(program, roots);
+    program.instrs.iter().zip(alive).filter_map(|(instr, alive)| match instr {
+        Instr::Load { buffer, view } if alive => Some((*buffer, view)),
+        _ => None,
+    })
+}
+
+fn shares_memory(context: Context, a: BufferId, b: BufferId) -> bool {
+    context.places[a].memory == context.places[b].memory
 }
 
 /// The bindings of a launch whose windows begin at this image.

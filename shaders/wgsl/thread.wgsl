@@ -1,7 +1,11 @@
 // One thread a result: the entry point of the simple kernels.
 
 struct Params {
+    // Threads, and the number of the first.
     count: u32,
+    first: u32,
+    // Where uniform bindings begin.
+    window: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 {{bindings}}
@@ -16,5 +20,5 @@ fn main(
     if linear >= params.count {
         return;
     }
-    let i = i32(linear);
+    let i = i32(linear + params.first);
 {{body}}}
