@@ -9,11 +9,14 @@ use crate::bindings::{Access, Bindings, Storage};
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, Index, PRELUDE, decompose};
 use crate::template::fill;
+use crate::window::{FoldWindows, moved};
 use crate::{Assembled, Context, Launch, fold};
 
 const TEMPLATE: &str = include_str!("../wgsl/reduce.wgsl");
 const MERGE: &str = include_str!("../wgsl/reduce_merge.wgsl");
 const THREADS: usize = 64;
+/// Those of a launch that reads through windows: so few in all that both processors get some.
+const WINDOW_THREADS: usize = 8;
 
 /// A reduction after its dims were collapsed.
 struct Reduce {
@@ -27,6 +30,7 @@ struct Reduce {
     vector: Option<usize>,
     chunks: usize,
     chunk_len: usize,
+    windows: Option<FoldWindows>,
 }
 
 pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
@@ -54,8 +58,10 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         stores,
         chunks: 1,
         chunk_len: 0,
+        windows: None,
     };
     reduce.split(context);
+    reduce.use_windows(context);
     Ok(reduce.assemble(context, label))
 }
 
@@ -97,26 +103,44 @@ impl Reduce {
         self.chunks = inner.div_ceil(self.chunk_len).max(1);
     }
 
+    /// Reads through windows where values lie as images do: rows of neighbours, folded over the rows.
+    fn use_windows(&mut self, context: Context) {
+        let ([.., channels], [rows]) = (&self.outer[..], &self.inner[..]) else { return };
+        let (channels, rows) = (*channels, *rows);
+        let parts = self.outer[..self.outer.len() - 1].iter().product::<usize>();
+        if self.vector.is_none() || self.outer.len() > 2 {
+            return;
+        }
+        let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
+        let shape = [parts, channels, rows];
+        let Some(windows) = FoldWindows::new(context, shape, self.outer.len(), &self.program, &roots) else {
+            return;
+        };
+        self.chunk_len = windows.chunk_len;
+        self.chunks = rows.div_ceil(self.chunk_len);
+        self.windows = Some(windows);
+    }
+
     fn state_width(&self) -> usize {
         self.accumulators.iter().map(|(kind, _)| fold::width(*kind)).sum()
     }
 
     fn assemble(&self, context: Context, label: &str) -> Assembled {
         if self.chunks == 1 {
-            let launch = self.first_stage(context, label, None);
-            return Assembled { launches: vec![launch], ..Default::default() };
+            return Assembled { launches: self.first_stage(context, label, None), ..Default::default() };
         }
         let lanes = if self.vector.is_some() { 4 } else { 1 };
         let scratch = self.chunks * self.state_width() * self.outer_count() * lanes;
-        let launches =
-            vec![self.first_stage(context, label, Some(scratch)), self.merge(context, label, scratch)];
+        let mut launches = self.first_stage(context, label, Some(scratch));
+        launches.push(self.merge(context, label, scratch));
         Assembled { launches, scratch: vec![scratch], ..Default::default() }
     }
 
     /// `scratch`: where partial states go, in elements; `None` if there is only one chunk.
-    fn first_stage(&self, context: Context, label: &str, scratch: Option<usize>) -> Launch {
+    fn first_stage(&self, context: Context, label: &str, scratch: Option<usize>) -> Vec<Launch> {
         let written = self.stores.iter().map(|s| s.buffer).filter(|_| scratch.is_none());
         let mut bindings = Bindings::new(context, written);
+        self.windows.iter().for_each(|windows| windows.windows.declare(&mut bindings));
         let (outer_indices, outer) = decompose(&self.outer, self.vector, "o", "o");
         let (inner_indices, inner) = decompose(&self.inner, None, "j", "j");
         let is_vector = self.vector.is_some();
@@ -145,13 +169,18 @@ impl Reduce {
                 text
             }
         };
-        let outer_count = self.outer_count();
-        let (declarations, bound) = bindings.finish();
+        // A launch that reads through windows has one index of all outer dims but the last.
+        let outer_count = match &self.windows {
+            None => self.outer_count(),
+            Some(windows) => windows.channels / 4,
+        };
+        let threads = if self.windows.is_some() { WINDOW_THREADS } else { THREADS };
+        let (declarations, bound) = bindings.finish_windows();
         let source = fill(
             TEMPLATE,
             &[
                 ("bindings", &declarations),
-                ("threads", &THREADS),
+                ("threads", &threads),
                 ("outer_count", &outer_count),
                 ("outer_indices", &outer_indices),
                 ("chunk_len", &self.chunk_len),
@@ -163,7 +192,18 @@ impl Reduce {
                 ("finish", &finish),
             ],
         );
-        self.launch(context, label, outer_count * self.chunks, source, bound)
+        let launch = self.launch(context, label, outer_count * self.chunks, source, moved(&bound, 0));
+        let Some(windows) = &self.windows else { return vec![launch] };
+        let of = |[part, first, rows, window]: [usize; 4]| {
+            let count = outer_count * rows.div_ceil(self.chunk_len);
+            Launch {
+                bindings: moved(&bound, window),
+                params: [count, part * outer_count, first / self.chunk_len, window].map(|p| p as u32).to_vec(),
+                groups: context.target.fold_groups(count.div_ceil(threads)),
+                ..launch.clone()
+            }
+        };
+        windows.launches().map(of).collect()
     }
 
     fn merge(&self, context: Context, label: &str, scratch: usize) -> Launch {
@@ -173,7 +213,9 @@ impl Reduce {
         let emitter = self.finish_emitter(&outer);
         emitter.declare(&self.finish, &self.stores, &mut bindings);
 
-        let name = bindings.scratch(Storage::Scratch(0), Access::Read, scratch, is_vector);
+        let fits = is_vector && scratch as u64 * 4 <= context.target.limits.uniform_bytes;
+        let access = if context.target.software && fits { Access::Uniform } else { Access::Read };
+        let name = bindings.scratch(Storage::Scratch(0), access, scratch, is_vector);
         let (mut initial, mut merge) = (String::new(), String::new());
         let mut position = 0;
         for (k, (kind, _)) in self.accumulators.iter().enumerate() {

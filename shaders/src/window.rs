@@ -17,6 +17,9 @@ pub const ALIGNMENT: usize = 64;
 /// Elements from which on a map is worth several launches.
 pub const WORTH: usize = 1 << 16;
 
+/// Threads of a fold's launch: a subgroup for each of two processors.
+const FOLD_THREADS: usize = 16;
+
 /// A program over the index of an image tensor, as of an operand or an epilogue.
 pub struct Reader<'a> {
     pub shape: &'a [usize],
@@ -123,6 +126,72 @@ impl Windows {
         (0..images)
             .step_by(most)
             .map(move |first| [first, most.min(images - first), first.min(images - most)])
+    }
+}
+
+/// The windows of a fold over the rows of `[parts, rows, channels]` in memory.
+pub struct FoldWindows {
+    pub windows: Windows,
+    pub channels: usize,
+    /// Rows that a thread folds.
+    pub chunk_len: usize,
+    parts: usize,
+    rows: usize,
+}
+
+impl FoldWindows {
+    /// `program` is over `[parts, channels, rows]`, or, with `outer` 1, over `[channels, rows]`.
+    pub fn new(
+        context: Context,
+        [parts, channels, rows]: [usize; 3],
+        outer: usize,
+        program: &Program,
+        roots: &[Reg],
+    ) -> Option<FoldWindows> {
+        let most = context.target.limits.uniform_bytes as usize / 4;
+        let chunks = (FOLD_THREADS * 4 / channels).max(1);
+        let chunk_len = most / channels / chunks;
+        let window_rows = chunk_len * chunks;
+        let is_aligned = |rows: usize| rows * channels % ALIGNMENT == 0;
+        if !context.target.software
+            || parts * channels * rows < WORTH
+            || chunk_len == 0
+            || window_rows > rows
+            || chunk_len == rows
+            || !is_aligned(window_rows)
+            || !is_aligned(rows)
+        {
+            return None;
+        }
+        let mut buffers = BTreeMap::new();
+        let mut moves = false;
+        let is_row = |view: &View| {
+            let strides = [(channels * rows) as i64, 1, channels as i64];
+            view.offset == 0 && view.bounds.is_empty() && view.strides[..] == strides[2 - outer..]
+        };
+        for (buffer, _) in loads(program, roots) {
+            let mut views = loads(program, roots).filter(|(other, _)| *other == buffer);
+            if context.buffers[buffer].len() <= most {
+                buffers.insert(buffer, Window::Whole);
+            } else if views.all(|(_, view)| is_row(view)) {
+                // A unit of the window's beginning is as many rows as alignment asks for.
+                moves = true;
+                let window = Window::Images { count: window_rows * channels / ALIGNMENT, stride: ALIGNMENT };
+                buffers.insert(buffer, window);
+            }
+        }
+        let fits = buffers.len() < context.target.limits.uniform_buffers as usize;
+        let windows = Windows { images: window_rows, buffers };
+        (moves && fits).then_some(FoldWindows { windows, channels, chunk_len, parts, rows })
+    }
+
+    /// For each launch its part, its first row, its rows, and where the windows begin.
+    pub fn launches(&self) -> impl Iterator<Item = [usize; 4]> {
+        (0..self.parts).flat_map(move |part| {
+            self.windows.launches(self.rows).map(move |[first, rows, window]| {
+                [part, first, rows, (part * self.rows + window) * self.channels / ALIGNMENT]
+            })
+        })
     }
 }
 
