@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use autograd::schedule::ir::BufferId;
 
-use crate::{Context, Place};
+use crate::{Context, Element, Place};
 
 /// What a binding points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +33,42 @@ pub enum Access {
 pub struct Bound {
     pub storage: Storage,
     pub access: Access,
+    pub element: Element,
     /// First element bound.
     pub offset: usize,
     /// Elements bound.
     pub len: usize,
+}
+
+impl Bound {
+    /// Bytes bound, see [`Element::bytes`].
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
+
+    /// Where it begins.
+    pub fn offset_bytes(&self) -> u64 {
+        if self.offset == 0 { 0 } else { self.element.bytes(self.offset) }
+    }
+}
+
+/// Memory of a kernel's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch {
+    pub storage: Storage,
+    pub element: Element,
+    pub len: usize,
+}
+
+impl Scratch {
+    /// The kernel's first scratch allocation, of this many `f32`.
+    pub fn first(len: usize) -> Scratch {
+        Scratch { storage: Storage::Scratch(0), element: Element::F32, len }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
 }
 
 /// The bindings of a kernel that is being written.
@@ -71,15 +103,21 @@ impl<'a> Bindings<'a> {
 
     /// The WGSL name of a schedule's buffer, as `array<vec4<f32>>` or `array<f32>`.
     pub fn buffer(&mut self, buffer: BufferId, vectors: bool) -> String {
-        let Place { memory, offset, len } = self.context.places[buffer];
+        let Place { memory, offset, len, element } = self.context.places[buffer];
         let storage = Storage::Memory(memory);
         let access = if self.written.contains(&storage) { Access::ReadWrite } else { Access::Read };
-        self.name(Bound { storage, access, offset, len }, vectors)
+        self.name(Bound { storage, access, element, offset, len }, vectors)
     }
 
-    /// The WGSL name of scratch or kept memory of this many elements.
-    pub fn scratch(&mut self, storage: Storage, access: Access, len: usize, vectors: bool) -> String {
-        self.name(Bound { storage, access, offset: 0, len }, vectors)
+    /// How a schedule's buffer is stored.
+    pub fn element(&self, buffer: BufferId) -> Element {
+        self.context.places[buffer].element
+    }
+
+    /// The WGSL name of scratch or kept memory.
+    pub fn scratch(&mut self, scratch: Scratch, access: Access, vectors: bool) -> String {
+        let Scratch { storage, element, len } = scratch;
+        self.name(Bound { storage, access, element, offset: 0, len }, vectors)
     }
 
     fn name(&mut self, bound: Bound, vectors: bool) -> String {
@@ -105,7 +143,7 @@ impl<'a> Bindings<'a> {
                 Access::Read => "read",
                 Access::ReadWrite => "read_write",
             };
-            let element = if *vectors { "vec4<f32>" } else { "f32" };
+            let element = bound.element.wgsl(*vectors);
             let binding = i + 1;
             let _ = writeln!(
                 text,

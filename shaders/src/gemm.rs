@@ -7,13 +7,13 @@
 
 use autograd::schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
-use crate::bindings::{Access, Bindings, Storage};
+use crate::bindings::{Access, Bindings, Scratch, Storage};
 use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::tile_shared::SharedTile;
-use crate::{Assembled, Context, Launch, gemm_shared, gemm_subgroup};
+use crate::{Assembled, Context, Element, Launch, Operands, gemm_shared, gemm_subgroup};
 
 const PACK: &str = include_str!("../wgsl/pack.wgsl");
 
@@ -300,9 +300,14 @@ impl<'a> Gemm<'a> {
         })
     }
 
-    /// The launch that packs the right operand, and the packed elements.
-    fn pack(&self, context: Context, label: &str, storage: Storage, padded: [usize; 2]) -> (Launch, usize) {
-        let [k_padded, columns_padded] = padded;
+    /// Elements of the packed right operand.
+    fn packed_len(&self, [k_padded, columns_padded]: [usize; 2]) -> usize {
+        self.z * self.taps() * k_padded * columns_padded
+    }
+
+    /// The launch that packs the right operand.
+    fn pack(&self, context: Context, label: &str, packed: Packed) -> Launch {
+        let Packed { scratch, k_padded, columns_padded } = packed;
         let (params, load) = match self.form {
             Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
             Form::Image(kind) => {
@@ -316,14 +321,14 @@ impl<'a> Gemm<'a> {
         };
         let tap_len = k_padded * columns_padded;
         let z_len = tap_len * self.taps();
-        let len = z_len * self.z;
         let functions = Functions {
             lhs: None,
             rhs: Some((self.rhs, params)),
             finish: None,
-            partials: Some((storage, Access::ReadWrite, len)),
+            scratch: Some((scratch, Access::ReadWrite)),
         };
-        let launch = thread::launch(context, &format!("{label}, packing"), len, functions, |packed| {
+        let value = scratch.element.narrowed("value".to_string(), false);
+        thread::launch(context, &format!("{label}, packing"), scratch.len, functions, |packed| {
             fill(
                 PACK,
                 &[
@@ -336,10 +341,10 @@ impl<'a> Gemm<'a> {
                     ("k", &self.k),
                     ("load", &load),
                     ("packed", &packed),
+                    ("value", &value),
                 ],
             )
-        });
-        (launch, len)
+        })
     }
 }
 
@@ -409,16 +414,18 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     };
     let frozen = first.is_frozen(context);
     let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
-    let (pack, len) = first.pack(context, label, storage, padded);
+    let element = if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 };
+    let scratch = Scratch { storage, element, len: first.packed_len(padded) };
+    let packed = Packed { scratch, k_padded: padded[0], columns_padded: padded[1] };
+    let pack = first.pack(context, label, packed);
     let mut assembled = Assembled::default();
     if frozen {
         assembled.prepare.push(pack);
-        assembled.kept.push(len);
+        assembled.kept.push(scratch.bytes());
     } else {
         assembled.launches.push(pack);
-        assembled.scratch.push(len);
+        assembled.scratch.push(scratch.bytes());
     }
-    let packed = Packed { storage, len, k_padded: padded[0], columns_padded: padded[1] };
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
         assembled.launches.push(match &tile {
             Tile::Subgroup(tile) => gemm_subgroup::launch(context, label, gemm, *tile, packed),
@@ -431,8 +438,7 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
 /// The right operand as the tile kernels read it: `[z][tap][k_padded][columns_padded]`.
 #[derive(Clone, Copy)]
 pub struct Packed {
-    pub storage: Storage,
-    pub len: usize,
+    pub scratch: Scratch,
     pub k_padded: usize,
     pub columns_padded: usize,
 }

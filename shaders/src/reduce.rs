@@ -5,9 +5,9 @@ use std::fmt::Write;
 use autograd::schedule::ir::{Body, Program, ReduceKind, Reg, Store};
 use autograd::{Error, Result};
 
-use crate::bindings::{Access, Bindings, Storage};
+use crate::bindings::{Access, Bindings, Scratch};
 use crate::collapse::{collapse, program_strides, store_strides};
-use crate::emit::{Emitter, Index, PRELUDE, decompose};
+use crate::emit::{Emitter, Index, decompose, module};
 use crate::template::fill;
 use crate::{Assembled, Context, Launch, fold};
 
@@ -110,7 +110,7 @@ impl Reduce {
         let scratch = self.chunks * self.state_width() * self.outer_count() * lanes;
         let launches =
             vec![self.first_stage(context, label, Some(scratch)), self.merge(context, label, scratch)];
-        Assembled { launches, scratch: vec![scratch], ..Default::default() }
+        Assembled { launches, scratch: vec![Scratch::first(scratch).bytes()], ..Default::default() }
     }
 
     /// `scratch`: where partial states go, in elements; `None` if there is only one chunk.
@@ -137,7 +137,7 @@ impl Reduce {
         let finish = match scratch {
             None => self.finish(&outer, &mut bindings),
             Some(len) => {
-                let name = bindings.scratch(Storage::Scratch(0), Access::ReadWrite, len, is_vector);
+                let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
                 let mut text = String::new();
                 for (s, part) in self.state_names().iter().enumerate() {
                     let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
@@ -173,7 +173,7 @@ impl Reduce {
         let emitter = self.finish_emitter(&outer);
         emitter.declare(&self.finish, &self.stores, &mut bindings);
 
-        let name = bindings.scratch(Storage::Scratch(0), Access::Read, scratch, is_vector);
+        let name = bindings.scratch(Scratch::first(scratch), Access::Read, is_vector);
         let (mut initial, mut merge) = (String::new(), String::new());
         let mut position = 0;
         for (k, (kind, _)) in self.accumulators.iter().enumerate() {
@@ -239,7 +239,7 @@ impl Reduce {
     ) -> Launch {
         Launch {
             label: label.to_string(),
-            source: format!("{PRELUDE}\n{source}"),
+            source: module(&source),
             bindings,
             params: vec![count as u32, 0, 0, 0],
             groups: context.target.fold_groups(count.div_ceil(THREADS)),

@@ -7,4 +7,4 @@
     if column < {{columns}} && k < {{k}} {
         value = {{load}};
     }
-    {{packed}}[i] = value;
+    {{packed}}[i] = {{value}};
