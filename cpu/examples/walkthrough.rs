@@ -14,10 +14,9 @@ fn main() -> autograd::Result<()> {
     let dy = grad(&y, std::slice::from_ref(&x)).remove(0);
     let plain = autograd::schedule::Options { fuse: false, ..device.options() };
     let step = Step::new().output("y", &y).output("dy", &dy);
-    println!(
-        "y = log(x^2 + 1) and its gradient, a kernel an operation:\n{}",
-        step.schedule_with(plain)?.table()
-    );
+    let operations = step.schedule_with(plain)?;
+    println!("y = log(x^2 + 1) and its gradient, a kernel an operation:\n{}", operations.table());
+    println!("As a graph (paste it into https://mermaid.live):\n{}", operations.mermaid());
     println!("The same, fused:\n{}", step.schedule_with(device.options())?.table());
 
     // 3. A gradient is an ordinary expression, so it has a gradient.
@@ -29,27 +28,26 @@ fn main() -> autograd::Result<()> {
         println!("x = {value}: y = {:.4}, dy/dx = {:.4}, d2y/dx2 = {:.4}", y?[0], dy?[0], ddy?[0]);
     }
 
-    // 4. The same three calls train a network: two spiral arms, told apart by a layer of 32 neurons.
+    // 4. The same three calls train a network of two layers: two spiral arms, told apart by 48 neurons.
     let (points, labels) = spiral(200);
     let inputs = Tensor::input("points", &[200, 2]);
     let answers = Tensor::input_i32("labels", &[200]);
     let noise =
         |n: usize, scale: f32| (0..n).map(|i| scale * ((i * 7919 % 997) as f32 / 498.5 - 1.0)).collect();
     let parameters = [
-        Variable::new("w1", &[2, 32], noise(64, 1.0))?,
-        Variable::full("b1", &[32], 0.0),
-        Variable::new("w2", &[32, 32], noise(1024, 0.3))?,
-        Variable::full("b2", &[32], 0.0),
-        Variable::new("w3", &[32, 2], noise(64, 0.3))?,
+        Variable::new("w1", &[2, 48], noise(96, 4.0))?,
+        Variable::new("b1", &[48], noise(48, 3.0))?,
+        Variable::new("w2", &[48, 2], noise(96, 0.3))?,
+        Variable::full("b2", &[2], 0.0),
     ];
-    let [w1, b1, w2, b2, w3] = parameters.each_ref().map(Variable::tensor);
+    let [w1, b1, w2, b2] = parameters.each_ref().map(Variable::tensor);
     let hidden = (inputs.matmul(&w1) + &b1).tanh();
-    let logits = (hidden.matmul(&w2) + &b2).tanh().matmul(&w3);
+    let logits = hidden.matmul(&w2) + &b2;
     let loss = logits.cross_entropy(&answers).mean_all();
     let right = logits.top_k_correct(&answers, 1).mean_all();
 
     // One training step is a value: outputs to read, and new values for the parameters.
-    let gradients = grad(&loss, &[w1, b1, w2, b2, w3]);
+    let gradients = grad(&loss, &[w1, b1, w2, b2]);
     let updates = parameters.iter().zip(&gradients).map(|(p, g)| (p.clone(), p.tensor() - g * 0.5));
     let step = Step::new().output("loss", &loss).output("right", &right).updates(updates);
     let mut train = device.compile_step(&step)?;

@@ -96,9 +96,8 @@ impl Gpu {
         }
     }
 
-    /// A storage buffer of this many elements (rounded up to whole vectors), zero at first.
-    pub fn buffer(&self, label: &str, elements: usize) -> Result<wgpu::Buffer> {
-        let size = bytes(elements);
+    /// A storage buffer of this many bytes, zero at first.
+    pub fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
         if size > self.limits.max_buffer_size {
             return Err(Error::Limit(format!(
                 "`{label}` needs {} MiB, this device allows buffers of {} MiB: use a smaller batch",
@@ -168,11 +167,6 @@ impl Gpu {
         *lock(&self.staging) = Some(staging);
         Ok(values)
     }
-}
-
-/// Bytes allocated for a number of elements: whole vectors, and never none.
-pub fn bytes(elements: usize) -> u64 {
-    ((elements.max(1) * 4) as u64).next_multiple_of(16)
 }
 
 fn typed(error: wgpu::Error) -> Error {

@@ -17,8 +17,8 @@ use crate::state::State;
 pub enum Precision {
     #[default]
     F32,
-    /// Operands rounded to 16 bits, sums and everything stored in `f32`: by the matrix units where the
-    /// adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
+    /// Operands rounded (and, where they have memory of their own, stored) to 16 bits, sums and all else in
+    /// `f32`: by the matrix units where the adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
     /// `f32`; [`GpuDevice::multiplies_in`] tells.
     Mixed,
 }
@@ -196,8 +196,7 @@ impl Device for GpuDevice {
         self.gpu.name.clone()
     }
 
-    /// As many buffers as the adapter binds, less one for a kernel's scratch; programs no longer than what
-    /// fits the registers of any adapter.
+    /// See [`Target::schedule_options`].
     fn options(&self) -> schedule::Options {
         self.gpu.target.schedule_options()
     }

@@ -7,7 +7,7 @@ use autograd::schedule::ir::{BufferId, Kernel, Role};
 use autograd::{Error, Executable, Result, Schedule, Value};
 use shaders::{Assembled, Context, Launch, Storage, assemble, legalise};
 
-use crate::context::{Gpu, bytes};
+use crate::context::Gpu;
 use crate::memory::Memory;
 use crate::pipelines::Pipeline;
 use crate::profile;
@@ -57,8 +57,9 @@ struct Input {
 impl GpuExecutable {
     pub fn new(gpu: Arc<Gpu>, state: Arc<State>, schedule: Schedule) -> Result<GpuExecutable> {
         let legal = legalise(schedule.clone(), &gpu.target);
-        let used = used(&legal);
+        let used = used(&legal.schedule);
         let memory = Memory::new(&gpu, &state, &legal, &used)?;
+        let legal = legal.schedule;
         let frozen = shaders::frozen(&legal);
         let context = Context {
             buffers: &legal.buffers,
@@ -275,9 +276,9 @@ struct Builder {
     launches: Vec<Launch>,
     /// Of each launch: whether it belongs to `prepare`, and where its kernel's kept memory begins.
     places: Vec<(bool, usize)>,
-    /// Elements of the scratch allocations, shared by all kernels.
-    scratch: Vec<usize>,
-    kept: Vec<usize>,
+    /// Bytes of the scratch allocations, shared by all kernels.
+    scratch: Vec<u64>,
+    kept: Vec<u64>,
 }
 
 impl Builder {
@@ -288,11 +289,11 @@ impl Builder {
         self.launches.extend(first);
         self.places.extend(launches.iter().map(|_| (prepare, base)));
         self.launches.extend(launches);
-        for (i, len) in scratch.into_iter().enumerate() {
+        for (i, size) in scratch.into_iter().enumerate() {
             if i == self.scratch.len() {
                 self.scratch.push(0);
             }
-            self.scratch[i] = self.scratch[i].max(len);
+            self.scratch[i] = self.scratch[i].max(size);
         }
         self.kept.extend(kept);
         Ok(())
@@ -301,14 +302,14 @@ impl Builder {
     /// Pipelines, bind groups and scratch memory; returns the dispatches of `prepare`, those of a call,
     /// and the bytes allocated.
     fn build(self, gpu: &Gpu, memory: &Memory) -> Result<(Vec<Dispatch>, Vec<Dispatch>, u64)> {
-        let allocate = |lens: &[usize], label: &str| -> Result<Vec<wgpu::Buffer>> {
-            lens.iter().map(|&len| gpu.buffer(label, len)).collect()
+        let allocate = |sizes: &[u64], label: &str| -> Result<Vec<wgpu::Buffer>> {
+            sizes.iter().map(|&size| gpu.buffer(label, size)).collect()
         };
         let scratch = allocate(&self.scratch, "scratch")?;
         let kept = allocate(&self.kept, "packed")?;
         let pipelines = gpu.pipelines.get(gpu, &self.launches)?;
         let params = params_buffer(gpu, &self.launches)?;
-        let total = self.scratch.iter().chain(&self.kept).map(|&len| bytes(len)).sum::<u64>() + params.size();
+        let total = self.scratch.iter().chain(&self.kept).sum::<u64>() + params.size();
 
         let (mut prepare, mut dispatches) = (Vec::new(), Vec::new());
         for (number, (launch, pipeline)) in self.launches.into_iter().zip(pipelines).enumerate() {
@@ -335,8 +336,8 @@ impl Builder {
                     binding: i as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer,
-                        offset: (bound.offset * 4) as u64,
-                        size: std::num::NonZeroU64::new(bytes(bound.len)),
+                        offset: bound.offset_bytes(),
+                        size: std::num::NonZeroU64::new(bound.bytes()),
                     }),
                 });
             }

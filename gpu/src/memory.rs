@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
+use autograd::Result;
 use autograd::schedule::ir::{BufferId, Role};
-use autograd::{Result, Schedule};
-use shaders::Place;
+use shaders::{Element, Legal, Place};
 
-use crate::context::{Gpu, bytes};
+use crate::context::Gpu;
 use crate::state::State;
 
 /// The allocations of a compiled schedule.
@@ -22,25 +22,27 @@ pub struct Memory {
 impl Memory {
     /// Allocates what `used` buffers need: a slot each for temporaries, the shared one for state, one of
     /// its own for everything else. Constants are written.
-    pub fn new(gpu: &Gpu, state: &State, schedule: &Schedule, used: &HashSet<BufferId>) -> Result<Memory> {
-        let mut memory = Memory { buffers: Vec::new(), places: Vec::new(), bytes: 0 };
-        let numbers = shaders::memories(schedule);
-        memory.buffers.resize(numbers.iter().max().map_or(0, |&last| last + 1), None);
-        for (id, (buffer, number)) in schedule.buffers.iter().zip(numbers).enumerate() {
-            memory.places.push(Place { memory: number, offset: 0, len: buffer.len() });
+    pub fn new(gpu: &Gpu, state: &State, legal: &Legal, used: &HashSet<BufferId>) -> Result<Memory> {
+        let schedule = &legal.schedule;
+        let mut memory = Memory { buffers: Vec::new(), places: legal.places(), bytes: 0 };
+        let numbers = memory.places.iter().map(|place| place.memory);
+        memory.buffers.resize(numbers.max().map_or(0, |last| last + 1), None);
+        for (id, buffer) in schedule.buffers.iter().enumerate() {
+            let number = memory.places[id].memory;
             if !used.contains(&id) || memory.buffers[number].is_some() {
                 continue;
             }
+            let size = Element::F32.bytes(buffer.len());
             let made = match &buffer.role {
                 Role::State(variable) => state.buffer(gpu, variable)?,
                 Role::Temporary { slot } => {
-                    let len = schedule.slots.get(*slot).copied().unwrap_or(0).max(buffer.len());
-                    memory.bytes += bytes(len);
-                    gpu.buffer(&buffer.label, len)?
+                    let size = Element::F32.bytes(schedule.slots.get(*slot).copied().unwrap_or(0));
+                    memory.bytes += size;
+                    gpu.buffer(&buffer.label, size)?
                 }
                 role => {
-                    let made = gpu.buffer(&buffer.label, buffer.len())?;
-                    memory.bytes += bytes(buffer.len());
+                    let made = gpu.buffer(&buffer.label, size)?;
+                    memory.bytes += size;
                     if let Role::Constant(values) = role {
                         gpu.queue.write_buffer(&made, 0, bytemuck::cast_slice(values));
                     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use autograd::{Error, Result, Variable};
+use shaders::Element;
 
 use crate::context::{Gpu, lock};
 
@@ -27,7 +28,7 @@ impl State {
         if let Some(entry) = lock(&self.entries).get(&variable.id()) {
             return Ok(entry.buffer.clone());
         }
-        let buffer = gpu.buffer(variable.name(), variable.len())?;
+        let buffer = gpu.buffer(variable.name(), Element::F32.bytes(variable.len()))?;
         gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(variable.initial()));
         lock(&self.entries).insert(variable.id(), Entry { buffer: buffer.clone(), version: 0 });
         Ok(buffer)

@@ -5,7 +5,7 @@ mod common;
 use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Window};
 use common::build::{load, plain, store, strided};
-use common::{Builder, check, check_mixed, check_unchecked_too};
+use common::{Builder, check, check_mixed, check_unchecked_too, devices, run};
 
 fn geometry(
     batch: usize,
@@ -157,6 +157,61 @@ fn every_geometry_in_mixed_precision() {
         // Too little in a group for the tile kernels: those stay in f32.
         let is_tiled = g.in_channels / g.conv.groups >= 8 || g.conv.groups == 1;
         assert!(!is_tiled || largest > 1e-5, "nothing was rounded: {g:?} differs by {largest}");
+    }
+}
+
+/// A product of two tensors: dear enough to be computed beforehand.
+fn product_of(a: BufferId, b: BufferId, shape: &[usize]) -> Operand {
+    let instrs = vec![load(a, shape), load(b, shape), Instr::Binary(BinaryOp::Mul, 0, 1)];
+    Operand { program: Program { instrs }, value: 2, shape: shape.to_vec() }
+}
+
+/// In mixed precision an operand computed beforehand is stored in 16 bits. That takes half the memory, and
+/// changes nothing: it would be rounded the same way when it is multiplied.
+#[test]
+fn operands_stored_in_16_bits_change_nothing() {
+    for (number, g) in geometries().into_iter().enumerate() {
+        // Pointwise kernels read every element once and compute it there; small groups are not rounded.
+        if g.kernel == [1, 1] || g.conv.groups > 1 {
+            continue;
+        }
+        let (xs, ws, ys) = shapes(&g);
+        let schedule = |is_stored: bool| {
+            let mut b = Builder::new(370 + number as u32);
+            let (w, x1, x2) = (b.random("w", &ws), b.random("x1", &xs), b.random("x2", &xs));
+            let (dy1, small) = (b.random("dy1", &ys), vec![1e-6; ys.iter().product()]);
+            let dy2 = b.input("dy2", &ys, small);
+            let mut operand = |name: &str, a, c, shape: &[usize]| {
+                if is_stored {
+                    return product_of(a, c, shape);
+                }
+                let computed = b.output(name, shape);
+                let Operand { shape, program, value } = product_of(a, c, shape);
+                let stores = vec![store(computed, &shape, value)];
+                b.kernel(Body::Map { shape, program, stores });
+                b.operand(computed)
+            };
+            let (x, dy) = (operand("x", x1, x2, &xs), operand("dy", dy1, dy2, &ys));
+            let (y, dx, dw) = (b.output("y", &ys), b.output("dx", &xs), b.output("dw", &ws));
+            b.kernel(convolution(ConvKind::Forward, &g, x.clone(), b.operand(w), plain(y, &ys)));
+            b.kernel(convolution(ConvKind::InputGrad, &g, dy.clone(), b.operand(w), plain(dx, &xs)));
+            b.kernel(convolution(ConvKind::WeightGrad, &g, x, dy, plain(dw, &ws)));
+            b
+        };
+        let (stored, staged) = (schedule(true), schedule(false));
+        if check_mixed(&stored, HALF).is_none() {
+            return;
+        }
+        let Some(devices) = devices() else { return };
+        let device = &devices.0[3].1;
+        let legal = shaders::legalise(stored.schedule.clone(), device.target());
+        let halves = legal.elements.iter().filter(|&&element| element == shaders::Element::F16).count();
+        assert_eq!(halves, 2, "operands in 16 bits: {g:?}");
+        let [stored, staged] = [stored, staged].map(|b| run(device, &b.schedule, &b.inputs));
+        for (name, values) in &stored {
+            let (_, expected) = staged.iter().find(|(other, _)| other == name).expect("the same outputs");
+            assert!(values == expected, "{name} differs: {g:?}");
+        }
     }
 }
 

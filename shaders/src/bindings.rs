@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use autograd::schedule::ir::BufferId;
 
-use crate::{Context, Place};
+use crate::{Context, Element, Place};
 
 /// What a binding points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,10 +44,42 @@ pub enum Window {
 pub struct Bound {
     pub storage: Storage,
     pub access: Access,
+    pub element: Element,
     /// First element bound.
     pub offset: usize,
     /// Elements bound.
     pub len: usize,
+}
+
+impl Bound {
+    /// Bytes bound, see [`Element::bytes`].
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
+
+    /// Where it begins.
+    pub fn offset_bytes(&self) -> u64 {
+        if self.offset == 0 { 0 } else { self.element.bytes(self.offset) }
+    }
+}
+
+/// Memory of a kernel's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch {
+    pub storage: Storage,
+    pub element: Element,
+    pub len: usize,
+}
+
+impl Scratch {
+    /// The kernel's first scratch allocation, of this many `f32`.
+    pub fn first(len: usize) -> Scratch {
+        Scratch { storage: Storage::Scratch(0), element: Element::F32, len }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
 }
 
 /// The bindings of a kernel that is being written.
@@ -126,23 +158,29 @@ impl<'a> Bindings<'a> {
 
     /// The WGSL name of a schedule's buffer, as `array<vec4<f32>>` or `array<f32>`.
     pub fn buffer(&mut self, buffer: BufferId, vectors: bool) -> String {
-        let Place { memory, offset, len } = self.context.places[buffer];
+        let Place { memory, offset, len, element } = self.context.places[buffer];
         let storage = Storage::Memory(memory);
         let (len, stride) = match self.windows.get(&buffer) {
             None => {
                 let written = self.written.contains(&storage);
                 let access = if written { Access::ReadWrite } else { Access::Read };
-                return self.name(Bound { storage, access, offset, len }, vectors, 0);
+                return self.name(Bound { storage, access, element, offset, len }, vectors, 0);
             }
             Some(Window::Whole) => (len.next_multiple_of(4), 0),
             Some(Window::Images { count, stride }) => (count * stride, *stride),
         };
-        self.name(Bound { storage, access: Access::Uniform, offset, len }, true, stride)
+        self.name(Bound { storage, access: Access::Uniform, element, offset, len }, true, stride)
     }
 
-    /// The WGSL name of scratch or kept memory of this many elements.
-    pub fn scratch(&mut self, storage: Storage, access: Access, len: usize, vectors: bool) -> String {
-        self.name(Bound { storage, access, offset: 0, len }, vectors, 0)
+    /// How a schedule's buffer is stored.
+    pub fn element(&self, buffer: BufferId) -> Element {
+        self.context.places[buffer].element
+    }
+
+    /// The WGSL name of scratch or kept memory.
+    pub fn scratch(&mut self, scratch: Scratch, access: Access, vectors: bool) -> String {
+        let Scratch { storage, element, len } = scratch;
+        self.name(Bound { storage, access, element, offset: 0, len }, vectors, 0)
     }
 
     fn name(&mut self, bound: Bound, vectors: bool, stride: usize) -> String {
@@ -171,7 +209,7 @@ impl<'a> Bindings<'a> {
     pub fn finish_windows(self) -> (String, Vec<(Bound, usize)>) {
         let mut text = String::new();
         for (i, Entry { bound, vectors, .. }) in self.entries.iter().enumerate() {
-            let element = if *vectors { "vec4<f32>" } else { "f32" };
+            let element = bound.element.wgsl(*vectors);
             let binding = i + 1;
             let variable = match bound.access {
                 Access::Read => format!("var<storage, read> b{i}: array<{element}>"),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use autograd::schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
 use autograd::{Error, Result};
 
-use crate::bindings::{Access, Storage};
+use crate::bindings::{Access, Scratch};
 use crate::gemm::{self, Gemm};
 use crate::operand::{IMAGE, WEIGHT};
 use crate::template::fill;
@@ -99,7 +99,7 @@ fn direct(
         lhs: Some((lhs, IMAGE)),
         rhs: Some((rhs, WEIGHT)),
         finish: Some((epilogue, IMAGE)),
-        partials: None,
+        scratch: None,
     };
     let body = fill_geometry(template, geometry, &[]);
     let count = epilogue.shape.iter().product();
@@ -121,13 +121,18 @@ fn direct_weight_grad(
     let chunks = wanted.max(pixels.div_ceil(1024)).clamp(1, pixels.div_ceil(64).max(1));
     let chunk_len = pixels.div_ceil(chunks).max(1);
     let chunks = pixels.div_ceil(chunk_len).max(1);
-    let partials = Some((Storage::Scratch(0), Access::ReadWrite, chunks * weights));
-    let functions = Functions { lhs: Some((lhs, IMAGE)), rhs: Some((rhs, IMAGE)), finish: None, partials };
+    let scratch = Scratch::first(chunks * weights);
+    let functions = Functions {
+        lhs: Some((lhs, IMAGE)),
+        rhs: Some((rhs, IMAGE)),
+        finish: None,
+        scratch: Some((scratch, Access::ReadWrite)),
+    };
     let first = thread::launch(context, label, chunks * weights, functions, |partials| {
         fill_geometry(WEIGHT_GRAD, geometry, &[("chunk_len", &chunk_len), ("partials", &partials)])
     });
     let second = sum_weight_chunks(context, label, geometry, epilogue, chunks, weights, "i");
-    Assembled { launches: vec![first, second], scratch: vec![chunks * weights], ..Default::default() }
+    Assembled { launches: vec![first, second], scratch: vec![scratch.bytes()], ..Default::default() }
 }
 
 /// Adds up the partial weight gradients of `chunks` chunks in scratch 0. Chunk `c`'s value of the weight
@@ -141,8 +146,8 @@ pub fn sum_weight_chunks(
     chunk_stride: usize,
     position: &str,
 ) -> Launch {
-    let partials = Some((Storage::Scratch(0), Access::Read, chunks * chunk_stride));
-    let functions = Functions { lhs: None, rhs: None, finish: Some((epilogue, WEIGHT)), partials };
+    let scratch = Some((Scratch::first(chunks * chunk_stride), Access::Read));
+    let functions = Functions { lhs: None, rhs: None, finish: Some((epilogue, WEIGHT)), scratch };
     let count = epilogue.shape.iter().product();
     thread::launch(context, label, count, functions, |partials| {
         fill_geometry(

@@ -11,7 +11,13 @@ use autograd::tensor::{BinaryOp, UnaryOp};
 use crate::bindings::Bindings;
 
 /// Functions every module has.
-pub const PRELUDE: &str = include_str!("../wgsl/prelude.wgsl");
+const PRELUDE: &str = include_str!("../wgsl/prelude.wgsl");
+
+/// A module from its text: enables what it uses, and begins with the prelude.
+pub fn module(text: &str) -> String {
+    let enable = if text.contains("f16") { "enable f16;\n" } else { "" };
+    format!("{enable}{PRELUDE}\n{text}")
+}
 
 /// One index of an iteration space, as the WGSL around the program names it.
 #[derive(Clone, Debug)]
@@ -95,19 +101,22 @@ impl Emitter {
         for store in stores {
             let value = self.reg(store.value);
             let lanes = self.lanes(&store.view);
+            let element = bindings.element(store.buffer);
             if self.vector.is_none() {
                 let name = bindings.buffer(store.buffer, false);
                 let at = self.affine(&store.view, 0);
-                let _ = writeln!(self.code, "    {name}[{at}] = {value};");
+                let _ = writeln!(self.code, "    {name}[{at}] = {};", element.narrowed(value, false));
             } else if lanes == Lanes::Contiguous && bindings.binds_vectors(store.buffer) {
                 let name = bindings.buffer(store.buffer, true);
                 let at = self.affine(&store.view, 0);
+                let value = element.narrowed(value, true);
                 let _ = writeln!(self.code, "    {name}[({at}) >> 2u] = {value};");
             } else {
                 let name = bindings.buffer(store.buffer, false);
                 for lane in 0..4 {
                     let at = self.affine(&store.view, lane);
-                    let _ = writeln!(self.code, "    {name}[{at}] = {value}[{lane}];");
+                    let value = element.narrowed(format!("{value}[{lane}]"), false);
+                    let _ = writeln!(self.code, "    {name}[{at}] = {value};");
                 }
             }
         }
@@ -179,15 +188,17 @@ impl Emitter {
 
     fn load(&self, buffer: usize, view: &View, bindings: &mut Bindings) -> String {
         let contiguous = self.vector.is_some() && self.lanes(view) == Lanes::Contiguous;
+        let element = bindings.element(buffer);
         if contiguous && bindings.binds_vectors(buffer) {
             let name = bindings.buffer(buffer, true);
             let at = bindings.vector_at(buffer, &self.affine(view, 0));
             return match self.within(view, 0) {
-                None => format!("{name}[{at}]"),
+                None => element.widened(format!("{name}[{at}]"), true),
                 // The index is made safe as well: nothing outside may be touched.
-                Some(condition) => format!(
-                    "select(vec4<f32>(0.0), {name}[select(0, {at}, {condition})], {condition})"
-                ),
+                Some(condition) => {
+                    let inside = element.widened(format!("{name}[select(0, {at}, {condition})]"), true);
+                    format!("select(vec4<f32>(0.0), {inside}, {condition})")
+                }
             };
         }
         let name = bindings.buffer(buffer, false);
@@ -195,10 +206,11 @@ impl Emitter {
         self.each(view, |e, lane| {
             let at = e.affine(view, lane);
             match e.within(view, lane) {
-                None => format!("{name}{}", bindings.element_at(buffer, &at)),
+                None => element.widened(format!("{name}{}", bindings.element_at(buffer, &at)), false),
                 Some(condition) => {
                     let place = bindings.element_at(buffer, &format!("select(0, {at}, {condition})"));
-                    format!("select(0.0, {name}{place}, {condition})")
+                    let inside = element.widened(format!("{name}{place}"), false);
+                    format!("select(0.0, {inside}, {condition})")
                 }
             }
         })

@@ -7,14 +7,14 @@
 
 use autograd::schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
-use crate::bindings::{Access, Bindings, Storage};
+use crate::bindings::{Access, Bindings, Scratch, Storage};
 use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::tile_shared::SharedTile;
 use crate::window::Windows;
-use crate::{Assembled, Context, Launch, gemm_shared, gemm_subgroup, gemm_window};
+use crate::{Assembled, Context, Element, Launch, Operands, gemm_shared, gemm_subgroup, gemm_window};
 
 const PACK: &str = include_str!("../wgsl/pack.wgsl");
 
@@ -313,9 +313,9 @@ impl<'a> Gemm<'a> {
         })
     }
 
-    /// The launch that packs the right operand, and the packed elements.
-    fn pack(&self, context: Context, label: &str, storage: Storage, padded: Padded) -> (Launch, usize) {
-        let Padded { k: k_padded, columns: columns_padded, block: width } = padded;
+    /// The launch that packs the right operand.
+    fn pack(&self, context: Context, label: &str, packed: Packed) -> Launch {
+        let Packed { scratch, k_padded, columns_padded, block: width } = packed;
         let (params, load) = match self.form {
             Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
             Form::Image(kind) => {
@@ -331,14 +331,14 @@ impl<'a> Gemm<'a> {
         let block_len = tap_len * self.taps();
         let blocks = columns_padded / width;
         let z_len = block_len * blocks;
-        let len = z_len * self.z;
         let functions = Functions {
             lhs: None,
             rhs: Some((self.rhs, params)),
             finish: None,
-            partials: Some((storage, Access::ReadWrite, len)),
+            scratch: Some((scratch, Access::ReadWrite)),
         };
-        let launch = thread::launch(context, &format!("{label}, packing"), len, functions, |packed| {
+        let value = scratch.element.narrowed("value".to_string(), false);
+        thread::launch(context, &format!("{label}, packing"), scratch.len, functions, |packed| {
             fill(
                 PACK,
                 &[
@@ -353,10 +353,10 @@ impl<'a> Gemm<'a> {
                     ("k", &self.k),
                     ("load", &load),
                     ("packed", &packed),
+                    ("value", &value),
                 ],
             )
-        });
-        (launch, len)
+        })
     }
 }
 
@@ -403,15 +403,6 @@ enum Tile {
     Shared(SharedTile),
 }
 
-/// Sizes of the packed right operand.
-#[derive(Clone, Copy)]
-struct Padded {
-    k: usize,
-    columns: usize,
-    /// Columns that lie together.
-    block: usize,
-}
-
 /// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
 pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
     let first = gemms.first()?;
@@ -432,19 +423,22 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     };
     let columns = first.columns.next_multiple_of(column_multiple);
     let block = if matches!(tile, Tile::Window(_)) { column_multiple } else { columns };
-    let padded = Padded { k: first.k.next_multiple_of(k_multiple), columns, block };
+    let k_padded = first.k.next_multiple_of(k_multiple);
     let frozen = first.is_frozen(context);
     let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
-    let (pack, len) = first.pack(context, label, storage, padded);
+    let element = if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 };
+    let len = first.z * first.taps() * k_padded * columns;
+    let scratch = Scratch { storage, element, len };
+    let packed = Packed { scratch, k_padded, columns_padded: columns, block };
+    let pack = first.pack(context, label, packed);
     let mut assembled = Assembled::default();
     if frozen {
         assembled.prepare.push(pack);
-        assembled.kept.push(len);
+        assembled.kept.push(scratch.bytes());
     } else {
         assembled.launches.push(pack);
-        assembled.scratch.push(len);
+        assembled.scratch.push(scratch.bytes());
     }
-    let packed = Packed { storage, len, k_padded: padded.k, columns_padded: padded.columns };
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
         match &tile {
             Tile::Window(lanes) => {
@@ -465,10 +459,11 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
 /// block for all columns or blocks of [`gemm_window::COLUMNS`].
 #[derive(Clone, Copy)]
 pub struct Packed {
-    pub storage: Storage,
-    pub len: usize,
+    pub scratch: Scratch,
     pub k_padded: usize,
     pub columns_padded: usize,
+    /// Columns of a block.
+    pub block: usize,
 }
 
 fn signed(value: i64) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use autograd::schedule::ir::ConvKind;
 
 use crate::bindings::Access;
-use crate::emit::PRELUDE;
+use crate::emit::module;
 use crate::gemm::{Form, Gemm, Packed};
 use crate::template::fill;
 use crate::tile_shared::SharedTile;
@@ -16,7 +16,7 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_shared.wgsl");
 /// The launch of one product.
 pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, packed: Packed) -> Launch {
     let (functions, mut bindings) = gemm.functions(context, packed.k_padded, None);
-    let right = bindings.scratch(packed.storage, Access::Read, packed.len, true);
+    let right = bindings.scratch(packed.scratch, Access::Read, true);
     let row_tiles = gemm.rows().div_ceil(tile.rows);
     let column_blocks = packed.columns_padded / tile.columns;
 
@@ -98,7 +98,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
     let count = blocks_and_tiles * gemm.z;
     Launch {
         label: label.to_string(),
-        source: format!("{}{PRELUDE}\n{source}", tile.enables()),
+        source: tile.enable().to_string() + &module(&source),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

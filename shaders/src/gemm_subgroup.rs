@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bindings::Access;
-use crate::emit::PRELUDE;
+use crate::emit::module;
 use crate::gemm::{Gemm, Packed};
 use crate::template::fill;
 use crate::{Context, Launch};
@@ -59,7 +59,7 @@ pub fn fixed_subgroup(context: Context) -> Option<usize> {
 /// The launch of one product.
 pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SubgroupTile, packed: Packed) -> Launch {
     let (functions, mut bindings) = gemm.functions(context, packed.k_padded, None);
-    let right = bindings.scratch(packed.storage, Access::Read, packed.len, true);
+    let right = bindings.scratch(packed.scratch, Access::Read, true);
     let tile_rows = tile.rows * (tile.lanes / tile.group);
     let row_tiles = gemm.rows().div_ceil(tile_rows);
     let column_blocks = packed.columns_padded / tile.columns();
@@ -135,7 +135,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SubgroupTile, pa
     let count = blocks_and_tiles * gemm.z;
     Launch {
         label: label.to_string(),
-        source: format!("{PRELUDE}\n{source}"),
+        source: module(&source),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

@@ -6,8 +6,8 @@
 
 use std::fmt::Write;
 
-use crate::bindings::Access;
-use crate::emit::PRELUDE;
+use crate::bindings::{Access, Scratch};
+use crate::emit::module;
 use crate::gemm::{Form, Gemm, Packed, TapAxis};
 use crate::template::fill;
 use crate::window::{Reader, Windows, moved};
@@ -123,7 +123,7 @@ pub fn launches(
     let windows = windows(context, gemm);
     let (functions, mut bindings) = gemm.functions(context, packed.k_padded, Some(&windows));
     let block_len = gemm.taps() * packed.k_padded * COLUMNS;
-    let right = bindings.scratch(packed.storage, Access::Uniform, block_len, true);
+    let right = bindings.scratch(Scratch { len: block_len, ..packed.scratch }, Access::Uniform, true);
     let [height, width] = tile.size;
     let held = tile.held();
 
@@ -214,7 +214,7 @@ pub fn launches(
             ("finish", &finish),
         ],
     );
-    let source = format!("{PRELUDE}\n{source}");
+    let source = module(&source);
     let blocks = packed.columns_padded / COLUMNS;
     let mut launches = Vec::new();
     for z in 0..gemm.z {
@@ -223,7 +223,7 @@ pub fn launches(
                 let tiles = images * row_tiles * column_tiles;
                 let count = tiles.div_ceil(quads);
                 let mut bindings = moved(&bound, window);
-                for bound in bindings.iter_mut().filter(|bound| bound.storage == packed.storage) {
+                for bound in bindings.iter_mut().filter(|bound| bound.storage == packed.scratch.storage) {
                     bound.offset = (z * blocks + block) * block_len;
                 }
                 launches.push(Launch {

@@ -10,9 +10,11 @@ use autograd::schedule::ir::{
     Body, Buffer, BufferId, ConvKind, Epilogue, Instr, Kernel, MapPart, Operand, Program, ReduceKind, Reg,
     Role, Store, View,
 };
+use autograd::tensor::BinaryOp;
 
-use crate::Target;
 use crate::emit::{live, operands};
+use crate::tile_shared::GRADIENT_SCALE;
+use crate::{Element, Operands, Place, Target};
 
 /// For every buffer the number of the allocation it lies in: temporaries of one slot share one, and so
 /// do buffers of one variable.
@@ -53,8 +55,30 @@ pub fn frozen(schedule: &Schedule) -> Vec<bool> {
     schedule.buffers.iter().map(is_frozen).collect()
 }
 
+/// A schedule whose kernels are all within a target's limits.
+pub struct Legal {
+    pub schedule: Schedule,
+    /// For every buffer how it is stored.
+    pub elements: Vec<Element>,
+}
+
+impl Legal {
+    /// Where every buffer lies.
+    pub fn places(&self) -> Vec<Place> {
+        let numbers = memories(&self.schedule).into_iter();
+        let buffers = numbers.zip(&self.elements).zip(&self.schedule.buffers);
+        let place = |((memory, &element), buffer): ((usize, _), &Buffer)| Place {
+            memory,
+            offset: 0,
+            len: buffer.len(),
+            element,
+        };
+        buffers.map(place).collect()
+    }
+}
+
 /// The schedule with every kernel within the target's limits.
-pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
+pub fn legalise(schedule: Schedule, target: &Target) -> Legal {
     let mut schedule = schedule;
     let prepare = std::mem::take(&mut schedule.prepare);
     let kernels = std::mem::take(&mut schedule.kernels);
@@ -64,6 +88,8 @@ pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
         operands: [None, None],
         next_operand: 0,
         software: target.software,
+        rounds: target.operands != Operands::F32,
+        elements: vec![Element::F32; schedule.buffers.len()],
         first_slot: schedule.slots.len() + 2,
         // One binding is left for a kernel's own scratch.
         limit: (target.limits.storage_buffers as usize).saturating_sub(1).max(4),
@@ -73,7 +99,14 @@ pub fn legalise(schedule: Schedule, target: &Target) -> Schedule {
     };
     legaliser.schedule.prepare = legaliser.all(prepare);
     legaliser.schedule.kernels = legaliser.all(kernels);
-    legaliser.schedule
+    Legal { schedule: legaliser.schedule, elements: legaliser.elements }
+}
+
+/// An operand, and the buffer with its values.
+struct Computed {
+    operand: Operand,
+    is_gradient: bool,
+    buffer: BufferId,
 }
 
 struct Legaliser {
@@ -81,13 +114,16 @@ struct Legaliser {
     memory: Vec<usize>,
     /// The two slots from here on hold convolutions' operands computed beforehand.
     operand_slots: usize,
-    /// What they hold at present: the operand, and the buffer with its values. The input and the weight
-    /// gradient of a convolution read the same one.
-    operands: [Option<(Operand, BufferId)>; 2],
+    /// What they hold at present. The input and the weight gradient of a convolution read the same one.
+    operands: [Option<Computed>; 2],
     /// The one to give up next.
     next_operand: usize,
     /// See [`Target::software`].
     software: bool,
+    /// Whether convolutions round their operands to 16 bits.
+    rounds: bool,
+    /// See [`Legal::elements`].
+    elements: Vec<Element>,
     /// Slots from here on hold what lives within one kernel of the schedule.
     first_slot: usize,
     /// How many of its slots the kernel at hand has taken.
@@ -113,9 +149,9 @@ impl Legaliser {
         if let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = &mut body {
             after.extend(self.separate_channel_reductions(&label, epilogue));
             if geometry.kernel != [1, 1] {
-                self.compute_once(&label, lhs);
+                self.compute_once(&label, lhs, *kind == ConvKind::InputGrad);
                 if *kind == ConvKind::WeightGrad {
-                    self.compute_once(&label, rhs);
+                    self.compute_once(&label, rhs, true);
                 }
             }
         }
@@ -151,24 +187,34 @@ impl Legaliser {
     }
 
     /// An operand that every element of the window would compute again becomes a load of its values,
-    /// where computing it costs more than that load.
-    fn compute_once(&mut self, label: &str, operand: &mut Operand) {
+    /// where computing it costs more than that load. Where convolutions round their operands to 16 bits,
+    /// the values are stored so: scaled as they would be for rounding, and back when loaded, both exact.
+    fn compute_once(&mut self, label: &str, operand: &mut Operand, is_gradient: bool) {
         if !self.is_dear(operand) {
             return;
         }
-        let is_it = |held: &Option<(Operand, BufferId)>| held.as_ref().is_some_and(|(o, _)| o == operand);
+        let is_it = |held: &Option<Computed>| {
+            held.as_ref().is_some_and(|held| held.operand == *operand && held.is_gradient == is_gradient)
+        };
         let known = self.operands.iter().position(is_it);
         let place = known.unwrap_or(self.next_operand);
         // A kernel may need two: the one just used stays.
         self.next_operand = 1 - place;
         let view = View::dense(&operand.shape);
+        let is_scaled = self.rounds && is_gradient;
         let buffer = match (known, &self.operands[place]) {
-            (Some(_), Some((_, buffer))) => *buffer,
+            (Some(_), Some(held)) => held.buffer,
             _ => {
-                let buffer = self.temporary_in(self.operand_slots + place, label, &operand.shape);
-                self.operands[place] = Some((operand.clone(), buffer));
-                let stores = vec![Store { buffer, view: view.clone(), value: operand.value }];
-                let (shape, program) = (operand.shape.clone(), operand.program.clone());
+                let element = if self.rounds { Element::F16 } else { Element::F32 };
+                let slot = self.operand_slots + place;
+                let buffer = self.temporary_in(slot, label, &operand.shape, element);
+                self.operands[place] = Some(Computed { operand: operand.clone(), is_gradient, buffer });
+                let (shape, mut program, mut value) =
+                    (operand.shape.clone(), operand.program.clone(), operand.value);
+                if is_scaled {
+                    value = scale(&mut program, value, GRADIENT_SCALE);
+                }
+                let stores = vec![Store { buffer, view: view.clone(), value }];
                 let label = format!("{label}, operand");
                 self.kernel(Kernel { label, body: Body::Map { shape, program, stores } });
                 buffer
@@ -176,6 +222,9 @@ impl Legaliser {
         };
         operand.program = Program { instrs: vec![Instr::Load { buffer, view }] };
         operand.value = 0;
+        if is_scaled {
+            operand.value = scale(&mut operand.program, 0, 1.0 / GRADIENT_SCALE);
+        }
     }
 
     /// Whether an operand reads at least two tensors of its own size. On a software driver a load costs
@@ -195,9 +244,9 @@ impl Legaliser {
     fn forget_operands(&mut self, written: &[BufferId]) {
         let written: BTreeSet<usize> = written.iter().map(|&b| self.memory[b]).collect();
         for place in 0..self.operands.len() {
-            let stale = self.operands[place].as_ref().is_some_and(|(operand, _)| {
-                operand.program.loads().any(|b| written.contains(&self.memory[b]))
-            });
+            let stale = self.operands[place]
+                .as_ref()
+                .is_some_and(|held| held.operand.program.loads().any(|b| written.contains(&self.memory[b])));
             if stale {
                 self.operands[place] = None;
             }
@@ -212,14 +261,17 @@ impl Legaliser {
     fn temporary(&mut self, label: &str, shape: &[usize]) -> BufferId {
         let slot = self.first_slot + self.taken;
         self.taken += 1;
-        self.temporary_in(slot, label, shape)
+        self.temporary_in(slot, label, shape, Element::F32)
     }
 
     /// A new temporary in this slot, one of the legaliser's own.
-    fn temporary_in(&mut self, slot: usize, label: &str, shape: &[usize]) -> BufferId {
+    fn temporary_in(&mut self, slot: usize, label: &str, shape: &[usize], element: Element) -> BufferId {
         let slots = &mut self.schedule.slots;
         slots.resize(slots.len().max(slot + 1), 0);
-        slots[slot] = slots[slot].max(shape.iter().product());
+        // Slots are measured in `f32`.
+        let len = (element.bytes(shape.iter().product()) / 4) as usize;
+        slots[slot] = slots[slot].max(len);
+        self.elements.push(element);
         let role = Role::Temporary { slot };
         self.schedule.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.to_string() });
         // Slots of the legaliser are numbered apart from all else.
@@ -438,6 +490,14 @@ impl Legaliser {
             program.instrs[value] = Instr::Load { buffer, view };
         }
     }
+}
+
+/// Appends the register's product with a constant; returns its register.
+fn scale(program: &mut Program, value: Reg, by: f32) -> Reg {
+    let factor = program.instrs.len();
+    program.instrs.push(Instr::Constant(by));
+    program.instrs.push(Instr::Binary(BinaryOp::Mul, value, factor));
+    factor + 1
 }
 
 /// The program up to `root`, with instructions it does not need replaced by constants.

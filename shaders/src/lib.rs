@@ -32,7 +32,7 @@ use autograd::schedule::ir::{Body, Buffer, Kernel};
 use autograd::{Error, Result};
 
 pub use bindings::{Access, Bound, Storage};
-pub use legalise::{frozen, legalise, memories};
+pub use legalise::{Legal, frozen, legalise, memories};
 pub use target::{Limits, Operands, Subgroups, Target};
 
 /// Where a schedule's buffer lies in memory.
@@ -44,6 +44,56 @@ pub struct Place {
     pub offset: usize,
     /// Elements reachable from `offset`.
     pub len: usize,
+    /// How they are stored.
+    pub element: Element,
+}
+
+/// How an element lies in memory. Kernels compute in `f32` whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    #[default]
+    F32,
+    /// Rounded to 16 bits: what tile kernels would round anyway, see [`Operands`].
+    F16,
+}
+
+impl Element {
+    /// Bytes that so many elements take: whole vectors of 16 bytes, and never none.
+    pub fn bytes(self, elements: usize) -> u64 {
+        let size = match self {
+            Element::F32 => 4,
+            Element::F16 => 2,
+        };
+        (elements.max(1) as u64 * size).next_multiple_of(16)
+    }
+
+    /// An expression of this type as `f32` (with `vector`: four of them).
+    fn widened(self, value: String, vector: bool) -> String {
+        match (self, vector) {
+            (Element::F32, _) => value,
+            (Element::F16, false) => format!("f32({value})"),
+            (Element::F16, true) => format!("vec4<f32>({value})"),
+        }
+    }
+
+    /// An `f32` expression as this type.
+    fn narrowed(self, value: String, vector: bool) -> String {
+        match (self, vector) {
+            (Element::F32, _) => value,
+            (Element::F16, false) => format!("f16({value})"),
+            (Element::F16, true) => format!("vec4<f16>({value})"),
+        }
+    }
+
+    /// The WGSL type of one element, or of four.
+    fn wgsl(self, vector: bool) -> &'static str {
+        match (self, vector) {
+            (Element::F32, false) => "f32",
+            (Element::F32, true) => "vec4<f32>",
+            (Element::F16, false) => "f16",
+            (Element::F16, true) => "vec4<f16>",
+        }
+    }
 }
 
 /// What assembly needs to know besides the kernel.
@@ -84,10 +134,10 @@ pub struct Assembled {
     pub prepare: Vec<Launch>,
     /// The launches of one call, in order.
     pub launches: Vec<Launch>,
-    /// Elements of each scratch allocation the kernel needs while it runs.
-    pub scratch: Vec<usize>,
-    /// Elements of each allocation that `prepare` writes and `launches` read.
-    pub kept: Vec<usize>,
+    /// Bytes of each scratch allocation the kernel needs while it runs.
+    pub scratch: Vec<u64>,
+    /// Bytes of each allocation that `prepare` writes and `launches` read.
+    pub kept: Vec<u64>,
 }
 
 /// Makes a kernel ready for a device.
@@ -137,11 +187,11 @@ fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
         )));
     }
     for bound in &launch.bindings {
-        if (bound.len as u64) * 4 > limits.binding_bytes {
+        if bound.bytes() > limits.binding_bytes {
             return Err(Error::Limit(format!(
                 "kernel `{}` binds {} MiB at once, the device allows {} MiB: use a smaller batch",
                 launch.label,
-                (bound.len as u64) * 4 >> 20,
+                bound.bytes() >> 20,
                 limits.binding_bytes >> 20
             )));
         }

@@ -19,7 +19,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         lhs: Some((lhs, LEFT)),
         rhs: Some((rhs, RIGHT)),
         finish: Some((epilogue, PRODUCT)),
-        partials: None,
+        scratch: None,
     };
     let count = batch * m * n;
     if count == 0 {

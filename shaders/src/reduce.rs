@@ -5,9 +5,9 @@ use std::fmt::Write;
 use autograd::schedule::ir::{Body, Program, ReduceKind, Reg, Store};
 use autograd::{Error, Result};
 
-use crate::bindings::{Access, Bindings, Storage};
+use crate::bindings::{Access, Bindings, Scratch};
 use crate::collapse::{collapse, program_strides, store_strides};
-use crate::emit::{Emitter, Index, PRELUDE, decompose};
+use crate::emit::{Emitter, Index, decompose, module};
 use crate::template::fill;
 use crate::window::{FoldWindows, moved};
 use crate::{Assembled, Context, Launch, fold};
@@ -133,7 +133,7 @@ impl Reduce {
         let scratch = self.chunks * self.state_width() * self.outer_count() * lanes;
         let mut launches = self.first_stage(context, label, Some(scratch));
         launches.push(self.merge(context, label, scratch));
-        Assembled { launches, scratch: vec![scratch], ..Default::default() }
+        Assembled { launches, scratch: vec![Scratch::first(scratch).bytes()], ..Default::default() }
     }
 
     /// `scratch`: where partial states go, in elements; `None` if there is only one chunk.
@@ -161,7 +161,7 @@ impl Reduce {
         let finish = match scratch {
             None => self.finish(&outer, &mut bindings),
             Some(len) => {
-                let name = bindings.scratch(Storage::Scratch(0), Access::ReadWrite, len, is_vector);
+                let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
                 let mut text = String::new();
                 for (s, part) in self.state_names().iter().enumerate() {
                     let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
@@ -213,9 +213,10 @@ impl Reduce {
         let emitter = self.finish_emitter(&outer);
         emitter.declare(&self.finish, &self.stores, &mut bindings);
 
-        let fits = is_vector && scratch as u64 * 4 <= context.target.limits.uniform_bytes;
+        let scratch = Scratch::first(scratch);
+        let fits = is_vector && scratch.bytes() <= context.target.limits.uniform_bytes;
         let access = if context.target.software && fits { Access::Uniform } else { Access::Read };
-        let name = bindings.scratch(Storage::Scratch(0), access, scratch, is_vector);
+        let name = bindings.scratch(scratch, access, is_vector);
         let (mut initial, mut merge) = (String::new(), String::new());
         let mut position = 0;
         for (k, (kind, _)) in self.accumulators.iter().enumerate() {
@@ -281,7 +282,7 @@ impl Reduce {
     ) -> Launch {
         Launch {
             label: label.to_string(),
-            source: format!("{PRELUDE}\n{source}"),
+            source: module(&source),
             bindings,
             params: vec![count as u32, 0, 0, 0],
             groups: context.target.fold_groups(count.div_ceil(THREADS)),

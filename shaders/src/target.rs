@@ -17,9 +17,10 @@ pub struct Target {
     pub limits: Limits,
 }
 
-/// The type in which tile kernels stage operands. Sums are `f32` and so is everything in storage: a
-/// weight rounded for a product keeps its small updates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The type in which tile kernels hold operands: packed weights and operands computed beforehand are stored
+/// in it, and all are staged in it. Sums are `f32` and so is everything else in storage: a weight rounded
+/// for a product keeps its small updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operands {
     #[default]
     F32,

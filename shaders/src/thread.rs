@@ -2,8 +2,8 @@
 
 use autograd::schedule::ir::{Epilogue, Operand};
 
-use crate::bindings::{Access, Bindings, Bound, Storage};
-use crate::emit::PRELUDE;
+use crate::bindings::{Access, Bindings, Bound, Scratch};
+use crate::emit::module;
 use crate::operand::{Finisher, Loader};
 use crate::template::fill;
 use crate::{Context, Launch};
@@ -18,8 +18,8 @@ pub struct Functions<'a> {
     pub lhs: Option<(&'a Operand, &'static [&'static str])>,
     pub rhs: Option<(&'a Operand, &'static [&'static str])>,
     pub finish: Option<(&'a Epilogue, &'static [&'static str])>,
-    /// Scratch the core uses: where, how, and how many elements.
-    pub partials: Option<(Storage, Access, usize)>,
+    /// Scratch the core uses, and how.
+    pub scratch: Option<(Scratch, Access)>,
 }
 
 /// A launch of `count` threads whose statements `body` writes; it gets the name of the scratch binding.
@@ -42,9 +42,8 @@ pub fn launch(
     text += &lhs.map_or(String::new(), |l| l.write("lhs", &mut bindings));
     text += &rhs.map_or(String::new(), |l| l.write("rhs", &mut bindings));
     text += &finish.map_or(String::new(), |f| f.write("finish", &[], &mut bindings));
-    let partials =
-        functions.partials.map(|(storage, access, len)| bindings.scratch(storage, access, len, false));
-    let body = body(partials.as_deref().unwrap_or(""));
+    let scratch = functions.scratch.map(|(scratch, access)| bindings.scratch(scratch, access, false));
+    let body = body(scratch.as_deref().unwrap_or(""));
     let (declarations, bound) = bindings.finish();
     finish_launch(context, label, count, &declarations, &text, &body, bound)
 }
@@ -65,7 +64,7 @@ pub fn finish_launch(
     );
     Launch {
         label: label.to_string(),
-        source: format!("{PRELUDE}\n{source}"),
+        source: module(&source),
         bindings,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count.div_ceil(THREADS)),

@@ -46,7 +46,7 @@ const PADDING: usize = 4;
 const MATRIX_PADDING: usize = 8;
 /// What gradients are multiplied by before they are rounded to 16 bits: what is below 64 does not
 /// overflow, and what is above 6e-8 keeps at least ten bits.
-const GRADIENT_SCALE: f32 = 1024.0;
+pub const GRADIENT_SCALE: f32 = 1024.0;
 /// Rows, columns and depth of a matrix.
 const MATRIX: usize = 16;
 
@@ -98,12 +98,11 @@ impl SharedTile {
         candidates.into_iter().find(fits).unwrap_or(candidates[2])
     }
 
-    /// Lines that a module with this tile begins with.
-    pub fn enables(&self) -> &'static str {
+    /// A line that a module with this tile begins with.
+    pub fn enable(&self) -> &'static str {
         match self.core {
-            Core::Threads { half: false, .. } => "",
-            Core::Threads { half: true, .. } => "enable f16;\n",
-            Core::Matrices { .. } => "enable f16;\nenable wgpu_cooperative_matrix;\n",
+            Core::Threads { .. } => "",
+            Core::Matrices { .. } => "enable wgpu_cooperative_matrix;\n",
         }
     }
 
@@ -250,6 +249,7 @@ impl SharedTile {
         }
     }
 
+    /// How operands are staged.
     fn is_half(&self) -> bool {
         !matches!(self.core, Core::Threads { half: false, .. })
     }

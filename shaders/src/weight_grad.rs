@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use autograd::schedule::ir::{ConvGeometry, Epilogue, Operand};
 
-use crate::bindings::{Access, Bindings, Storage};
+use crate::bindings::{Access, Bindings, Scratch};
 use crate::convolution::{fill_geometry, sum_weight_chunks};
-use crate::emit::PRELUDE;
+use crate::emit::module;
 use crate::gemm::{image_loader, image_vectors};
 use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::tile_shared::SharedTile;
@@ -54,7 +54,8 @@ pub fn assemble(
         area = rows * columns,
     );
     launches.push(sum_weight_chunks(context, label, g, epilogue, chunks, stride, &position));
-    Some(Assembled { launches, scratch: vec![chunks * stride], ..Default::default() })
+    let scratch = vec![Scratch::first(chunks * stride).bytes()];
+    Some(Assembled { launches, scratch, ..Default::default() })
 }
 
 /// The bindings and the functions `lhs4` and `rhs4` of a kernel.
@@ -75,7 +76,7 @@ pub fn functions<'c>(
     let text = image_vectors("lhs", lhs, group_in, partials.rows, &mut bindings)
         + &image_vectors("rhs", rhs, group_out, partials.columns, &mut bindings);
     let len = partials.chunks * partials.stride;
-    let scratch = bindings.scratch(Storage::Scratch(0), Access::ReadWrite, len, true);
+    let scratch = bindings.scratch(Scratch::first(len), Access::ReadWrite, true);
     (text, bindings, scratch)
 }
 
@@ -228,7 +229,7 @@ fn shared(
     let count = blocks * z * chunks;
     let launch = Launch {
         label: label.to_string(),
-        source: format!("{}{PRELUDE}\n{source}", tile.enables()),
+        source: tile.enable().to_string() + &module(&source),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),
@@ -330,7 +331,7 @@ fn subgroup_launch(
     let count = blocks_taps * z * (partials.chunks / groups);
     Launch {
         label: label.to_string(),
-        source: format!("{PRELUDE}\n{source}"),
+        source: module(&source),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

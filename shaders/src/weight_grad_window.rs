@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use autograd::schedule::ir::{ConvGeometry, Operand};
 
-use crate::emit::PRELUDE;
+use crate::emit::module;
 use crate::gemm::TapAxis;
 use crate::gemm_window::{COLUMNS, LAUNCH_WORTH, Tile, WORTH, before, held_index};
 use crate::template::fill;
@@ -146,7 +146,7 @@ pub fn launches(
             ("finish", &finish),
         ],
     );
-    let source = format!("{PRELUDE}\n{source}");
+    let source = module(&source);
     let mut launches = Vec::new();
     for group in 0..z {
         for block in 0..columns / COLUMNS {

@@ -10,7 +10,7 @@ use autograd::schedule::ir::{BufferId, Instr, Program, Reg, Store, View};
 
 use crate::bindings::{Bindings, Window};
 use crate::emit::live;
-use crate::{Bound, Context};
+use crate::{Bound, Context, Element};
 
 /// Where uniform bindings may begin, in elements.
 pub const ALIGNMENT: usize = 64;
@@ -49,7 +49,7 @@ impl Windows {
         let mut found: Vec<(BufferId, Option<usize>)> = Vec::new();
         for reader in readers {
             for (buffer, view) in loads(reader.program, &reader.roots) {
-                let stride = if is_written(buffer) {
+                let stride = if is_written(buffer) || !is_f32(context, buffer) {
                     None
                 } else if context.buffers[buffer].len() <= most {
                     Some(0)
@@ -87,7 +87,8 @@ impl Windows {
         let window = Window::Images { count: most / ALIGNMENT, stride: ALIGNMENT };
         let mut found: Vec<(BufferId, Option<Window>)> = Vec::new();
         for (buffer, view) in loads(program, &roots) {
-            let window = if stores.iter().any(|s| shares_memory(context, s.buffer, buffer)) {
+            let is_written = stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
+            let window = if is_written || !is_f32(context, buffer) {
                 None
             } else if context.buffers[buffer].len() <= most {
                 Some(Window::Whole)
@@ -171,6 +172,9 @@ impl FoldWindows {
         };
         for (buffer, _) in loads(program, roots) {
             let mut views = loads(program, roots).filter(|(other, _)| *other == buffer);
+            if !is_f32(context, buffer) {
+                continue;
+            }
             if context.buffers[buffer].len() <= most {
                 buffers.insert(buffer, Window::Whole);
             } else if views.all(|(_, view)| is_row(view)) {
@@ -202,6 +206,10 @@ fn loads<'a>(program: &'a Program, roots: &[Reg]) -> impl Iterator<Item = (Buffe
         Instr::Load { buffer, view } if alive => Some((*buffer, view)),
         _ => None,
     })
+}
+
+fn is_f32(context: Context, buffer: BufferId) -> bool {
+    context.places[buffer].element == Element::F32
 }
 
 fn shares_memory(context: Context, a: BufferId, b: BufferId) -> bool {

@@ -8,4 +8,4 @@
     if column < {{columns}} && k < {{k}} {
         value = {{load}};
     }
-    {{packed}}[i] = value;
+    {{packed}}[i] = {{value}};

@@ -7,6 +7,7 @@ pub mod fixture;
 pub mod formula;
 pub mod graphs;
 pub mod operations;
+pub mod primitives;
 pub mod runner;
 
 pub use fixture::{Fixture, available};

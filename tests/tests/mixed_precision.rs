@@ -5,7 +5,7 @@ use autograd::schedule::ir::*;
 use autograd::tensor::Conv2d;
 use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use shaders::{Assembled, Context, Limits, Operands, Place, Subgroups, Target, assemble};
+use shaders::{Assembled, Context, Element, Limits, Operands, Place, Subgroups, Target, assemble};
 
 /// A card with 16x16x16 matrices, with roomy limits or the least that WebGPU guarantees.
 fn card(lanes: u32, roomy: bool) -> Target {
@@ -34,7 +34,8 @@ fn launches(
     let roles = [input("left"), input("right"), Role::Output];
     let buffer = |(shape, role): (&&[usize], Role)| Buffer { shape: shape.to_vec(), role, label: "b".into() };
     let buffers: Vec<Buffer> = shapes.iter().zip(roles).map(buffer).collect();
-    let place = |(memory, b): (usize, &Buffer)| Place { memory, offset: 0, len: b.len() };
+    let place =
+        |(memory, b): (usize, &Buffer)| Place { memory, offset: 0, len: b.len(), element: Element::F32 };
     let places: Vec<Place> = buffers.iter().enumerate().map(place).collect();
     let epilogue = Epilogue {
         shape: shapes[2].to_vec(),

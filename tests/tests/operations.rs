@@ -4,48 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use autograd::schedule::Options;
-use autograd::tensor::{BinaryOp, Op, ReduceOp, UnaryOp};
 use autograd::{DType, Device, Tensor, grad};
 use sld_tests::compare::relative;
 use sld_tests::operations::{Case, express, fixture_cases, nodes, own_cases, weighted_sum};
-use sld_tests::{compare, formula};
-
-/// Each primitive's number. No wildcard: a new primitive does not compile here until it is counted,
-/// and then fails the test until a case has it.
-fn number(op: &Op) -> usize {
-    match op {
-        Op::Invalid => 0,
-        Op::Input(_) => 1,
-        Op::State(_) => 2,
-        Op::Constant(_) => 3,
-        Op::Full(_) => 4,
-        Op::Iota(_) => 5,
-        Op::Random { .. } => 6,
-        Op::Select => 7,
-        Op::Cast => 8,
-        Op::Detach => 9,
-        Op::Reduce(ReduceOp::Sum, _) => 10,
-        Op::Reduce(ReduceOp::Max, _) => 11,
-        Op::Reduce(ReduceOp::Variance, _) => 12,
-        Op::ArgMax(_) => 13,
-        Op::Reshape => 14,
-        Op::Permute(_) => 15,
-        Op::Slice { .. } => 16,
-        Op::Pad { .. } => 17,
-        Op::Broadcast => 18,
-        Op::Concatenate(_) => 19,
-        Op::MatMul => 20,
-        Op::Convolution(_) => 21,
-        Op::ConvolutionInputGrad(_) => 22,
-        Op::ConvolutionWeightGrad(_) => 23,
-        Op::MaxPoolGather(_) => 24,
-        Op::MaxPoolScatter(_) => 25,
-        Op::AveragePool(_) => 26,
-        Op::AveragePoolTransposed(_) => 27,
-        Op::Unary(op) => 28 + *op as usize,
-        Op::Binary(op) => 28 + UnaryOp::ALL.len() + *op as usize,
-    }
-}
+use sld_tests::{compare, formula, primitives};
 
 #[test]
 fn every_primitive_is_in_a_case() {
@@ -56,10 +18,10 @@ fn every_primitive_is_in_a_case() {
             tensor.check().unwrap_or_else(|error| panic!("{} {name}: {error}", case.name));
         }
         let roots = expressed.outputs.into_iter().chain(expressed.gradients).map(|(_, tensor)| tensor);
-        found.extend(nodes(roots).iter().map(|node| number(node.op())));
+        found.extend(nodes(roots).iter().map(|node| primitives::number(node.op())));
     }
     // All but `Invalid`, which no case may hold.
-    let expected: BTreeSet<usize> = (1..28 + UnaryOp::ALL.len() + BinaryOp::ALL.len()).collect();
+    let expected: BTreeSet<usize> = (1..primitives::COUNT).collect();
     let missing: Vec<&usize> = expected.difference(&found).collect();
     assert_eq!(found, expected, "primitives without a case, by `number`: {missing:?}");
 }

@@ -3,7 +3,7 @@
 //! `SLD_PROPERTY_CASES` sets the number of graphs (a tenth of them goes to the GPU as well),
 //! `SLD_PROPERTY_SEED` the seed of the first: `SLD_PROPERTY_CASES=1 SLD_PROPERTY_SEED=7` repeats one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use autograd::schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
@@ -12,6 +12,8 @@ use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
 use sld_tests::graphs::{Graph, graph};
+use sld_tests::operations::nodes;
+use sld_tests::primitives;
 use sld_tests::runner::{OnDevice, Reference, Runner};
 
 /// Random cases of each property.
@@ -84,6 +86,21 @@ fn failures(seeds: impl Iterator<Item = u64>, mut runner: impl FnMut(u64) -> Box
         }
     }
     found
+}
+
+/// What the other tests say about random graphs they say about every primitive.
+#[test]
+fn random_graphs_have_every_primitive() {
+    let mut found: BTreeSet<usize> = BTreeSet::new();
+    for seed in seeds(CASES) {
+        let program = graph(seed, OPERATIONS).program;
+        let updates = program.updates.into_iter().map(|(_, value)| value);
+        let roots = program.outputs.into_iter().map(|(_, output)| output).chain(updates);
+        found.extend(nodes(roots.collect::<Vec<_>>()).iter().map(|node| primitives::number(node.op())));
+    }
+    let missing: Vec<usize> = (1..primitives::COUNT).filter(|number| !found.contains(number)).collect();
+    let is_partial = environment("SLD_PROPERTY_CASES", CASES) < CASES;
+    assert!(missing.is_empty() || is_partial, "primitives in no graph, by `primitives::number`: {missing:?}");
 }
 
 fn cpu(options: Options) -> Box<dyn Runner> {

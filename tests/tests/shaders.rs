@@ -11,7 +11,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{ResourceBinding, ShaderStage};
 use nn::{Forward, Model, Sgd, SgdOptions, models};
 use rayon::prelude::*;
-use shaders::{Access, Context, Launch, Limits, Operands, Place, Subgroups, Target};
+use shaders::{Access, Context, Launch, Limits, Operands, Subgroups, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, step::expressions};
 use sld_tests::operations::{Case, fixture_cases, own_cases};
@@ -20,7 +20,8 @@ use sld_tests::operations::{Case, fixture_cases, own_cases};
 const BATCH: usize = 2;
 
 /// The adapters: what WebGPU guarantees; real graphics cards by the size of their subgroups; Metal, which
-/// keeps a binding to itself; and software drivers.
+/// keeps a binding to itself; software drivers; and cards that multiply in 16 bits, with and without matrix
+/// units.
 fn targets() -> Vec<(String, Target)> {
     let large = Limits {
         storage_buffers: 64,
@@ -51,6 +52,12 @@ fn targets() -> Vec<(String, Target)> {
     }
     add(true, None, Limits::WEBGPU);
     add(true, Some([8, 8]), Limits::WEBGPU);
+    let mixed = [(Operands::F16, Limits::WEBGPU), (Operands::Matrix, large)];
+    targets.extend(mixed.map(|(operands, limits)| {
+        let subgroups = Some(Subgroups { min: 32, max: 32 });
+        let name = format!("operands {operands:?}, {} bindings", limits.storage_buffers);
+        (name, Target { software: false, subgroups, f16: true, operands, limits })
+    }));
     targets
 }
 
@@ -102,12 +109,9 @@ fn training(name: &str, size: usize) -> Step {
 /// The launches of a schedule on a target.
 fn launches(schedule: &Schedule, target: &Target) -> autograd::Result<Vec<Launch>> {
     let legal = shaders::legalise(schedule.clone(), target);
+    let places = legal.places();
+    let legal = legal.schedule;
     let frozen = shaders::frozen(&legal);
-    let places: Vec<Place> = shaders::memories(&legal)
-        .into_iter()
-        .zip(&legal.buffers)
-        .map(|(memory, buffer)| Place { memory, offset: 0, len: buffer.len() })
-        .collect();
     let context = Context { buffers: &legal.buffers, places: &places, frozen: &frozen, target, tight: false };
     let mut launches = Vec::new();
     for kernel in legal.prepare.iter().chain(&legal.kernels) {
@@ -125,6 +129,14 @@ struct Module {
     bindings: Vec<Access>,
     /// Whether the device has subgroup operations.
     subgroups: bool,
+    /// In what it multiplies, if it does.
+    operands: Operands,
+}
+
+impl Module {
+    fn has_16_bit_storage(&self) -> bool {
+        self.source.lines().any(|line| line.contains("var<storage") && line.contains("f16"))
+    }
 }
 
 /// Number `i` of group 0, for every binding: the uniform, then storage.
@@ -138,10 +150,16 @@ fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, u8, bool)
 
 /// Parses, validates and translates as wgpu does on its three native back ends, with bounds checks as in
 /// debug builds.
-fn translate(module: &Module) -> Result<[usize; 3], String> {
+fn translate(module: &Module) -> Result<(), String> {
     let parsed = naga::front::wgsl::parse_str(&module.source)
         .map_err(|error| format!("parsing: {}", error.emit_to_string(&module.source)))?;
-    let capabilities = if module.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut capabilities = if module.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    if module.operands != Operands::F32 {
+        capabilities |= Capabilities::SHADER_FLOAT16;
+    }
+    if module.operands == Operands::Matrix {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX;
+    }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&parsed)
         .map_err(|error| format!("validating: {}", error.emit_to_string(&module.source)))?;
@@ -165,14 +183,28 @@ fn translate(module: &Module) -> Result<[usize; 3], String> {
             spv::Capability::GroupNonUniformQuad,
         ]);
     }
+    if module.operands != Operands::F32 {
+        allowed.extend([spv::Capability::Float16, spv::Capability::StorageBuffer16BitAccess]);
+    }
+    if module.operands == Operands::Matrix {
+        allowed.extend([spv::Capability::CooperativeMatrixKHR, spv::Capability::VulkanMemoryModel]);
+    }
     let options = spv::Options {
-        lang_version: if module.subgroups { (1, 3) } else { (1, 0) },
+        lang_version: match module.operands {
+            Operands::Matrix => (1, 4),
+            _ if module.subgroups => (1, 3),
+            _ => (1, 0),
+        },
         capabilities: Some(allowed.into_iter().collect()),
         bounds_check_policies,
         ..Default::default()
     };
     let main = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
     let words = spv::write_vec(&parsed, &info, &options, Some(&main)).map_err(|e| format!("SPIR-V: {e}"))?;
+    if module.operands == Operands::Matrix {
+        // Matrices of this size are Vulkan's alone.
+        return Ok(());
+    }
 
     let slots = bindings(module).map(|(binding, slot, mutable)| {
         (binding, msl::BindTarget { buffer: Some(slot), mutable, ..Default::default() })
@@ -207,7 +239,11 @@ fn translate(module: &Module) -> Result<[usize; 3], String> {
     });
     let options = hlsl::Options {
         // Without subgroups the old compiler that Windows brings along is enough.
-        shader_model: if module.subgroups { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 },
+        shader_model: match module.operands {
+            Operands::F32 if module.subgroups => hlsl::ShaderModel::V6_0,
+            Operands::F32 => hlsl::ShaderModel::V5_1,
+            _ => hlsl::ShaderModel::V6_2,
+        },
         binding_map: registers.collect(),
         special_constants_binding: Some(hlsl::BindTarget { space: 255, ..Default::default() }),
         fake_missing_bindings: false,
@@ -224,7 +260,8 @@ fn translate(module: &Module) -> Result<[usize; 3], String> {
         .next()
         .ok_or("HLSL: no entry point")?
         .map_err(|error| format!("HLSL: {error}"))?;
-    Ok([words.len() * 4, metal.len(), direct.len()])
+    let made = [words.len(), metal.len(), direct.len()];
+    if made.contains(&0) { Err(format!("an empty translation: {made:?}")) } else { Ok(()) }
 }
 
 #[test]
@@ -254,7 +291,10 @@ fn every_module_is_valid_and_translates() {
                 let bindings = launch.bindings.iter().map(|bound| bound.access).collect();
                 let subgroups = target.subgroups.is_some();
                 let what = format!("{what}, kernel `{}`", launch.label);
-                (Module { source: launch.source, bindings, subgroups }, what)
+                // Kernels that multiply nothing are the same in all precisions.
+                let is_half = launch.source.contains("f16");
+                let operands = if is_half { target.operands } else { Operands::F32 };
+                (Module { source: launch.source, bindings, subgroups, operands }, what)
             };
             launches.into_iter().map(module).collect()
         })
@@ -276,6 +316,9 @@ fn every_module_is_valid_and_translates() {
         start.elapsed().as_secs_f64() - assembled
     );
     assert!(modules.len() > 1000, "only {} modules", modules.len());
+    let halves = modules.keys().filter(|module| module.has_16_bit_storage()).count();
+    println!("{halves} of them store in 16 bits");
+    assert!(halves > 100, "only {halves} modules store in 16 bits");
     let shown: Vec<String> =
         failures.iter().take(5).map(|(what, error)| format!("{what}: {error}")).collect();
     assert!(failures.is_empty(), "{} modules fail:\n{}", failures.len(), shown.join("\n"));
