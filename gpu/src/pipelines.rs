@@ -15,10 +15,15 @@ pub struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
+/// Runs of launches of one text, which may be long: it is looked up once.
+fn same_source(launches: &[Launch]) -> impl Iterator<Item = &[Launch]> {
+    launches.chunk_by(|a, b| Arc::ptr_eq(&a.source, &b.source))
+}
+
 /// The pipelines of a device.
 #[derive(Default)]
 pub struct Pipelines {
-    compiled: Mutex<HashMap<String, Arc<Pipeline>>>,
+    compiled: Mutex<HashMap<Arc<str>, Arc<Pipeline>>>,
     layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
 }
 
@@ -30,7 +35,7 @@ impl Pipelines {
         {
             let compiled = lock(&self.compiled);
             let mut seen = HashSet::new();
-            for launch in launches {
+            for launch in same_source(launches).filter_map(|same| same.first()) {
                 if !compiled.contains_key(&launch.source) && seen.insert(&launch.source) {
                     missing.push(launch);
                 }
@@ -59,7 +64,10 @@ impl Pipelines {
             })?;
         }
         let compiled = lock(&self.compiled);
-        let found = launches.iter().map(|launch| compiled.get(&launch.source).cloned());
+        let found = same_source(launches).flat_map(|same| {
+            let pipeline = same.first().and_then(|launch| compiled.get(&launch.source)).cloned();
+            std::iter::repeat_n(pipeline, same.len())
+        });
         found
             .collect::<Option<_>>()
             .ok_or_else(|| Error::Device("a compiled kernel was not kept".to_string()))
@@ -70,7 +78,7 @@ impl Pipelines {
         let (layout, pipeline_layout) = self.layout(gpu, access)?;
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&launch.label),
-            source: wgpu::ShaderSource::Wgsl(launch.source.as_str().into()),
+            source: wgpu::ShaderSource::Wgsl((&*launch.source).into()),
         };
         let what = format!("compiling kernel `{}`", launch.label);
         let module = gpu.scoped(&what, || {

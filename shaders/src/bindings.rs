@@ -91,6 +91,8 @@ pub struct Bindings<'a> {
     scalar: BTreeSet<Storage>,
     /// What is read through uniform bindings.
     windows: BTreeMap<BufferId, Window>,
+    /// Which of several windows side by side is read at present.
+    section: usize,
     entries: Vec<Entry>,
 }
 
@@ -106,12 +108,17 @@ impl<'a> Bindings<'a> {
     pub fn new(context: Context<'a>, written: impl IntoIterator<Item = BufferId>) -> Self {
         let written = written.into_iter().map(|b| Storage::Memory(context.places[b].memory)).collect();
         let windows = BTreeMap::new();
-        Bindings { context, written, scalar: BTreeSet::new(), windows, entries: Vec::new() }
+        Bindings { context, written, scalar: BTreeSet::new(), windows, section: 0, entries: Vec::new() }
     }
 
     /// Reads a buffer through a uniform binding from now on.
     pub fn window(&mut self, buffer: BufferId, window: Window) {
         self.windows.insert(buffer, window);
+    }
+
+    /// From now on reads windows that begin so many windows further on.
+    pub fn section(&mut self, section: usize) {
+        self.section = section;
     }
 
     /// Where single elements of a buffer are, as WGSL after the binding's name.
@@ -132,7 +139,12 @@ impl<'a> Bindings<'a> {
 
     fn from_origin(&self, buffer: BufferId, at: &str) -> String {
         match self.windows.get(&buffer) {
-            Some(Window::Images { stride, .. }) => format!("{at} - i32(params.window) * {stride}"),
+            Some(Window::Images { stride, .. }) if self.section == 0 => {
+                format!("{at} - i32(params.window) * {stride}")
+            }
+            Some(Window::Images { count, stride }) => {
+                format!("{at} - i32(params.window) * {stride} - {}", self.section * count * stride)
+            }
             _ => at.to_string(),
         }
     }
@@ -160,16 +172,18 @@ impl<'a> Bindings<'a> {
     pub fn buffer(&mut self, buffer: BufferId, vectors: bool) -> String {
         let Place { memory, offset, len, element } = self.context.places[buffer];
         let storage = Storage::Memory(memory);
-        let (len, stride) = match self.windows.get(&buffer) {
+        let (from, len, stride) = match self.windows.get(&buffer) {
             None => {
                 let written = self.written.contains(&storage);
                 let access = if written { Access::ReadWrite } else { Access::Read };
                 return self.name(Bound { storage, access, element, offset, len }, vectors, 0);
             }
-            Some(Window::Whole) => (len.next_multiple_of(4), 0),
-            Some(Window::Images { count, stride }) => (count * stride, *stride),
+            Some(Window::Whole) => (offset, len.next_multiple_of(4), 0),
+            Some(Window::Images { count, stride }) => {
+                (offset + self.section * count * stride, count * stride, *stride)
+            }
         };
-        self.name(Bound { storage, access: Access::Uniform, element, offset, len }, true, stride)
+        self.name(Bound { storage, access: Access::Uniform, element, offset: from, len }, true, stride)
     }
 
     /// How a schedule's buffer is stored.

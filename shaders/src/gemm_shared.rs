@@ -98,7 +98,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
     let count = blocks_and_tiles * gemm.z;
     Launch {
         label: label.to_string(),
-        source: tile.enable().to_string() + &module(&source),
+        source: (tile.enable().to_string() + &module(&source)).into(),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

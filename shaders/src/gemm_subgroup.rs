@@ -135,7 +135,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SubgroupTile, pa
     let count = blocks_and_tiles * gemm.z;
     Launch {
         label: label.to_string(),
-        source: module(&source),
+        source: module(&source).into(),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

@@ -5,6 +5,7 @@
 //! all taps of the window, and everything that is loaded in the loop comes from uniform bindings.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::bindings::{Access, Scratch};
 use crate::emit::module;
@@ -161,23 +162,18 @@ pub fn launches(
         (0..gemm.y.count).flat_map(|y| (0..gemm.x.count).map(move |x| [y, x])).collect();
     for (t, [y, x]) in taps.iter().enumerate() {
         let number = (y * gemm.y.step + gemm.y.first) * gemm.window[1] + x * gemm.x.step + gemm.x.first;
-        for c in 0..4 {
-            let _ = writeln!(
-                multiply,
-                "        let w{t}_{c} = {right}[({} + k) * {} + member];",
-                number * packed.k_padded + c,
-                COLUMNS / 4
-            );
-        }
+        let weight = |c: usize| {
+            format!("{right}[({} + k) * {} + member]", number * packed.k_padded + c, COLUMNS / 4)
+        };
+        let weights = (0..4).map(weight).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(multiply, "        let w{t} = mat4x4<f32>({weights});");
     }
     for row in 0..height * width {
         let (y, x) = (row / width, row % width);
         let _ = writeln!(accumulators, "    var sum{row} = vec4<f32>(0.0);");
         for (t, tap) in taps.iter().enumerate() {
             let pixel = held_index(&tile, &gemm.y, &gemm.x, [y, x], *tap);
-            for c in 0..4 {
-                let _ = writeln!(multiply, "        sum{row} += a{pixel}[{c}] * w{t}_{c};");
-            }
+            let _ = writeln!(multiply, "        sum{row} += w{t} * a{pixel};");
         }
         let mut inside = Vec::new();
         if gemm.y.grid % height != 0 {
@@ -214,7 +210,7 @@ pub fn launches(
             ("finish", &finish),
         ],
     );
-    let source = module(&source);
+    let source: Arc<str> = module(&source).into();
     let blocks = packed.columns_padded / COLUMNS;
     let mut launches = Vec::new();
     for z in 0..gemm.z {

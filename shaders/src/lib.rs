@@ -28,6 +28,8 @@ mod weight_grad;
 mod weight_grad_window;
 mod window;
 
+use std::sync::Arc;
+
 use autograd::schedule::ir::{Body, Buffer, Kernel};
 use autograd::{Error, Result};
 
@@ -117,8 +119,9 @@ pub struct Context<'a> {
 pub struct Launch {
     pub label: String,
     /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform of
-    /// [`params`](Launch::params), the other bindings follow.
-    pub source: String,
+    /// [`params`](Launch::params), the other bindings follow. Launches that differ only in what they bind
+    /// share it.
+    pub source: Arc<str>,
     /// Bindings in order; number `i` is binding `i + 1`.
     pub bindings: Vec<Bound>,
     /// Contents of the uniform, padded to 16 bytes.

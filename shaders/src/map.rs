@@ -24,7 +24,10 @@ pub fn assemble(
     let windows = Windows::of_map(context, &map.shape, &map.stores, &map.program);
     windows.iter().for_each(|windows| windows.declare(&mut bindings));
     map.declare(&mut bindings);
-    let body = map.write(&mut bindings);
+    let body = match &windows {
+        None => map.write(&mut bindings),
+        Some(windows) => map.write_sections(&mut bindings, windows),
+    };
     let (declarations, bound) = bindings.finish_windows();
     let bindings = moved(&bound, 0);
     let launch = finish_launch(context, label, map.count, &declarations, "", &body, bindings);
@@ -116,16 +119,35 @@ impl Map {
     ) -> Vec<Launch> {
         let len: usize = self.shape.iter().product();
         let lanes = len / self.count;
-        let of = |[first, units, window]: [usize; 3]| {
-            let count = units * ALIGNMENT / lanes;
+        let of = |[first, _, window]: [usize; 3]| {
+            let count = windows.images / windows.sections * ALIGNMENT / lanes;
             Launch {
                 bindings: moved(bound, window),
-                params: [count, first * ALIGNMENT / lanes, window, 0].map(|p| p as u32).to_vec(),
+                params: [count, window * ALIGNMENT / lanes, window, first * ALIGNMENT / lanes].map(|p| p as u32).to_vec(),
                 groups: context.target.fold_groups(count.div_ceil(THREADS)),
                 ..launch.clone()
             }
         };
         windows.launches(len / ALIGNMENT).map(of).collect()
+    }
+
+    /// The statements of several windows side by side.
+    fn write_sections(&mut self, bindings: &mut Bindings, windows: &Windows) -> String {
+        let len: usize = self.shape.iter().product();
+        let threads = windows.images / windows.sections * ALIGNMENT * self.count / len;
+        let mut text = String::new();
+        for section in 0..windows.sections {
+            bindings.section(section);
+            self.emitter.code.clear();
+            let code = self.write(bindings);
+            // What the launch before has done is not done again: it may have been written over.
+            let _ = write!(
+                text,
+                "    {{\n    let i = i32(linear + params.first) + {};\n    if i >= i32(params.skip) {{\n{code}    }}\n    }}\n",
+                section * threads
+            );
+        }
+        text
     }
 
     /// The statements.

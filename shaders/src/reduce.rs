@@ -13,6 +13,7 @@ use crate::window::{FoldWindows, moved};
 use crate::{Assembled, Context, Launch, fold};
 
 const TEMPLATE: &str = include_str!("../wgsl/reduce.wgsl");
+const CHUNK: &str = include_str!("../wgsl/reduce_chunk.wgsl");
 const MERGE: &str = include_str!("../wgsl/reduce_merge.wgsl");
 const THREADS: usize = 64;
 /// Those of a launch that reads through windows: so few in all that both processors get some.
@@ -150,25 +151,46 @@ impl Reduce {
         if scratch.is_none() {
             self.finish_emitter(&outer).declare(&self.finish, &self.stores, &mut bindings);
         }
-        let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
-        emitter.program(&self.program, &roots, &mut bindings);
-
-        let (mut initial, mut update) = (String::new(), String::new());
-        for (k, (kind, value)) in self.accumulators.iter().enumerate() {
-            initial += &fold::initial(*kind, k, emitter.value_type(), "start");
-            update += &fold::update(*kind, k, &emitter.reg(*value), is_vector);
-        }
-        let finish = match scratch {
-            None => self.finish(&outer, &mut bindings),
-            Some(len) => {
-                let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
-                let mut text = String::new();
-                for (s, part) in self.state_names().iter().enumerate() {
-                    let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
-                }
-                text
+        // Windows side by side hold whole chunks, and a thread folds the same one of each.
+        let sections = self.windows.as_ref().map_or(1, |windows| windows.windows.sections);
+        let window_chunks =
+            self.windows.as_ref().map_or(0, |w| w.windows.images / w.windows.sections / self.chunk_len);
+        let mut chunks = String::new();
+        for section in 0..sections {
+            bindings.section(section);
+            let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
+            emitter.code.clear();
+            emitter.program(&self.program, &roots, &mut bindings);
+            let (mut initial, mut update) = (String::new(), String::new());
+            for (k, (kind, value)) in self.accumulators.iter().enumerate() {
+                initial += &fold::initial(*kind, k, emitter.value_type(), "start");
+                update += &fold::update(*kind, k, &emitter.reg(*value), is_vector);
             }
-        };
+            let finish = match scratch {
+                None => self.finish(&outer, &mut bindings),
+                Some(len) => {
+                    let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
+                    let mut text = String::new();
+                    for (s, part) in self.state_names().iter().enumerate() {
+                        let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
+                    }
+                    text
+                }
+            };
+            chunks += &fill(
+                CHUNK,
+                &[
+                    ("chunk", &(section * window_chunks)),
+                    ("chunk_len", &self.chunk_len),
+                    ("inner_count", &self.inner_count()),
+                    ("initial", &initial),
+                    ("inner_indices", &inner_indices),
+                    ("program", &emitter.code),
+                    ("update", &update),
+                    ("finish", &finish),
+                ],
+            );
+        }
         // A launch that reads through windows has one index of all outer dims but the last.
         let outer_count = match &self.windows {
             None => self.outer_count(),
@@ -183,19 +205,13 @@ impl Reduce {
                 ("threads", &threads),
                 ("outer_count", &outer_count),
                 ("outer_indices", &outer_indices),
-                ("chunk_len", &self.chunk_len),
-                ("inner_count", &self.inner_count()),
-                ("initial", &initial),
-                ("inner_indices", &inner_indices),
-                ("program", &emitter.code),
-                ("update", &update),
-                ("finish", &finish),
+                ("chunks", &chunks),
             ],
         );
         let launch = self.launch(context, label, outer_count * self.chunks, source, moved(&bound, 0));
         let Some(windows) = &self.windows else { return vec![launch] };
         let of = |[part, first, rows, window]: [usize; 4]| {
-            let count = outer_count * rows.div_ceil(self.chunk_len);
+            let count = outer_count * (rows / sections).div_ceil(self.chunk_len);
             Launch {
                 bindings: moved(&bound, window),
                 params: [count, part * outer_count, first / self.chunk_len, window].map(|p| p as u32).to_vec(),
@@ -282,7 +298,7 @@ impl Reduce {
     ) -> Launch {
         Launch {
             label: label.to_string(),
-            source: module(&source),
+            source: module(&source).into(),
             bindings,
             params: vec![count as u32, 0, 0, 0],
             groups: context.target.fold_groups(count.div_ceil(THREADS)),

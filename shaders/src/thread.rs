@@ -64,7 +64,7 @@ pub fn finish_launch(
     );
     Launch {
         label: label.to_string(),
-        source: module(&source),
+        source: module(&source).into(),
         bindings,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count.div_ceil(THREADS)),

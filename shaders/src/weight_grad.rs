@@ -229,7 +229,7 @@ fn shared(
     let count = blocks * z * chunks;
     let launch = Launch {
         label: label.to_string(),
-        source: tile.enable().to_string() + &module(&source),
+        source: (tile.enable().to_string() + &module(&source)).into(),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),
@@ -331,7 +331,7 @@ fn subgroup_launch(
     let count = blocks_taps * z * (partials.chunks / groups);
     Launch {
         label: label.to_string(),
-        source: module(&source),
+        source: module(&source).into(),
         bindings: bound,
         params: vec![count as u32, 0, 0, 0],
         groups: context.target.fold_groups(count),

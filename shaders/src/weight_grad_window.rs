@@ -2,6 +2,7 @@
 //! `gemm_window.rs`, with the pixels as what is summed over and all taps in registers.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use autograd::schedule::ir::{ConvGeometry, Operand};
 
@@ -14,8 +15,9 @@ use crate::window::{Reader, Windows, moved};
 use crate::{Context, Launch};
 
 const TEMPLATE: &str = include_str!("../wgsl/weight_grad_window.wgsl");
-/// Quads of a launch that keep all threads of a processor busy.
-const QUADS: usize = 16;
+/// Quads of a launch, where one chunk of it has fewer: a workgroup for each of two threads. Every chunk is
+/// one more sum to load at the end.
+const QUADS: usize = 4;
 
 /// The launches before the chunks are summed, or `None` where the operands do not fit.
 pub fn launches(
@@ -110,6 +112,10 @@ pub fn launches(
             "        let d{pixel} = select(vec4<f32>(0.0), rhs4(n, {y_at}, {x_at}, z, column), {exists});"
         );
     }
+    for four in 0..height * width / 4 {
+        let pixels: Vec<String> = (0..4).map(|p| format!("d{}", four * 4 + p)).collect();
+        let _ = writeln!(multiply, "        let four{four} = mat4x4<f32>({});", pixels.join(", "));
+    }
     for (t, tap) in taps.iter().enumerate() {
         for c in 0..4 {
             let _ = writeln!(accumulators, "    var sum{t}_{c} = vec4<f32>(0.0);");
@@ -118,9 +124,18 @@ pub fn launches(
                 "        {scratch}[((i32(params.chunk) + chunk) * {stride} + ((z * {} + {t}) * {rows} + row + {c}) * {columns} + column) / 4] = sum{t}_{c};",
                 taps.len(),
             );
-            for pixel in 0..height * width {
-                let held = held_index(&tile, &y, &x, [pixel / width, pixel % width], *tap);
-                let _ = writeln!(multiply, "        sum{t}_{c} += a{held}[{c}] * d{pixel};");
+            // Four neighbours of a row at once.
+            for four in 0..height * width / 4 {
+                let held = |p: usize| {
+                    let pixel = four * 4 + p;
+                    held_index(&tile, &y, &x, [pixel / width, pixel % width], *tap)
+                };
+                let values: Vec<String> = (0..4).map(|p| format!("a{}[{c}]", held(p))).collect();
+                let _ = writeln!(
+                    multiply,
+                    "        sum{t}_{c} += four{four} * vec4<f32>({});",
+                    values.join(", ")
+                );
             }
         }
     }
@@ -146,7 +161,7 @@ pub fn launches(
             ("finish", &finish),
         ],
     );
-    let source = module(&source);
+    let source: Arc<str> = module(&source).into();
     let mut launches = Vec::new();
     for group in 0..z {
         for block in 0..columns / COLUMNS {

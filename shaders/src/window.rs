@@ -17,6 +17,8 @@ pub const ALIGNMENT: usize = 64;
 /// Elements from which on a map is worth several launches.
 pub const WORTH: usize = 1 << 16;
 
+/// Windows side by side in one launch; each repeats the kernel's text.
+const MOST_SECTIONS: usize = 4;
 /// Threads of a fold's launch: a subgroup for each of two processors.
 const FOLD_THREADS: usize = 16;
 
@@ -29,8 +31,10 @@ pub struct Reader<'a> {
 
 /// The buffers that go through uniform bindings.
 pub struct Windows {
-    /// Images of a window.
+    /// Images of a launch: of a window, or of several side by side.
     pub images: usize,
+    /// Windows side by side.
+    pub sections: usize,
     buffers: BTreeMap<BufferId, Window>,
 }
 
@@ -70,6 +74,7 @@ impl Windows {
         let window = |stride| if stride == 0 { Window::Whole } else { Window::Images { count, stride } };
         Windows {
             images: count,
+            sections: 1,
             buffers: chosen.into_iter().map(|(buffer, stride)| (buffer, window(stride))).collect(),
         }
     }
@@ -103,9 +108,10 @@ impl Windows {
         let room = (context.target.limits.uniform_buffers as usize).saturating_sub(1);
         let buffers: BTreeMap<BufferId, Window> =
             found.into_iter().filter_map(|(buffer, window)| Some((buffer, window?))).take(room).collect();
-        let moves = buffers.values().any(|window| *window != Window::Whole);
-        let images = if moves { most / ALIGNMENT } else { len / ALIGNMENT };
-        (!buffers.is_empty()).then_some(Windows { images, buffers })
+        let units = len / ALIGNMENT;
+        let sections = sections(room, &buffers, units.div_euclid(most / ALIGNMENT));
+        let images = if sections == 0 { units } else { sections * most / ALIGNMENT };
+        (!buffers.is_empty()).then_some(Windows { images, sections: sections.max(1), buffers })
     }
 
     /// Whether all that a reader loads goes through uniform bindings.
@@ -165,7 +171,6 @@ impl FoldWindows {
             return None;
         }
         let mut buffers = BTreeMap::new();
-        let mut moves = false;
         let is_row = |view: &View| {
             let strides = [(channels * rows) as i64, 1, channels as i64];
             view.offset == 0 && view.bounds.is_empty() && view.strides[..] == strides[2 - outer..]
@@ -179,14 +184,19 @@ impl FoldWindows {
                 buffers.insert(buffer, Window::Whole);
             } else if views.all(|(_, view)| is_row(view)) {
                 // A unit of the window's beginning is as many rows as alignment asks for.
-                moves = true;
                 let window = Window::Images { count: window_rows * channels / ALIGNMENT, stride: ALIGNMENT };
                 buffers.insert(buffer, window);
             }
         }
         let fits = buffers.len() < context.target.limits.uniform_buffers as usize;
-        let windows = Windows { images: window_rows, buffers };
-        (moves && fits).then_some(FoldWindows { windows, channels, chunk_len, parts, rows })
+        let room = (context.target.limits.uniform_buffers as usize).saturating_sub(1);
+        let mut sections = sections(room, &buffers, rows / window_rows);
+        // Where windows are shifted at the end, chunks would lie across two.
+        while sections > 1 && rows % (window_rows * sections) != 0 {
+            sections -= 1;
+        }
+        let windows = Windows { images: window_rows * sections, sections, buffers };
+        (sections > 0 && fits).then_some(FoldWindows { windows, channels, chunk_len, parts, rows })
     }
 
     /// For each launch its part, its first row, its rows, and where the windows begin.
@@ -197,6 +207,16 @@ impl FoldWindows {
             })
         })
     }
+}
+
+/// How many windows side by side a launch can have, none if nothing moves: every launch has a cost of its
+/// own.
+fn sections(room: usize, buffers: &BTreeMap<BufferId, Window>, most: usize) -> usize {
+    let moving = buffers.values().filter(|window| **window != Window::Whole).count();
+    if moving == 0 {
+        return 0;
+    }
+    ((room - (buffers.len() - moving)) / moving).min(MOST_SECTIONS).min(most).max(1)
 }
 
 /// The loads that `roots` depend on.

@@ -24,14 +24,6 @@ fn main(
         return;
     }
     let o = i32(params.outer) + i32(linear) % {{outer_count}};
-    let chunk = i32(params.chunk) + i32(linear) / {{outer_count}};
+    let first_chunk = i32(params.chunk) + i32(linear) / {{outer_count}};
 {{outer_indices}}
-    let start = chunk * {{chunk_len}};
-    let end = min(start + {{chunk_len}}, {{inner_count}});
-{{initial}}
-    for (var j = start; j < end; j++) {
-{{inner_indices}}
-{{program}}
-{{update}}
-    }
-{{finish}}}
+{{chunks}}}

@@ -6,6 +6,8 @@ struct Params {
     first: u32,
     // Where uniform bindings begin.
     window: u32,
+    // The number of the first thread whose work is not done yet.
+    skip: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 {{bindings}}

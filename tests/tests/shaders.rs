@@ -2,6 +2,7 @@
 //! to SPIR-V (Vulkan), MSL (Metal) and HLSL (DX12). No device is needed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use autograd::schedule::{Options, Step};
@@ -119,13 +120,14 @@ fn launches(schedule: &Schedule, target: &Target) -> autograd::Result<Vec<Launch
         launches.extend(assembled.prepare);
         launches.extend(assembled.launches);
     }
+    launches.dedup_by(|a, b| Arc::ptr_eq(&a.source, &b.source));
     Ok(launches)
 }
 
 /// A module and how it is bound.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Module {
-    source: String,
+    source: Arc<str>,
     bindings: Vec<Access>,
     /// Whether the device has subgroup operations.
     subgroups: bool,
