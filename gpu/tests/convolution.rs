@@ -247,7 +247,8 @@ fn normalised(x: BufferId, scale: BufferId, shift: BufferId, shape: &[usize]) ->
 
 #[test]
 fn every_geometry_with_prologue_epilogue_and_statistics() {
-    let all = geometries().into_iter().chain(larger_geometries());
+    // Some of the larger ones: a software driver compiles each of their kernels for seconds.
+    let all = geometries().into_iter().chain(larger_geometries().into_iter().skip(1).step_by(2));
     for (number, g) in all.enumerate() {
         for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad] {
             let mut b = Builder::new(100 + number as u32);
