@@ -1,5 +1,6 @@
 //! Convolutions: the native kernels, with programs evaluated as operands go in and results come out.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use autograd::schedule::{Body, BufferId, ConvGeometry, ConvKind, Operand};
@@ -59,9 +60,9 @@ enum WeightSource {
 impl Convolution {
     /// Compiles a [`Body::Convolution`]; nothing for another body.
     ///
-    /// `frozen` says whether a buffer keeps its contents from call to call: weights made of such
-    /// buffers are packed by [`Convolution::prepare`] alone.
-    pub fn new(compile: &Compile, body: &Body, frozen: impl Fn(BufferId) -> bool) -> Option<Convolution> {
+    /// `frozen` are the buffers that keep their contents from call to call: weights made of such are
+    /// packed by [`Convolution::prepare`] alone.
+    pub fn new(compile: &Compile, body: &Body, frozen: &HashSet<BufferId>) -> Option<Convolution> {
         let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return None };
         let pass = match kind {
             ConvKind::Forward => Pass::Forward,
@@ -130,15 +131,25 @@ impl Convolution {
         }
     }
 
+    /// Packs weights that do; to be called before every [`Convolution::run`].
+    ///
+    /// # Safety
+    /// As for [`Convolution::run`].
+    pub unsafe fn renew(&mut self, runtime: &Runtime) {
+        if let Work::Images { weights, .. } = &mut self.work
+            && !weights.frozen
+        {
+            // SAFETY: the caller's promise.
+            unsafe { weights.pack(runtime, &self.plan) };
+        }
+    }
+
     /// # Safety
     /// The schedule's buffers must be valid, and nothing else may use those that this kernel writes.
-    pub unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace) {
-        match &mut self.work {
+    pub unsafe fn run(&self, runtime: &Runtime, workspace: &mut Workspace) {
+        match &self.work {
+            // SAFETY (all): the caller's promise.
             Work::Images { weights, epilogue } => {
-                // SAFETY (all): the caller's promise.
-                if !weights.frozen {
-                    unsafe { weights.pack(runtime, &self.plan) };
-                }
                 let area = runtime.area.0.wrapping_add(weights.area_len());
                 let sink = EpilogueSink { runtime, epilogue, area };
                 let source = self.lhs.source(runtime);
@@ -189,12 +200,7 @@ pub fn check(g: &ConvGeometry) -> Result<(), String> {
 }
 
 impl Weights {
-    fn new(
-        compile: &Compile,
-        operand: &Operand,
-        packed_len: usize,
-        frozen: impl Fn(BufferId) -> bool,
-    ) -> Weights {
+    fn new(compile: &Compile, operand: &Operand, packed_len: usize, frozen: &HashSet<BufferId>) -> Weights {
         let source = match operand.as_buffer() {
             Some(buffer) => WeightSource::Buffer(buffer, operand.shape.iter().product()),
             None => {
@@ -202,7 +208,7 @@ impl Weights {
                 WeightSource::Program(map, operand.shape.iter().product())
             }
         };
-        let frozen = crate::executable::loads(&operand.program).all(frozen);
+        let frozen = crate::dispatch::loads(&operand.program).all(|buffer| frozen.contains(&buffer));
         Weights { source, packed: Floats::zeros(packed_len), frozen }
     }
 

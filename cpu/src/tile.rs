@@ -6,7 +6,7 @@ use std::ops::Range;
 use autograd::schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg};
 
 use crate::block;
-use crate::executable::loads;
+use crate::dispatch::loads;
 use crate::fold::Columns;
 use crate::kernel::{Compile, Runtime};
 use crate::operand;
