@@ -49,8 +49,8 @@ pub struct Found {
     /// Images of a block.
     block: usize,
     uses: Uses,
-    /// What no kernel outside needs.
-    own: BTreeSet<BufferId>,
+    /// What no kernel outside needs: it lies in the threads' own memory.
+    pub own: BTreeSet<BufferId>,
 }
 
 /// The chains of a schedule, in order, for so many threads. `frozen` are the buffers that keep their

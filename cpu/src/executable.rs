@@ -56,7 +56,9 @@ impl CpuExecutable {
     /// Compiles a schedule: every allocation is made here.
     pub fn new(shared: Arc<Shared>, schedule: Schedule) -> Result<CpuExecutable> {
         validate::schedule(&schedule)?;
-        let mut owned: Vec<Floats> = schedule.slots.iter().map(|&len| Floats::zeros(len)).collect();
+        let frozen = dispatch::frozen(&schedule);
+        let chains = chain::find(&schedule, &frozen, shared.pool.threads());
+        let mut owned: Vec<Floats> = slot_lens(&schedule, &chains).into_iter().map(Floats::zeros).collect();
         let mut bases: Vec<*mut f32> = Vec::new();
         let mut regions: Vec<usize> = Vec::new();
         let mut inputs = Vec::new();
@@ -89,10 +91,9 @@ impl CpuExecutable {
         drop(store);
         let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
         let compile = Compile { threads: shared.pool.threads(), regions };
-        let frozen = dispatch::frozen(&schedule);
         let prepare: Vec<Kernel> =
             schedule.prepare.iter().map(|k| Kernel::new(&compile, k, &frozen)).collect::<Result<_>>()?;
-        let mut chains = chain::find(&schedule, &frozen, compile.threads).into_iter().peekable();
+        let mut chains = chains.into_iter().peekable();
         let mut kernels = Vec::new();
         let mut number = 0;
         while number < schedule.kernels.len() {
@@ -291,6 +292,19 @@ impl Executable for CpuExecutable {
     fn schedule(&self) -> &Schedule {
         &self.schedule
     }
+}
+
+/// Elements that each slot needs: what chains keep to themselves does not lie there.
+fn slot_lens(schedule: &Schedule, chains: &[chain::Found]) -> Vec<usize> {
+    let mut lens = vec![0; schedule.slots.len()];
+    for (id, buffer) in schedule.buffers.iter().enumerate() {
+        if let Role::Temporary { slot } = buffer.role
+            && !chains.iter().any(|chain| chain.own.contains(&id))
+        {
+            lens[slot] = lens[slot].max(buffer.len());
+        }
+    }
+    lens
 }
 
 impl Launch {
