@@ -31,14 +31,11 @@ enum Work {
 /// An image operand.
 enum Image {
     /// The first `len` elements of a buffer.
-    Buffer {
-        buffer: BufferId,
-        len: usize,
-        height: usize,
-        row_len: usize,
-    },
+    Buffer { buffer: BufferId, len: usize, height: usize, row_len: usize },
     Program {
         program: BlockProgram,
+        /// What it reads in order.
+        streams: Vec<BufferId>,
         height: usize,
         row_len: usize,
     },
@@ -239,7 +236,12 @@ impl Image {
     fn new(compile: &Compile, operand: &Operand, [height, row_len]: [usize; 2]) -> Image {
         match operand.as_buffer() {
             Some(buffer) => Image::Buffer { buffer, len: operand.shape.iter().product(), height, row_len },
-            None => Image::Program { program: operand::in_rows(compile, operand, row_len), height, row_len },
+            None => Image::Program {
+                program: operand::in_rows(compile, operand, row_len),
+                streams: operand::streams(&operand.shape, &operand.program, &[]),
+                height,
+                row_len,
+            },
         }
     }
 
@@ -262,7 +264,7 @@ impl Source for ImageSource<'_> {
                 let data = unsafe { self.runtime.memory.slice(*buffer) };
                 out.copy_from_slice(&data[start..start + out.len()]);
             }
-            Image::Program { program, height, row_len } => {
+            Image::Program { program, height, row_len, .. } => {
                 let start = (image * height + rows.start) * row_len;
                 unsafe { operand::evaluate(self.runtime, program, start, out) };
             }
@@ -275,6 +277,15 @@ impl Source for ImageSource<'_> {
             Image::Buffer { buffer, len, .. } => Some(unsafe { &self.runtime.memory.slice(*buffer)[..*len] }),
             Image::Program { .. } => None,
         }
+    }
+
+    fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
+        let (streams, height, row_len) = match self.image {
+            Image::Buffer { buffer, height, row_len, .. } => (std::slice::from_ref(buffer), height, row_len),
+            Image::Program { streams, height, row_len, .. } => (&streams[..], height, row_len),
+        };
+        let [start, end] = [rows.start, rows.end].map(|row| (image * height + row) * row_len);
+        operand::ahead(self.runtime, streams, start..end, part, parts);
     }
 }
 
@@ -298,5 +309,10 @@ impl Sink for EpilogueSink<'_> {
     fn finish(&self, image: usize, rows: Range<usize>, tile: &mut [f32]) {
         // SAFETY: called once for each tile.
         unsafe { self.epilogue.finish(self.runtime, self.area, image, rows, tile) };
+    }
+
+    fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
+        let range = self.epilogue.elements(image, rows);
+        operand::ahead(self.runtime, self.epilogue.streams(), range, part, parts);
     }
 }
