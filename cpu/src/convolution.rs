@@ -1,5 +1,6 @@
 //! Convolutions: the native kernels, with programs evaluated as operands go in and results come out.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use autograd::schedule::{Body, BufferId, ConvGeometry, ConvKind, Operand};
@@ -30,14 +31,11 @@ enum Work {
 /// An image operand.
 enum Image {
     /// The first `len` elements of a buffer.
-    Buffer {
-        buffer: BufferId,
-        len: usize,
-        height: usize,
-        row_len: usize,
-    },
+    Buffer { buffer: BufferId, len: usize, height: usize, row_len: usize },
     Program {
         program: BlockProgram,
+        /// What it reads in order.
+        streams: Vec<BufferId>,
         height: usize,
         row_len: usize,
     },
@@ -59,9 +57,9 @@ enum WeightSource {
 impl Convolution {
     /// Compiles a [`Body::Convolution`]; nothing for another body.
     ///
-    /// `frozen` says whether a buffer keeps its contents from call to call: weights made of such
-    /// buffers are packed by [`Convolution::prepare`] alone.
-    pub fn new(compile: &Compile, body: &Body, frozen: impl Fn(BufferId) -> bool) -> Option<Convolution> {
+    /// `frozen` are the buffers that keep their contents from call to call: weights made of such are
+    /// packed by [`Convolution::prepare`] alone.
+    pub fn new(compile: &Compile, body: &Body, frozen: &HashSet<BufferId>) -> Option<Convolution> {
         let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return None };
         let pass = match kind {
             ConvKind::Forward => Pass::Forward,
@@ -130,15 +128,25 @@ impl Convolution {
         }
     }
 
+    /// Packs weights that do; to be called before every [`Convolution::run`].
+    ///
+    /// # Safety
+    /// As for [`Convolution::run`].
+    pub unsafe fn renew(&mut self, runtime: &Runtime) {
+        if let Work::Images { weights, .. } = &mut self.work
+            && !weights.frozen
+        {
+            // SAFETY: the caller's promise.
+            unsafe { weights.pack(runtime, &self.plan) };
+        }
+    }
+
     /// # Safety
     /// The schedule's buffers must be valid, and nothing else may use those that this kernel writes.
-    pub unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace) {
-        match &mut self.work {
+    pub unsafe fn run(&self, runtime: &Runtime, workspace: &mut Workspace) {
+        match &self.work {
+            // SAFETY (all): the caller's promise.
             Work::Images { weights, epilogue } => {
-                // SAFETY (all): the caller's promise.
-                if !weights.frozen {
-                    unsafe { weights.pack(runtime, &self.plan) };
-                }
                 let area = runtime.area.0.wrapping_add(weights.area_len());
                 let sink = EpilogueSink { runtime, epilogue, area };
                 let source = self.lhs.source(runtime);
@@ -189,12 +197,7 @@ pub fn check(g: &ConvGeometry) -> Result<(), String> {
 }
 
 impl Weights {
-    fn new(
-        compile: &Compile,
-        operand: &Operand,
-        packed_len: usize,
-        frozen: impl Fn(BufferId) -> bool,
-    ) -> Weights {
+    fn new(compile: &Compile, operand: &Operand, packed_len: usize, frozen: &HashSet<BufferId>) -> Weights {
         let source = match operand.as_buffer() {
             Some(buffer) => WeightSource::Buffer(buffer, operand.shape.iter().product()),
             None => {
@@ -202,7 +205,7 @@ impl Weights {
                 WeightSource::Program(map, operand.shape.iter().product())
             }
         };
-        let frozen = crate::executable::loads(&operand.program).all(frozen);
+        let frozen = crate::dispatch::loads(&operand.program).all(|buffer| frozen.contains(&buffer));
         Weights { source, packed: Floats::zeros(packed_len), frozen }
     }
 
@@ -233,7 +236,12 @@ impl Image {
     fn new(compile: &Compile, operand: &Operand, [height, row_len]: [usize; 2]) -> Image {
         match operand.as_buffer() {
             Some(buffer) => Image::Buffer { buffer, len: operand.shape.iter().product(), height, row_len },
-            None => Image::Program { program: operand::in_rows(compile, operand, row_len), height, row_len },
+            None => Image::Program {
+                program: operand::in_rows(compile, operand, row_len),
+                streams: operand::streams(&operand.shape, &operand.program, &[]),
+                height,
+                row_len,
+            },
         }
     }
 
@@ -256,7 +264,7 @@ impl Source for ImageSource<'_> {
                 let data = unsafe { self.runtime.memory.slice(*buffer) };
                 out.copy_from_slice(&data[start..start + out.len()]);
             }
-            Image::Program { program, height, row_len } => {
+            Image::Program { program, height, row_len, .. } => {
                 let start = (image * height + rows.start) * row_len;
                 unsafe { operand::evaluate(self.runtime, program, start, out) };
             }
@@ -269,6 +277,15 @@ impl Source for ImageSource<'_> {
             Image::Buffer { buffer, len, .. } => Some(unsafe { &self.runtime.memory.slice(*buffer)[..*len] }),
             Image::Program { .. } => None,
         }
+    }
+
+    fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
+        let (streams, height, row_len) = match self.image {
+            Image::Buffer { buffer, height, row_len, .. } => (std::slice::from_ref(buffer), height, row_len),
+            Image::Program { streams, height, row_len, .. } => (&streams[..], height, row_len),
+        };
+        let [start, end] = [rows.start, rows.end].map(|row| (image * height + row) * row_len);
+        operand::ahead(self.runtime, streams, start..end, part, parts);
     }
 }
 
@@ -292,5 +309,10 @@ impl Sink for EpilogueSink<'_> {
     fn finish(&self, image: usize, rows: Range<usize>, tile: &mut [f32]) {
         // SAFETY: called once for each tile.
         unsafe { self.epilogue.finish(self.runtime, self.area, image, rows, tile) };
+    }
+
+    fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
+        let range = self.epilogue.elements(image, rows);
+        operand::ahead(self.runtime, self.epilogue.streams(), range, part, parts);
     }
 }

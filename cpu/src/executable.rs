@@ -2,22 +2,20 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use autograd::schedule::{Body, BufferId, Instr, Program, Role, Schedule};
+use autograd::schedule::{BufferId, Role, Schedule};
 use autograd::{Error, Executable, Result, Value};
 
 use crate::block;
-use crate::convolution::Convolution;
+use crate::chain::{self, Chain};
 use crate::device::Shared;
+use crate::dispatch::{self, Kernel, is_updated};
 use crate::kernel::{Area, Compile, Runtime};
 use crate::kernels::Workspace;
-use crate::map::{Map, Maps};
-use crate::matmul::MatMul;
 use crate::memory::{Floats, Memory};
-use crate::pool::Pool;
-use crate::reduce::Reduce;
 use crate::state::Store;
 use crate::validate;
 
@@ -33,7 +31,7 @@ pub struct CpuExecutable {
     owned: Vec<Floats>,
     inputs: Vec<Input>,
     prepare: Vec<Kernel>,
-    kernels: Vec<Kernel>,
+    kernels: Vec<Launch>,
     area: Floats,
     workspace: Workspace,
     /// The state that prepared buffers and packed weights are made of, with its version then.
@@ -42,34 +40,25 @@ pub struct CpuExecutable {
     called: bool,
 }
 
+/// What runs at once: a kernel, or several on a few images at a time.
+enum Launch {
+    Kernel(Kernel),
+    Chain(Chain),
+}
+
 struct Input {
     name: String,
     integer: bool,
     buffer: BufferId,
 }
 
-enum Kernel {
-    Map(Map),
-    Maps(Maps),
-    Reduce(Reduce),
-    MatMul(MatMul),
-    Convolution(Box<Convolution>),
-    Pool(Pool),
-}
-
-/// The buffers that a program loads.
-pub fn loads(program: &Program) -> impl Iterator<Item = BufferId> {
-    program.instrs.iter().filter_map(|instr| match instr {
-        Instr::Load { buffer, .. } => Some(*buffer),
-        _ => None,
-    })
-}
-
 impl CpuExecutable {
     /// Compiles a schedule: every allocation is made here.
     pub fn new(shared: Arc<Shared>, schedule: Schedule) -> Result<CpuExecutable> {
         validate::schedule(&schedule)?;
-        let mut owned: Vec<Floats> = schedule.slots.iter().map(|&len| Floats::zeros(len)).collect();
+        let frozen = dispatch::frozen(&schedule);
+        let chains = chain::find(&schedule, &frozen, shared.pool.threads());
+        let mut owned: Vec<Floats> = slot_lens(&schedule, &chains).into_iter().map(Floats::zeros).collect();
         let mut bases: Vec<*mut f32> = Vec::new();
         let mut regions: Vec<usize> = Vec::new();
         let mut inputs = Vec::new();
@@ -101,16 +90,32 @@ impl CpuExecutable {
         }
         drop(store);
         let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
-        let compile = Compile { schedule: &schedule, threads: shared.pool.threads(), regions };
-        let prepare = kernels(&compile, &schedule.prepare)?;
-        let kernels = kernels(&compile, &schedule.kernels)?;
-        let area_len = prepare.iter().chain(&kernels).map(Kernel::area_len).max().unwrap_or(0);
-        let mut workspace = Workspace::new();
-        for kernel in prepare.iter().chain(&kernels) {
-            if let Kernel::Convolution(convolution) = kernel {
-                workspace.reserve(convolution.workspace_len());
-            }
+        let compile = Compile { threads: shared.pool.threads(), regions };
+        let prepare: Vec<Kernel> =
+            schedule.prepare.iter().map(|k| Kernel::new(&compile, k, &frozen)).collect::<Result<_>>()?;
+        let mut chains = chains.into_iter().peekable();
+        let mut kernels = Vec::new();
+        let mut number = 0;
+        while number < schedule.kernels.len() {
+            let launch = match chains.next_if(|chain| chain.kernels.start == number) {
+                Some(found) => {
+                    let threads = compile.threads;
+                    Launch::Chain(Chain::new(&schedule, &found, &compile.regions, threads, &frozen)?)
+                }
+                None => Launch::Kernel(Kernel::new(&compile, &schedule.kernels[number], &frozen)?),
+            };
+            number += launch.len();
+            kernels.push(launch);
         }
+        let area_lens = prepare.iter().map(Kernel::area_len).chain(kernels.iter().map(Launch::area_len));
+        let area_len = area_lens.max().unwrap_or(0);
+        let mut workspace = Workspace::new();
+        let workspace_lens = kernels.iter().map(Launch::workspace_len);
+        prepare
+            .iter()
+            .map(Kernel::workspace_len)
+            .chain(workspace_lens)
+            .for_each(|len| workspace.reserve(len));
         Ok(CpuExecutable {
             prepared_from: prepared_from(&schedule),
             prepared: false,
@@ -207,23 +212,24 @@ impl CpuExecutable {
                     runtime.launch = block::launch();
                     unsafe {
                         kernel.prepare(&runtime);
+                        kernel.renew(&runtime);
                         kernel.run(&runtime, workspace);
                     }
                 }
-                for (number, kernel) in self.kernels.iter_mut().enumerate() {
+                let mut number = 0;
+                for launch in &mut self.kernels {
                     latest = Some(&self.schedule.kernels[number].label);
                     runtime.launch = block::launch();
-                    unsafe { kernel.prepare(&runtime) };
+                    unsafe { launch.prepare(&runtime) };
+                    number += launch.len();
                 }
             }
-            for (number, kernel) in self.kernels.iter_mut().enumerate() {
+            let mut number = 0;
+            for launch in &mut self.kernels {
                 latest = Some(&self.schedule.kernels[number].label);
-                let start = seconds.is_some().then(Instant::now);
                 runtime.launch = block::launch();
-                unsafe { kernel.run(&runtime, workspace) };
-                if let (Some(seconds), Some(start)) = (&mut seconds, start) {
-                    seconds.push(start.elapsed().as_secs_f64());
-                }
+                unsafe { launch.run(&runtime, workspace, seconds.as_deref_mut()) };
+                number += launch.len();
             }
         }));
         for &buffer in &self.schedule.updated {
@@ -268,8 +274,9 @@ impl Executable for CpuExecutable {
 
     fn bytes(&self) -> u64 {
         let owned: u64 = self.owned.iter().map(Floats::bytes).sum();
-        let packed: u64 = self.prepare.iter().chain(&self.kernels).map(Kernel::packed_bytes).sum();
-        owned + packed + self.area.bytes() + 4 * self.workspace.len() as u64
+        let prepare: u64 = self.prepare.iter().map(Kernel::packed_bytes).sum();
+        let kernels: u64 = self.kernels.iter().map(Launch::bytes).sum();
+        owned + prepare + kernels + self.area.bytes() + 4 * self.workspace.len() as u64
     }
 
     fn profile(&mut self) -> Result<Vec<(String, f64)>> {
@@ -287,83 +294,89 @@ impl Executable for CpuExecutable {
     }
 }
 
-impl Kernel {
-    /// Floats of scratch memory.
+/// Elements that each slot needs: what chains keep to themselves does not lie there.
+fn slot_lens(schedule: &Schedule, chains: &[chain::Found]) -> Vec<usize> {
+    let mut lens = vec![0; schedule.slots.len()];
+    for (id, buffer) in schedule.buffers.iter().enumerate() {
+        if let Role::Temporary { slot } = buffer.role
+            && !chains.iter().any(|chain| chain.own.contains(&id))
+        {
+            lens[slot] = lens[slot].max(buffer.len());
+        }
+    }
+    lens
+}
+
+impl Launch {
+    /// Kernels of the schedule.
+    fn len(&self) -> usize {
+        match self {
+            Launch::Kernel(_) => 1,
+            Launch::Chain(chain) => chain.len(),
+        }
+    }
+
     fn area_len(&self) -> usize {
         match self {
-            Kernel::Map(_) | Kernel::Maps(_) => 0,
-            Kernel::Reduce(reduce) => reduce.area_len(),
-            Kernel::MatMul(matmul) => matmul.area_len(),
-            Kernel::Convolution(convolution) => convolution.area_len(),
-            Kernel::Pool(pool) => pool.area_len(),
+            Launch::Kernel(kernel) => kernel.area_len(),
+            Launch::Chain(chain) => chain.area_len(),
         }
     }
 
-    fn packed_bytes(&self) -> u64 {
+    fn workspace_len(&self) -> usize {
         match self {
-            Kernel::Convolution(convolution) => convolution.packed_bytes(),
-            _ => 0,
+            Launch::Kernel(kernel) => kernel.workspace_len(),
+            Launch::Chain(_) => 0,
         }
     }
 
-    /// What is done once for many calls.
-    unsafe fn prepare(&mut self, runtime: &Runtime) {
-        if let Kernel::Convolution(convolution) = self {
-            // SAFETY: the caller's promise.
-            unsafe { convolution.prepare(runtime) };
+    fn bytes(&self) -> u64 {
+        match self {
+            Launch::Kernel(kernel) => kernel.packed_bytes(),
+            Launch::Chain(chain) => chain.bytes(),
         }
     }
 
     /// # Safety
-    /// The schedule's buffers must be valid, and no other kernel be running on them.
-    unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace) {
+    /// As for [`Kernel::run`].
+    unsafe fn prepare(&mut self, runtime: &Runtime) {
         // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Kernel::Map(map) => map.run(runtime, &[]),
-                Kernel::Maps(maps) => maps.run(runtime),
-                Kernel::Reduce(reduce) => reduce.run(runtime),
-                Kernel::MatMul(matmul) => matmul.run(runtime),
-                Kernel::Convolution(convolution) => convolution.run(runtime, workspace),
-                Kernel::Pool(pool) => pool.run(runtime),
+        match self {
+            Launch::Kernel(kernel) => unsafe { kernel.prepare(runtime) },
+            Launch::Chain(chain) => unsafe { chain.prepare(runtime) },
+        }
+    }
+
+    /// Runs it; `seconds` receives the time of each kernel, if asked for.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace, seconds: Option<&mut Vec<f64>>) {
+        let start = seconds.is_some().then(Instant::now);
+        match self {
+            Launch::Kernel(kernel) => {
+                // SAFETY (all): the caller's promise.
+                unsafe {
+                    kernel.renew(runtime);
+                    kernel.run(runtime, workspace);
+                }
+                if let (Some(seconds), Some(start)) = (seconds, start) {
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+            }
+            Launch::Chain(chain) => {
+                let Some(seconds) = seconds else { return unsafe { chain.run(runtime, None) } };
+                let nanoseconds: Vec<AtomicU64> = (0..chain.len()).map(|_| AtomicU64::new(0)).collect();
+                unsafe { chain.run(runtime, Some(&nanoseconds)) };
+                // The kernels' shares of the time that the chain took.
+                let took = start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+                let each = nanoseconds.into_iter().map(|n| n.into_inner() as f64);
+                let each: Vec<f64> = each.collect();
+                let all: f64 = each.iter().sum::<f64>().max(1.0);
+                seconds.extend(each.iter().map(|n| n / all * took));
             }
         }
     }
-}
-
-fn kernels(compile: &Compile, list: &[autograd::schedule::Kernel]) -> Result<Vec<Kernel>> {
-    let schedule = compile.schedule;
-    let frozen = |buffer: BufferId| match schedule.buffers[buffer].role {
-        Role::Constant(_) | Role::Prepared => true,
-        Role::State(_) => !is_updated(schedule, buffer),
-        Role::Input { .. } | Role::Temporary { .. } | Role::Output => false,
-    };
-    let compiled = |kernel: &autograd::schedule::Kernel| {
-        let body = &kernel.body;
-        let compiled = match body {
-            Body::Map { shape, program, stores } => {
-                Some(Kernel::Map(Map::new(compile, shape, program, stores)))
-            }
-            Body::Maps { parts } => Some(Kernel::Maps(Maps::new(compile, parts))),
-            Body::Reduce { .. } => Reduce::new(compile, body).map(Kernel::Reduce),
-            Body::MatMul { .. } => MatMul::new(compile, body).map(Kernel::MatMul),
-            Body::Convolution { .. } => {
-                Convolution::new(compile, body, frozen).map(Box::new).map(Kernel::Convolution)
-            }
-            Body::Pool { .. } => Pool::new(compile, body).map(Kernel::Pool),
-        };
-        compiled.ok_or_else(|| Error::Step(format!("`{}` cannot be compiled", kernel.label)))
-    };
-    list.iter().map(compiled).collect()
-}
-
-/// Whether a step overwrites the variable in a buffer (possibly named by another buffer).
-fn is_updated(schedule: &Schedule, buffer: BufferId) -> bool {
-    let variable = |buffer: BufferId| match &schedule.buffers[buffer].role {
-        Role::State(variable) => Some(variable.id()),
-        _ => None,
-    };
-    schedule.updated.iter().any(|&updated| updated == buffer || variable(updated) == variable(buffer))
 }
 
 /// The state that this step reads but does not overwrite, with no version yet.

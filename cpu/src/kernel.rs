@@ -1,7 +1,5 @@
 //! What all kernels are compiled from and run with.
 
-use autograd::schedule::Schedule;
-
 #[cfg(doc)]
 use crate::block;
 use crate::isa::Isa;
@@ -9,8 +7,7 @@ use crate::kernels::Pool;
 use crate::memory::Memory;
 
 /// What compiling a kernel needs to know.
-pub struct Compile<'a> {
-    pub schedule: &'a Schedule,
+pub struct Compile {
     /// Threads that will run it.
     pub threads: usize,
     /// The memory each buffer lies in: buffers with equal entries may overlap.

@@ -135,7 +135,7 @@ impl<'a> Externals<'a> {
 
 #[cfg(test)]
 mod tests {
-    use autograd::schedule::{Schedule, View};
+    use autograd::schedule::View;
 
     use super::*;
     use crate::isa::Isa;
@@ -195,12 +195,11 @@ mod tests {
         stores: &[Store],
         buffers: &[Vec<f32>],
     ) {
-        let schedule = Schedule::default();
         let pool = Pool::new(threads);
         let expected = naive(shape, program, stores, buffers);
         for isa in Isa::available() {
             let regions = (0..buffers.len()).collect();
-            let compile = Compile { schedule: &schedule, threads, regions };
+            let compile = Compile { threads, regions };
             let map = Map::new(&compile, shape, program, stores);
             let results = run(&map, isa, &pool, buffers);
             for (buffer, (result, expected)) in results.iter().zip(&expected).enumerate() {

@@ -1,10 +1,13 @@
 //! The operands and results of the heavy kernels: programs that are evaluated as values go in and
 //! come out, or nothing but a load or a store.
 
-use autograd::schedule::{BufferId, Epilogue, Instr, Operand, Reg, View};
+use std::ops::Range;
+
+use autograd::schedule::{BufferId, Epilogue, Instr, Operand, Program, Reg, Store, View};
 
 use crate::block;
 use crate::kernel::{Compile, Runtime};
+use crate::kernels::prefetch;
 use crate::map::Map;
 use crate::program::{BlockProgram, Output, Place, Spec};
 
@@ -38,6 +41,32 @@ pub unsafe fn evaluate(runtime: &Runtime, program: &BlockProgram, start: usize, 
     unsafe { block::run(runtime.isa, runtime.launch, program, rows, runtime.memory, &external, |_| {}) };
 }
 
+/// The buffers that a program over `shape` reads element by element in order, and stores go to in the same
+/// way: what to fetch ahead of time.
+pub fn streams(shape: &[usize], program: &Program, stores: &[Store]) -> Vec<BufferId> {
+    let mut buffers: Vec<BufferId> = stores
+        .iter()
+        .filter(|store| store.view.is_dense(shape))
+        .map(|store| store.buffer)
+        .chain(program.instrs.iter().filter_map(|instr| match instr {
+            Instr::Load { buffer, view } if view.is_dense(shape) => Some(*buffer),
+            _ => None,
+        }))
+        .collect();
+    buffers.sort_unstable();
+    buffers.dedup();
+    buffers
+}
+
+/// A hint that elements `range` of these buffers will be needed soon, in `parts` calls.
+pub fn ahead(runtime: &Runtime, buffers: &[BufferId], range: Range<usize>, part: usize, parts: usize) {
+    for &buffer in buffers {
+        let end = range.end.min(runtime.memory.len(buffer));
+        let start = runtime.memory.base(buffer).wrapping_add(range.start);
+        prefetch(start, end.saturating_sub(range.start), part, parts);
+    }
+}
+
 fn dense(shape: &[usize], value: Reg) -> Output {
     Output { place: Place::External(0), view: View::dense(shape), value }
 }
@@ -59,4 +88,26 @@ pub fn only_store(epilogue: &Epilogue) -> Option<BufferId> {
 /// The epilogue's stores as a kernel over the whole result, which is external number 0.
 pub fn epilogue_map(compile: &Compile, epilogue: &Epilogue) -> Map {
     Map::new(compile, &epilogue.shape, &epilogue.program, &epilogue.stores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_walked_in_order_is_fetched_ahead() {
+        let shape = [2, 3, 4];
+        let load = |buffer, strides: &[i64]| Instr::Load {
+            buffer,
+            view: View { offset: 0, strides: strides.to_vec(), bounds: vec![] },
+        };
+        // In order, twice; a vector for every pixel; transposed.
+        let instrs =
+            vec![load(7, &[12, 4, 1]), load(7, &[12, 4, 1]), load(8, &[0, 0, 1]), load(9, &[1, 8, 2])];
+        let program = Program { instrs };
+        let store = |buffer, view| Store { buffer, view, value: 0 };
+        let transposed = View { offset: 0, strides: vec![1, 8, 2], bounds: vec![] };
+        let stores = [store(3, View::dense(&shape)), store(4, transposed)];
+        assert_eq!(streams(&shape, &program, &stores), [3, 7]);
+    }
 }

@@ -380,7 +380,7 @@ fn side_by_side(
 
 #[cfg(test)]
 mod tests {
-    use autograd::schedule::{Schedule, Store};
+    use autograd::schedule::Store;
 
     use super::*;
     use crate::isa::Isa;
@@ -393,9 +393,8 @@ mod tests {
         [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Variance, ReduceKind::ArgMax];
 
     fn run(body: &Body, isa: Isa, threads: usize, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let schedule = Schedule::default();
         let regions = (0..buffers.len()).collect();
-        let compile = Compile { schedule: &schedule, threads, regions };
+        let compile = Compile { threads, regions };
         let reduce = Reduce::new(&compile, body).expect("a reduction");
         let mut copies = Buffers::new(buffers);
         let memory = copies.memory();

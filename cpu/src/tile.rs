@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use autograd::schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg};
+use autograd::schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
 
 use crate::block;
-use crate::executable::loads;
+use crate::dispatch::loads;
 use crate::fold::Columns;
 use crate::kernel::{Compile, Runtime};
 use crate::operand;
@@ -21,6 +21,8 @@ pub struct TileEpilogue {
     target: Option<BufferId>,
     /// Everything else that is computed and stored; the tile is its external number 0.
     program: Option<BlockProgram>,
+    /// What the program reads and stores in order.
+    streams: Vec<BufferId>,
     statistics: Vec<Statistic>,
     outputs: Vec<StatisticOutput>,
     height: usize,
@@ -104,9 +106,12 @@ impl TileEpilogue {
                 regions: &compile.regions,
             })
         });
+        let others: Vec<Store> =
+            epilogue.stores.iter().filter(|s| target.is_none_or(|(_, b)| s.buffer != b)).cloned().collect();
         TileEpilogue {
             target: target.map(|(_, buffer)| buffer),
             program,
+            streams: operand::streams(&epilogue.shape, &epilogue.program, &others),
             statistics,
             outputs: statistic_outputs,
             height,
@@ -122,6 +127,17 @@ impl TileEpilogue {
     /// The buffer that tiles may be made in.
     pub fn target(&self) -> Option<BufferId> {
         self.target
+    }
+
+    /// What a tile's program reads and stores in order, at [`TileEpilogue::elements`].
+    pub fn streams(&self) -> &[BufferId] {
+        &self.streams
+    }
+
+    /// The elements of rows of an image.
+    pub fn elements(&self, image: usize, rows: Range<usize>) -> Range<usize> {
+        let [start, end] = [rows.start, rows.end].map(|row| (image * self.height + row) * self.row_len);
+        start..end
     }
 
     /// Floats of scratch memory.

@@ -75,7 +75,8 @@ impl Source for Dense<'_> {
 
     fn ahead(&self, image: usize, rows: Range<usize>, part: usize, parts: usize) {
         let start = image * self.image + rows.start * self.row;
-        prefetch(&self.data[start..start + rows.len() * self.row], part, parts);
+        let data = &self.data[start..start + rows.len() * self.row];
+        prefetch(data.as_ptr(), data.len(), part, parts);
     }
 }
 
@@ -182,9 +183,10 @@ impl Ahead<'_> {
     }
 }
 
-/// Asks for one of `parts` equal parts of `data` to be brought into the second-level cache.
-pub fn prefetch(data: &[f32], part: usize, parts: usize) {
-    prefetch_lines::<false>(data.as_ptr(), data.len(), part, parts);
+/// Asks for one of `parts` equal parts of `len` floats to be brought into the second-level cache. Nothing is
+/// read: other threads may be writing there.
+pub fn prefetch(start: *const f32, len: usize, part: usize, parts: usize) {
+    prefetch_lines::<false>(start, len, part, parts);
 }
 
 fn prefetch_lines<const WRITE: bool>(start: *const f32, len: usize, part: usize, parts: usize) {

@@ -83,6 +83,8 @@ impl Pool {
     /// the loop is over.
     pub fn run(&self, tasks: usize, task: Task<'_>) {
         if let Some(thread) = INSIDE.get() {
+            // Inside a task of another pool, that one's numbers may be too large for this.
+            let thread = if self.workers.is_empty() { 0 } else { thread };
             return (0..tasks).for_each(|index| task(index, thread));
         }
         if tasks == 0 {
