@@ -106,7 +106,8 @@ impl Gpu {
             )));
         }
         // Kernels for software drivers read through uniform bindings as well.
-        let uniform = if self.target.software { wgpu::BufferUsages::UNIFORM } else { wgpu::BufferUsages::empty() };
+        let uniform =
+            if self.target.software { wgpu::BufferUsages::UNIFORM } else { wgpu::BufferUsages::empty() };
         self.scoped(&format!("{} MiB for `{label}`", size >> 20), || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),

@@ -38,8 +38,8 @@ impl Tile {
     /// The largest tile whose loop the driver compiles in reasonable time.
     pub fn new(y: &TapAxis, x: &TapAxis) -> Option<Tile> {
         let width = if x.grid > 4 { 8 } else { 4 };
-        let tiles = [4, 2, 1]
-            .map(|height| Tile { size: [height, width], held: [reach(y, height), reach(x, width)] });
+        let tiles =
+            [4, 2, 1].map(|height| Tile { size: [height, width], held: [reach(y, height), reach(x, width)] });
         let taps = y.count * x.count;
         tiles.into_iter().find(|tile| {
             let pixels = tile.size[0] * tile.size[1];
@@ -155,16 +155,14 @@ pub fn launches(
         );
     }
     for pixel in 0..held {
-        let _ =
-            writeln!(multiply, "        let a{pixel} = quadBroadcast(v{}, {}u);", pixel / 4, pixel % 4);
+        let _ = writeln!(multiply, "        let a{pixel} = quadBroadcast(v{}, {}u);", pixel / 4, pixel % 4);
     }
     let taps: Vec<[usize; 2]> =
         (0..gemm.y.count).flat_map(|y| (0..gemm.x.count).map(move |x| [y, x])).collect();
     for (t, [y, x]) in taps.iter().enumerate() {
         let number = (y * gemm.y.step + gemm.y.first) * gemm.window[1] + x * gemm.x.step + gemm.x.first;
-        let weight = |c: usize| {
-            format!("{right}[({} + k) * {} + member]", number * packed.k_padded + c, COLUMNS / 4)
-        };
+        let weight =
+            |c: usize| format!("{right}[({} + k) * {} + member]", number * packed.k_padded + c, COLUMNS / 4);
         let weights = (0..4).map(weight).collect::<Vec<_>>().join(", ");
         let _ = writeln!(multiply, "        let w{t} = mat4x4<f32>({weights});");
     }

@@ -41,12 +41,13 @@ pub fn assemble(
 /// Several maps in one launch: each part has workgroups of its own, so no workgroup runs more than one.
 pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Result<Assembled> {
     // What is read through windows has launches of its own.
-    let is_large = |part: &&MapPart| {
-        context.target.software && part.shape.iter().product::<usize>() >= window::WORTH
-    };
+    let is_large =
+        |part: &&MapPart| context.target.software && part.shape.iter().product::<usize>() >= window::WORTH;
     let mut assembled = Assembled::default();
     for part in parts.iter().filter(is_large) {
-        assembled.launches.extend(assemble(context, label, &part.shape, &part.program, &part.stores)?.launches);
+        assembled
+            .launches
+            .extend(assemble(context, label, &part.shape, &part.program, &part.stores)?.launches);
     }
     let parts = parts.iter().filter(|part| !is_large(part));
     let mut maps: Vec<Map> =
@@ -123,7 +124,9 @@ impl Map {
             let count = windows.images / windows.sections * ALIGNMENT / lanes;
             Launch {
                 bindings: moved(bound, window),
-                params: [count, window * ALIGNMENT / lanes, window, first * ALIGNMENT / lanes].map(|p| p as u32).to_vec(),
+                params: [count, window * ALIGNMENT / lanes, window, first * ALIGNMENT / lanes]
+                    .map(|p| p as u32)
+                    .to_vec(),
                 groups: context.target.fold_groups(count.div_ceil(THREADS)),
                 ..launch.clone()
             }

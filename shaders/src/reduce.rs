@@ -214,7 +214,9 @@ impl Reduce {
             let count = outer_count * (rows / sections).div_ceil(self.chunk_len);
             Launch {
                 bindings: moved(&bound, window),
-                params: [count, part * outer_count, first / self.chunk_len, window].map(|p| p as u32).to_vec(),
+                params: [count, part * outer_count, first / self.chunk_len, window]
+                    .map(|p| p as u32)
+                    .to_vec(),
                 groups: context.target.fold_groups(count.div_ceil(threads)),
                 ..launch.clone()
             }

@@ -84,15 +84,11 @@ pub fn launches(
              let inside{q} = here && u32(y{q}) < {}u && u32(x{q}) < {}u;\n        \
              let v{q} = select(vec4<f32>(0.0), lhs4(n, select(0, y{q}, inside{q}), \
              select(0, x{q}, inside{q}), z, row), inside{q});",
-            y.stride,
-            x.stride,
-            y.size,
-            x.size,
+            y.stride, x.stride, y.size, x.size,
         );
     }
     for pixel in 0..tile.held() {
-        let _ =
-            writeln!(multiply, "        let a{pixel} = quadBroadcast(v{}, {}u);", pixel / 4, pixel % 4);
+        let _ = writeln!(multiply, "        let a{pixel} = quadBroadcast(v{}, {}u);", pixel / 4, pixel % 4);
     }
     for pixel in 0..height * width {
         let (down, right) = (pixel / width, pixel % width);

@@ -48,8 +48,7 @@ impl Windows {
         reserved: usize,
     ) -> Windows {
         let most = context.target.limits.uniform_bytes as usize / 4;
-        let is_written =
-            |buffer: BufferId| stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
+        let is_written = |buffer: BufferId| stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
         let mut found: Vec<(BufferId, Option<usize>)> = Vec::new();
         for reader in readers {
             for (buffer, view) in loads(reader.program, &reader.roots) {
