@@ -2,7 +2,7 @@
 //! to SPIR-V (Vulkan), MSL (Metal) and HLSL (DX12). No device is needed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use autograd::schedule::{Options, Step};
@@ -284,27 +284,23 @@ fn every_module_is_valid_and_translates() {
             of_target.flat_map(move |(_, schedules)| schedules.iter().map(move |schedule| (schedule, target)))
         })
         .collect();
-    let collected: Vec<Vec<(Module, String)>> = pairs
-        .par_iter()
-        .map(|((name, schedule), (target_name, target))| {
-            let what = format!("{name}, for {target_name}");
-            let launches = launches(schedule, target).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let module = |launch: Launch| {
-                let bindings = launch.bindings.iter().map(|bound| bound.access).collect();
-                let subgroups = target.subgroups.is_some();
-                let what = format!("{what}, kernel `{}`", launch.label);
-                // Kernels that multiply nothing are the same in all precisions.
-                let is_half = launch.source.contains("f16");
-                let operands = if is_half { target.operands } else { Operands::F32 };
-                (Module { source: launch.source, bindings, subgroups, operands }, what)
-            };
-            launches.into_iter().map(module).collect()
-        })
-        .collect();
-    let mut modules: HashMap<Module, String> = HashMap::new();
-    for (module, what) in collected.into_iter().flatten() {
-        modules.entry(module).or_insert(what);
-    }
+    // Each once, with one of the kernels that need it: all of them together would take gigabytes.
+    let modules: Mutex<HashMap<Module, String>> = Mutex::default();
+    pairs.par_iter().for_each(|((name, schedule), (target_name, target))| {
+        let what = format!("{name}, for {target_name}");
+        let launches = launches(schedule, target).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mut modules = modules.lock().expect("no thread panicked");
+        for launch in launches {
+            let bindings = launch.bindings.iter().map(|bound| bound.access).collect();
+            let subgroups = target.subgroups.is_some();
+            // Kernels that multiply nothing are the same in all precisions.
+            let is_half = launch.source.contains("f16");
+            let operands = if is_half { target.operands } else { Operands::F32 };
+            let module = Module { source: launch.source, bindings, subgroups, operands };
+            modules.entry(module).or_insert_with(|| format!("{what}, kernel `{}`", launch.label));
+        }
+    });
+    let modules = modules.into_inner().expect("no thread panicked");
     let assembled = start.elapsed().as_secs_f64();
     let failures: BTreeMap<String, String> = modules
         .par_iter()
