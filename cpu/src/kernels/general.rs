@@ -1,9 +1,7 @@
-//! Plain loops for any convolution, and what the fast kernels are compared with where they leave a
-//! shape to this one.
+//! Any convolution as matrix products, for the shapes that the fast kernels leave to this one.
 //!
-//! All three passes keep the channels that are written, or summed into, innermost: one output
-//! pixel's channels (or one weight tap's) are a row of accumulators, and each operand element is
-//! broadcast over it. The compiler vectorises that; nothing is blocked for registers.
+//! A tap of the window meets a row of pixels in a product of two matrices that lie in memory as they are:
+//! neighbouring pixels by channels, and the tap's weights. The `gemm` crate's micro-kernels compute it.
 
 use std::ops::Range;
 
@@ -25,6 +23,16 @@ struct View {
     to: [usize; 3],
     adjoint: bool,
     shape: ConvShape,
+}
+
+/// Pixels of a row that a tap meets, which are evenly spaced.
+struct Hits {
+    count: usize,
+    /// The first in the result, and what it reads of the operand.
+    at: usize,
+    from: usize,
+    /// From one to the next, in the result and in the operand.
+    steps: [usize; 2],
 }
 
 impl View {
@@ -51,6 +59,15 @@ impl View {
             (at * stride + offset).checked_sub(pad)?
         };
         (from < self.from[axis]).then_some(from)
+    }
+
+    /// Where tap column `kx` meets a row of the result; nothing if it only meets padding.
+    fn hits(&self, kx: usize) -> Option<Hits> {
+        let mut hits = (0..self.to[1]).filter_map(|at| Some((at, self.tap(1, at, kx)?)));
+        let (at, from) = hits.next()?;
+        let stride = self.shape.stride[1];
+        let steps = if self.adjoint { [stride, 1] } else { [1, stride] };
+        Some(Hits { count: 1 + hits.count(), at, from, steps })
     }
 
     /// The operand's rows that the result's rows `rows` read.
@@ -172,25 +189,70 @@ pub(super) fn run(
 /// Adds kernel row `ky`, applied to one operand row, to one result row.
 fn add_row(view: &View, ky: usize, operand: &[f32], packed: &[f32], row: &mut [f32]) {
     let shape = &view.shape;
-    let (ci, co) = (view.from[2], view.to[2]);
-    for (at, pixel) in row.chunks_exact_mut(co * shape.groups).enumerate() {
-        for kx in 0..shape.kw {
-            let Some(x) = view.tap(1, at, kx) else { continue };
-            let from = &operand[x * ci * shape.groups..][..ci * shape.groups];
-            for (group, (from, to)) in from.chunks_exact(ci).zip(pixel.chunks_exact_mut(co)).enumerate() {
-                let tap = (group * shape.kh + ky) * shape.kw + kx;
-                let weights = packed[tap * ci * co..][..ci * co].chunks_exact(co);
-                for (&v, w) in from.iter().zip(weights) {
-                    axpy(v, w, to);
-                }
-            }
+    let (ci, co, groups) = (view.from[2], view.to[2], shape.groups);
+    for kx in 0..shape.kw {
+        let Some(Hits { count, at, from, steps: [at_step, from_step] }) = view.hits(kx) else { continue };
+        for group in 0..groups {
+            let tap = (group * shape.kh + ky) * shape.kw + kx;
+            let pixels = Matrix {
+                data: &operand[from * ci * groups + group * ci..],
+                size: [count, ci],
+                strides: [from_step * ci * groups, 1],
+            };
+            let weights =
+                Matrix { data: &packed[tap * ci * co..][..ci * co], size: [ci, co], strides: [co, 1] };
+            add_product(&pixels, &weights, &mut row[at * co * groups + group * co..], at_step * co * groups);
         }
     }
 }
 
-fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y += scale * x;
+/// A matrix in memory: rows and columns, and the elements from one to the next.
+struct Matrix<'a> {
+    data: &'a [f32],
+    size: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl Matrix<'_> {
+    /// Elements from the first to the last.
+    fn reach(&self) -> usize {
+        let [rows, columns] = self.size.map(|size| size.saturating_sub(1));
+        rows * self.strides[0] + columns * self.strides[1] + 1
+    }
+}
+
+/// `out += a b`, with `stride` elements between the rows of `out`.
+fn add_product(a: &Matrix, b: &Matrix, out: &mut [f32], stride: usize) {
+    let ([m, k], n) = (a.size, b.size[1]);
+    if m * n * k == 0 {
+        return;
+    }
+    assert!(a.reach() <= a.data.len() && b.reach() <= b.data.len() && b.size[0] == k);
+    assert!(n <= stride && (m - 1) * stride + n <= out.len());
+    let [[a_row, a_column], [b_row, b_column]] = [a.strides, b.strides].map(|s| s.map(|s| s as isize));
+    // SAFETY: all three matrices lie inside their slices, by the assertions.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            true,
+            a.data.as_ptr(),
+            a_column,
+            a_row,
+            b.data.as_ptr(),
+            b_column,
+            b_row,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
     }
 }
 
@@ -269,17 +331,23 @@ fn add_image(view: &View, x: &[f32], dy: &[f32], sum: &mut [f32]) {
         for ky in 0..shape.kh {
             let Some(y) = view.tap(0, oy, ky) else { continue };
             let x = &x[y * view.from[1] * ci * groups..];
-            for (ox, dy) in dy.chunks_exact(co * groups).enumerate() {
-                for kx in 0..shape.kw {
-                    let Some(at) = view.tap(1, ox, kx) else { continue };
-                    let x = &x[at * ci * groups..][..ci * groups];
-                    for (group, (x, dy)) in x.chunks_exact(ci).zip(dy.chunks_exact(co)).enumerate() {
-                        let tap = (group * shape.kh + ky) * shape.kw + kx;
-                        let sum = sum[tap * ci * co..][..ci * co].chunks_exact_mut(co);
-                        for (&v, sum) in x.iter().zip(sum) {
-                            axpy(v, dy, sum);
-                        }
-                    }
+            for kx in 0..shape.kw {
+                let Some(Hits { count, at, from, steps: [at_step, from_step] }) = view.hits(kx) else {
+                    continue;
+                };
+                for group in 0..groups {
+                    let tap = (group * shape.kh + ky) * shape.kw + kx;
+                    let pixels = Matrix {
+                        data: &x[from * ci * groups + group * ci..],
+                        size: [ci, count],
+                        strides: [1, from_step * ci * groups],
+                    };
+                    let gradient = Matrix {
+                        data: &dy[at * co * groups + group * co..],
+                        size: [count, co],
+                        strides: [at_step * co * groups, 1],
+                    };
+                    add_product(&pixels, &gradient, &mut sum[tap * ci * co..][..ci * co], co);
                 }
             }
         }

@@ -24,7 +24,7 @@ pub enum Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Plain loops; any shape.
+    /// A matrix product for every tap and row of pixels; any shape.
     General,
     /// One channel a group, at least a vector of channels.
     Depthwise,

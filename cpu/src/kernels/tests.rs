@@ -197,7 +197,7 @@ fn check_algorithm(algorithm: Algorithm, shapes: &[ConvShape], tolerance: f64) {
 }
 
 #[test]
-fn general_loops() {
+fn general() {
     check_algorithm(Algorithm::General, &ragged_shapes(), 4e-5);
 }
 
