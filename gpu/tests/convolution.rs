@@ -65,8 +65,8 @@ fn larger_geometries() -> Vec<ConvGeometry> {
         geometry(3, [30, 34], [16, 16], [3, 3], Conv2d::new(1, 1)),
         geometry(5, [16, 16], [32, 64], [3, 3], Conv2d::new(2, 1)),
         geometry(9, [8, 8], [64, 64], [3, 3], Conv2d::new(1, 1).groups(2)),
-        geometry(10, [32, 32], [3, 16], [3, 3], Conv2d::new(1, 1)),
-        geometry(7, [16, 20], [32, 68], [1, 1], Conv2d::new(1, 0)),
+        geometry(12, [32, 32], [3, 16], [3, 3], Conv2d::new(1, 1)),
+        geometry(8, [16, 20], [32, 68], [1, 1], Conv2d::new(1, 0)),
         geometry(5, [12, 16], [32, 20], [3, 3], Conv2d::new(1, 2).dilation(2)),
     ]
 }

@@ -18,7 +18,7 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_window.wgsl");
 /// Columns of a block, four a lane of a quad.
 pub const COLUMNS: usize = 16;
 /// Multiply-adds from which on a product is worth the driver's time to compile this kernel, a second.
-pub const WORTH: usize = 4 << 20;
+pub const WORTH: usize = 5 << 20;
 /// Multiply-adds from which on a launch is worth its own cost.
 pub const LAUNCH_WORTH: usize = 1 << 18;
 /// Vector multiply-adds of the unrolled loop's body, which bound that time.
