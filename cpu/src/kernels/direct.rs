@@ -2,19 +2,19 @@
 //! stride and number of groups. Depthwise convolutions have their own file.
 //!
 //! A task is a band of rows of one image. The operand's rows are copied once into scratch memory,
-//! with their padding, in blocks of 16 channels, `[block][row][column][16]`. There every pixel of a
-//! result row reads its taps at a constant distance from its neighbour's, so that the register-tiled
-//! loop of `micro.rs` needs one address for all. With fewer than 16 channels (the images
-//! themselves) the block is as wide as those, and the taps of a kernel row are one run of floats.
+//! with their padding, in blocks of channels, `[block][row][column][channel]`. There every pixel of
+//! a result row reads its taps at a constant distance from its neighbour's, as a matrix product
+//! wants it, and the taps of a kernel row are one run of floats.
 //!
 //! A strided convolution's input gradient is taken apart by the residues of the result's row and
 //! column: each residue class is a stride-1 convolution of `dy` with the taps that meet it.
 
 pub(super) mod geometry;
+mod patches;
 pub(super) mod weights;
 
-use super::micro::run_of_pixels;
 use super::plan::Pass;
+use super::product::Product;
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
 use super::stream::{Ahead, lines};
@@ -289,12 +289,7 @@ impl Kernel for Band<'_> {
                     // group's, and the tile has all rows of the band.
                     unsafe {
                         let x = blocked.as_ptr().add(group * layout.group_len());
-                        match block.vectors {
-                            1 => part.run::<S, 1>(x, weights, wide, tile),
-                            2 => part.run::<S, 2>(x, weights, wide, tile),
-                            _ if S::LANES == 4 => part.run::<S, 4>(x, weights, wide, tile),
-                            _ => unreachable!("blocks are at most two vectors"),
-                        }
+                        part.run::<S>(x, weights, wide, tile);
                         weights = weights.add(class.depth * block.vectors * S::LANES);
                     }
                 }
@@ -323,13 +318,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd, const CV: usize>(
-        &self,
-        x: *const f32,
-        weights: *const f32,
-        wide: &mut [f32],
-        tile: &mut [f32],
-    ) {
+    unsafe fn run<S: Simd>(&self, x: *const f32, weights: *const f32, wide: &mut [f32], tile: &mut [f32]) {
         let g = &self.plan.geometry;
         let (vertical, horizontal) = (&self.class.vertical, &self.class.horizontal);
         let channels = g.to[2] * self.plan.shape.groups;
@@ -356,17 +345,27 @@ impl Part<'_> {
         let x = x.wrapping_offset(source * self.layout.channels as isize);
         unsafe {
             let start = ((first - self.rows.start) * g.to[1] + horizontal.first) * channels;
-            let whole = self.block.count == CV * S::LANES;
+            let nr = self.block.vectors * S::LANES;
+            let whole = self.block.count == nr;
             let out_pitch = horizontal.out_step * channels;
             for row in 0..rows {
                 self.ahead.step(self.step * rows + row, self.parts * rows);
                 let x = x.wrapping_add(row * x_row);
                 let out = tile.as_mut_ptr().add(start + row * out_row + self.channel);
+                let product = |out_row| Product {
+                    rows: run,
+                    width: nr,
+                    left_row: pitch,
+                    left_step: 1,
+                    right_step: nr,
+                    out_row,
+                    add: false,
+                };
+                let runs = self.class.runs.iter().copied();
                 if whole {
-                    self.pixels::<S, CV>(run, x, pitch, weights, out, out_pitch);
+                    product(out_pitch).run::<S>(x, weights, out, runs);
                 } else {
-                    let nr = CV * S::LANES;
-                    self.pixels::<S, CV>(run, x, pitch, weights, wide.as_mut_ptr(), nr);
+                    product(nr).run::<S>(x, weights, wide.as_mut_ptr(), runs);
                     for pixel in 0..run {
                         std::ptr::copy_nonoverlapping(
                             wide.as_ptr().add(pixel * nr),
@@ -375,45 +374,6 @@ impl Part<'_> {
                         );
                     }
                 }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn pixels<S: Simd, const CV: usize>(
-        &self,
-        count: usize,
-        x: *const f32,
-        pitch: usize,
-        weights: *const f32,
-        out: *mut f32,
-        out_pitch: usize,
-    ) {
-        let segments = &self.class.segments;
-        macro_rules! tile {
-            ($pixels:literal) => {
-                match pitch {
-                    16 => run_of_pixels::<S, $pixels, CV, 16>(
-                        count, x, pitch, segments, weights, out, out_pitch,
-                    ),
-                    32 => run_of_pixels::<S, $pixels, CV, 32>(
-                        count, x, pitch, segments, weights, out, out_pitch,
-                    ),
-                    3 => {
-                        run_of_pixels::<S, $pixels, CV, 3>(count, x, pitch, segments, weights, out, out_pitch)
-                    }
-                    _ => run_of_pixels::<S, 4, CV, 0>(count, x, pitch, segments, weights, out, out_pitch),
-                }
-            };
-        }
-        unsafe {
-            match (CV, S::REGISTERS >= 32) {
-                (1, true) => tile!(16),
-                (2, true) => tile!(8),
-                (1, false) => tile!(8),
-                (2, false) => tile!(6),
-                (_, true) => tile!(6),
-                (_, false) => tile!(2),
             }
         }
     }

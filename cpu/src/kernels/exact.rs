@@ -1,20 +1,33 @@
-//! Convolution in f64, as its definition reads: what the kernels' errors are measured against.
+//! Convolution as its definition reads; in f64, it is what the kernels' errors are measured against.
 
 use super::{ConvShape, Pass};
 
-/// A pass computed in f64 by plain loops: the forward pass from `x` and `w`, the input gradient from
-/// `w` and `dy`, or the weight gradient from `x` and `dy`; the operand not needed may be empty.
-/// Layouts are those of [`forward`](super::forward) and its gradients.
+/// A pass computed in f64: the forward pass from `x` and `w`, the input gradient from `w` and `dy`, or
+/// the weight gradient from `x` and `dy`; the operand not needed may be empty. Layouts are those of
+/// [`forward`](super::forward) and its gradients.
 ///
 /// # Panics
 /// If an operand that is needed is too short.
 pub fn exact(pass: Pass, shape: &ConvShape, x: &[f32], w: &[f32], dy: &[f32]) -> Vec<f64> {
+    plain(pass, shape, x, w, dy, |a, b, sum| sum + a as f64 * b as f64)
+}
+
+/// The same by plain loops in any precision, given how a product is added to a sum.
+pub(super) fn plain<T: Copy + Default>(
+    pass: Pass,
+    shape: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    dy: &[f32],
+    add: impl Fn(f32, f32, T) -> T,
+) -> Vec<T> {
     let s = shape;
-    let mut out = match pass {
-        Pass::Forward => vec![0.0; s.output_len()],
-        Pass::InputGrad => vec![0.0; s.input_len()],
-        Pass::WeightGrad => vec![0.0; s.weight_len()],
+    let len = match pass {
+        Pass::Forward => s.output_len(),
+        Pass::InputGrad => s.input_len(),
+        Pass::WeightGrad => s.weight_len(),
     };
+    let mut out = vec![T::default(); len];
     let (ci, co) = (s.cin_per_group(), s.cout_per_group());
     for n in 0..s.n {
         for (oy, ox) in (0..s.oh()).flat_map(|y| (0..s.ow()).map(move |x| (y, x))) {
@@ -30,9 +43,9 @@ pub fn exact(pass: Pass, shape: &ConvShape, x: &[f32], w: &[f32], dy: &[f32]) ->
                         let xi = ((n * s.h + row) * s.w + column) * s.cin + o / co * ci + i;
                         let wi = ((o * ci + i) * s.kh + ky) * s.kw + kx;
                         match pass {
-                            Pass::Forward => out[yi] += x[xi] as f64 * w[wi] as f64,
-                            Pass::InputGrad => out[xi] += dy[yi] as f64 * w[wi] as f64,
-                            Pass::WeightGrad => out[wi] += x[xi] as f64 * dy[yi] as f64,
+                            Pass::Forward => out[yi] = add(x[xi], w[wi], out[yi]),
+                            Pass::InputGrad => out[xi] = add(dy[yi], w[wi], out[xi]),
+                            Pass::WeightGrad => out[wi] = add(x[xi], dy[yi], out[wi]),
                         }
                     }
                 }

@@ -4,6 +4,8 @@
 //! calls that body inside a function compiled for the instruction set, into which everything marked
 //! `#[inline(always)]` is inlined; closures are not, so kernels use plain loops and functions.
 
+use super::product::MicroKernels;
+
 /// An instruction set with a vector unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
@@ -95,8 +97,8 @@ pub(super) trait Simd: Copy {
     type V: Copy;
     /// Floats in a vector.
     const LANES: usize;
-    /// Vector registers.
-    const REGISTERS: usize;
+    /// The micro-kernels for matrix products.
+    const MICRO_KERNELS: MicroKernels;
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);
@@ -109,13 +111,20 @@ pub(super) trait Simd: Copy {
     unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
+/// The `gemm` crate's micro-kernels in one of its modules.
+macro_rules! micro_kernels {
+    ($lanes:literal, $module:ident, $($vectors:literal),+) => {
+        MicroKernels { lanes: $lanes, tiles: &[$(&gemm_f32::microkernel::$module::f32::UKR[$vectors]),+] }
+    };
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
 impl Simd for Portable {
     type V = [f32; 4];
     const LANES: usize = 4;
-    const REGISTERS: usize = 16;
+    const MICRO_KERNELS: MicroKernels = micro_kernels!(1, scalar, 0, 1);
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> [f32; 4] {
@@ -157,7 +166,7 @@ impl Simd for Portable {
 /// Implements [`Simd`] by intrinsics, and the function that kernels are compiled in.
 macro_rules! instruction_set {
     ($name:ident, $run:ident, $features:literal, $arch:ident, $v:ident, $lanes:literal,
-     $registers:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
+     $micro:ident [$($vectors:literal),+], $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
      $mul:ident, |$a:ident, $b:ident, $c:ident| $fma:expr, $fnma:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
@@ -172,7 +181,7 @@ macro_rules! instruction_set {
         impl Simd for $name {
             type V = std::arch::$arch::$v;
             const LANES: usize = $lanes;
-            const REGISTERS: usize = $registers;
+            const MICRO_KERNELS: MicroKernels = micro_kernels!($lanes, $micro, $($vectors),+);
 
             #[inline(always)]
             unsafe fn splat(value: f32) -> Self::V {
@@ -220,7 +229,7 @@ instruction_set!(
     x86_64,
     __m512,
     16,
-    32,
+    avx512f[0, 1, 2, 3],
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
@@ -239,7 +248,7 @@ instruction_set!(
     x86_64,
     __m256,
     8,
-    16,
+    fma[0, 1],
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
@@ -258,7 +267,7 @@ instruction_set!(
     aarch64,
     float32x4_t,
     4,
-    32,
+    neon[0, 1, 2, 3],
     vdupq_n_f32,
     vld1q_f32,
     vst1q_f32,

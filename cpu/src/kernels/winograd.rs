@@ -12,27 +12,26 @@
 //! A task takes a group of some tens of tiles through all three steps, so that `V` and `M` never
 //! leave the second-level cache: a band of tile rows of one image, or several small images.
 //!
-//! Layouts, with a block of 16 from-channels and a block of `nr` to-channels:
-//! `V[36][from block][tile][16]`, `U[36][to block][from channel][nr]`, `M[36][to block][tile][nr]`;
+//! Layouts, with a block of `nr` to-channels: `V[36][tile][from channel]`, `U[36][to block][from channel][nr]`, `M[36][to block][tile][nr]`;
 //! the 36 planes of each are a cache line further apart than they are long, because planes
 //! at a power of two would all fall into the same cache sets.
 
 mod transform;
 pub(super) mod weights;
 
-use super::micro::{Segment, run_of_pixels};
 use super::plan::Pass;
+use super::product::{Product, Run};
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
 use super::stream::{Ahead, LINE, lines};
 use super::{Pool, SharedSlice, Sink, Source};
 use transform::{IN, OUT, POINTS};
 
-/// Channels in a block of `V`.
-const BLOCK: usize = 16;
 /// Tiles of a group, and the floats of `V` and `M` together that it may take.
 const GROUP_TILES: usize = 32;
 const GROUP_FLOATS: usize = 192 * 1024;
+/// Channels that are summed in registers before they join the sum: long runs of additions cost accuracy.
+const RUN: usize = 64;
 /// Tiles of a group at least, or the packed weights are read too often.
 const LEAST_TILES: usize = 16;
 
@@ -55,8 +54,6 @@ pub(super) struct Winograd {
     group_images: usize,
     /// Vectors in a block of to-channels.
     vectors: usize,
-    /// The from-channels as the register-tiled loop sees them.
-    segments: Vec<Segment>,
 }
 
 impl Winograd {
@@ -86,10 +83,6 @@ impl Winograd {
         } else {
             (tiles[0], (wanted / (tiles[0] * tiles[1])).clamp(1, shape.n))
         };
-        let count = group_rows * tiles[1] * group_images;
-        let segments = (0..from[2].div_ceil(BLOCK))
-            .map(|block| Segment { offset: block * count * BLOCK, len: BLOCK.min(from[2] - block * BLOCK) })
-            .collect();
         Some(Winograd {
             isa,
             images: shape.n,
@@ -101,7 +94,6 @@ impl Winograd {
             group_rows,
             group_images,
             vectors,
-            segments,
         })
     }
 
@@ -138,7 +130,7 @@ impl Winograd {
     }
 
     fn v_pitch(&self) -> usize {
-        plane(self.from[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK)
+        plane(self.group_tiles() * tile_pitch(self.from[2]))
     }
 
     fn m_pitch(&self) -> usize {
@@ -215,6 +207,12 @@ impl Winograd {
             unsafe { self.isa.run(kernel) }
         });
     }
+}
+
+/// From a tile of `V` to the next. A multiple of 512 bytes would put tiles into the same few cache
+/// sets.
+fn tile_pitch(channels: usize) -> usize {
+    if channels.is_multiple_of(128) { channels + LINE } else { channels }
 }
 
 /// From one of 36 planes of `len` floats to the next: whole cache lines, and one more.
@@ -358,11 +356,7 @@ impl Kernel for Group<'_> {
         let tiles = images.len() * image_tiles;
         // SAFETY: everything lies inside `v`, `m` and the packed weights.
         unsafe {
-            match plan.vectors {
-                1 => products::<S, 16, 6, 1>(plan, v, self.packed, m, tiles, self.ahead),
-                2 => products::<S, 8, 6, 2>(plan, v, self.packed, m, tiles, self.ahead),
-                _ => products::<S, 6, 2, 4>(plan, v, self.packed, m, tiles, self.ahead),
-            }
+            products::<S>(plan, v, self.packed, m, tiles, self.ahead);
         }
 
         let rows = self.at.result_rows(plan);
@@ -401,7 +395,6 @@ unsafe fn operand_tiles<S: Simd>(
     v: &mut [f32],
     tile: usize,
 ) {
-    let (count, plane) = (plan.group_tiles(), plan.v_pitch());
     unsafe {
         transform::operand_row::<S>(
             &transform::Operand {
@@ -413,16 +406,16 @@ unsafe fn operand_tiles<S: Simd>(
                 tile_row,
                 tiles: plan.tiles[1],
             },
-            v.as_mut_ptr().add(tile * BLOCK),
-            plane,
-            count * BLOCK,
+            v.as_mut_ptr().add(tile * tile_pitch(plan.from[2])),
+            plan.v_pitch(),
+            tile_pitch(plan.from[2]),
         );
     }
 }
 
 /// Step 2.
 #[inline(always)]
-unsafe fn products<S: Simd, const WIDE: usize, const NARROW: usize, const CV: usize>(
+unsafe fn products<S: Simd>(
     plan: &Winograd,
     v: &[f32],
     packed: &[f32],
@@ -430,21 +423,26 @@ unsafe fn products<S: Simd, const WIDE: usize, const NARROW: usize, const CV: us
     tiles: usize,
     ahead: &Ahead,
 ) {
-    let (nr, from) = (CV * S::LANES, plan.from[2]);
-    let (v_pitch, m_pitch) = (plan.v_pitch(), plan.m_pitch());
-    let (count, plane) = (plan.group_tiles(), plan.u_pitch());
+    let (nr, from) = (plan.block(), plan.from[2]);
+    let product = Product {
+        rows: tiles,
+        width: nr,
+        left_row: tile_pitch(from),
+        left_step: 1,
+        right_step: nr,
+        out_row: nr,
+        add: false,
+    };
+    let runs =
+        (0..from).step_by(RUN).map(|first| Run { left: first, right: first, depth: RUN.min(from - first) });
     for point in 0..POINTS {
         ahead.step(point, POINTS);
         for block in 0..plan.to[2] / nr {
             unsafe {
-                let x = v.as_ptr().add(point * v_pitch);
-                let weights = packed.as_ptr().add(point * plane + block * from * nr);
-                let out = m.as_mut_ptr().add(point * m_pitch + block * count * nr);
-                if S::REGISTERS >= 32 {
-                    run_of_pixels::<S, WIDE, CV, BLOCK>(tiles, x, BLOCK, &plan.segments, weights, out, nr);
-                } else {
-                    run_of_pixels::<S, NARROW, CV, BLOCK>(tiles, x, BLOCK, &plan.segments, weights, out, nr);
-                }
+                let x = v.as_ptr().add(point * plan.v_pitch());
+                let weights = packed.as_ptr().add(point * plan.u_pitch() + block * from * nr);
+                let out = m.as_mut_ptr().add(point * plan.m_pitch() + block * plan.group_tiles() * nr);
+                product.run::<S>(x, weights, out, runs.clone());
             }
         }
     }

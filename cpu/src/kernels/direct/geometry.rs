@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::kernels::Source;
-use crate::kernels::micro::Segment;
+use crate::kernels::product::Run;
 use crate::kernels::shape::ConvShape;
 
-/// Channels in a block of the copied operand, unless there are fewer.
-const BLOCK: usize = 16;
+/// Channels in a block of the copied operand at most.
+const BLOCK: usize = 128;
 
 /// The result positions along one axis that read the operand through the same taps.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ pub(super) struct Class {
     pub vertical: Axis,
     pub horizontal: Axis,
     /// Where the operand floats lie, in the order of the packed weights' rows.
-    pub segments: Vec<Segment>,
+    pub runs: Vec<Run>,
     /// Rows of the packed weights, those that are always zero included.
     pub depth: usize,
     pub rows: Vec<Depth>,
@@ -167,7 +167,8 @@ impl Geometry {
             .map(|rows| (rows.end - rows.start) as usize)
             .max()
             .unwrap_or(0);
-        let channels = BLOCK.min(self.from[2]);
+        // Blocks of nearly the same size.
+        let channels = self.from[2].div_ceil(self.from[2].div_ceil(BLOCK));
         Blocked {
             rows,
             columns: self.columns,
@@ -189,7 +190,7 @@ impl Geometry {
     }
 
     fn class(&self, vertical: &Axis, horizontal: &Axis, layout: &Blocked) -> Class {
-        let mut segments: Vec<Segment> = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
         let (mut depth, mut rows) = (0, Vec::new());
         for block in 0..layout.blocks {
             let count = layout.channels.min(self.from[2] - block * layout.channels);
@@ -197,14 +198,14 @@ impl Geometry {
                 for (i, &(kx, x)) in horizontal.taps.iter().enumerate() {
                     let row = (block * layout.rows + y) * layout.columns;
                     let offset = (row + x) * layout.channels;
-                    match segments.last_mut() {
+                    match runs.last_mut() {
                         // The tap to the right: the same run of floats, to which the channels
                         // belong that fill up the block before it.
                         Some(last) if i > 0 && x == horizontal.taps[i - 1].1 + 1 => {
                             depth += layout.channels - count;
-                            last.len += layout.channels;
+                            last.depth += layout.channels;
                         }
-                        _ => segments.push(Segment { offset, len: count }),
+                        _ => runs.push(Run { left: offset, right: depth, depth: count }),
                     }
                     for channel in 0..count {
                         let tap = ky * self.shape.kw + kx;
@@ -216,7 +217,7 @@ impl Geometry {
             }
         }
         let (vertical, horizontal) = (vertical.clone(), horizontal.clone());
-        Class { vertical, horizontal, segments, depth, rows }
+        Class { vertical, horizontal, runs, depth, rows }
     }
 }
 
@@ -309,11 +310,6 @@ impl Blocked {
                 let pixels = pixels.map(|pixel| &pixel[channel..channel + count]);
                 if channels * self.groups == self.channels {
                     middle.copy_from_slice(row);
-                } else if count == BLOCK {
-                    // A known length makes the copy one instruction or two.
-                    for (to, from) in middle.chunks_exact_mut(BLOCK).zip(pixels) {
-                        to.copy_from_slice(&from[..BLOCK]);
-                    }
                 } else {
                     for (to, from) in middle.chunks_exact_mut(self.channels).zip(pixels) {
                         to[..count].copy_from_slice(from);

@@ -3,16 +3,15 @@
 //!
 //! The images are split into chunks, each with its own sum, added in order at the end; where the
 //! weights are so many that there are few chunks, a chunk's work is split by to-channels as well.
-//! A task takes a band of rows at a time: the operand is copied as in the forward pass, the
-//! gradient to `[to block][row][column][nr]`, and for every run of operand floats and every block
-//! the register-tiled loop adds all pixels of the band. The sum is laid out as the forward pass
-//! packs its weights.
+//! A task takes a band of rows at a time: the operand is copied as [`Patches`], so that for every
+//! kernel row all pixels of the band are one sum.
 
 use std::ops::Range;
 
-use super::geometry::{Blocked, Class, Geometry};
+use super::geometry::Geometry;
+use super::patches::Patches;
 use super::{ToBlock, applies, to_blocks};
-use crate::kernels::micro::{Grid, channels_by_channels};
+use crate::kernels::product::{Product, Run};
 use crate::kernels::shape::ConvShape;
 use crate::kernels::simd::{Isa, Kernel, Simd};
 use crate::kernels::stream::lines;
@@ -32,8 +31,7 @@ pub(in crate::kernels) struct DirectWeights {
     isa: Isa,
     shape: ConvShape,
     geometry: Geometry,
-    layout: Blocked,
-    class: Class,
+    patches: Patches,
     blocks: Vec<ToBlock>,
     band_rows: usize,
     chunks: usize,
@@ -52,14 +50,13 @@ impl DirectWeights {
         let [height, width, _] = geometry.to;
         let band_rows = (BAND_PIXELS / width).clamp(1, height);
         let band_rows = height.div_ceil(height.div_ceil(band_rows));
-        let layout = geometry.blocked(band_rows);
-        let class = geometry.classes(&layout).pop()?;
+        let patches = Patches::new(shape, band_rows);
         let lanes: usize = blocks.iter().map(|b| b.vectors * isa.lanes()).sum();
-        let sum = shape.groups * class.depth * lanes;
+        let sum = shape.groups * shape.cin_per_group() * shape.kh * shape.kw * lanes;
         let chunks = (SUMS_FLOATS / sum).clamp(2, MOST_CHUNKS);
         let chunks = (1 << chunks.ilog2()).min(shape.n);
         let split = LEAST_TASKS.div_ceil(chunks).min(shape.groups * blocks.len());
-        Some(DirectWeights { isa, shape: *shape, geometry, layout, class, blocks, band_rows, chunks, split })
+        Some(DirectWeights { isa, shape: *shape, geometry, patches, blocks, band_rows, chunks, split })
     }
 
     fn lanes(&self, block: &ToBlock) -> usize {
@@ -71,20 +68,25 @@ impl DirectWeights {
         self.blocks.iter().map(|block| self.lanes(block)).sum()
     }
 
-    fn sum_len(&self) -> usize {
-        lines(self.shape.groups * self.class.depth * self.all_lanes())
+    /// Rows of a block's sum: `[kh, kw, cin / groups]`.
+    fn depth(&self) -> usize {
+        self.shape.kh * self.shape.kw * self.shape.cin_per_group()
     }
 
-    /// Floats of a thread's operand rows, blocked operand, gradient rows, blocked gradient.
+    fn sum_len(&self) -> usize {
+        lines(self.shape.groups * self.depth() * self.all_lanes())
+    }
+
+    /// Floats of a thread's operand rows, their patches, gradient rows, and a block of the gradient.
     fn scratch(&self) -> [usize; 4] {
         let s = &self.shape;
         let [_, width, _] = self.geometry.to;
         let pixels = self.band_rows * width;
         [
-            lines(self.layout.rows.min(s.h) * s.w * s.cin),
-            lines(self.layout.len()),
+            lines(self.patches.operand_rows().min(s.h) * s.w * s.cin),
+            lines(self.patches.len()),
             lines(pixels * s.cout),
-            lines(pixels * self.all_lanes() * s.groups),
+            lines(pixels * self.blocks.iter().map(|block| self.lanes(block)).max().unwrap_or(0)),
         ]
     }
 
@@ -122,7 +124,40 @@ impl DirectWeights {
     fn pair_start(&self, pair: usize) -> usize {
         let (group, block) = (pair / self.blocks.len(), pair % self.blocks.len());
         let before: usize = self.blocks[..block].iter().map(|b| self.lanes(b)).sum();
-        (group * self.all_lanes() + before) * self.class.depth
+        (group * self.all_lanes() + before) * self.depth()
+    }
+
+    /// Adds the outer products of the first `pixels` pixels' patches and gradients, for one group and
+    /// block of `nr` to-channels.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn add_band<S: Simd>(
+        &self,
+        pixels: usize,
+        group: usize,
+        x: *const f32,
+        y: *const f32,
+        y_pixel: usize,
+        nr: usize,
+        sum: *mut f32,
+    ) {
+        let floats = self.shape.kw * self.shape.cin_per_group();
+        let product = Product {
+            rows: floats,
+            width: nr,
+            left_row: 1,
+            left_step: self.patches.pixel(),
+            right_step: y_pixel,
+            out_row: nr,
+            add: true,
+        };
+        let all = std::iter::once(Run { left: 0, right: 0, depth: pixels });
+        for ky in 0..self.shape.kh {
+            unsafe {
+                let x = x.add(self.patches.start(group, ky));
+                product.run::<S>(x, y, sum.add(ky * floats * nr), all.clone());
+            }
+        }
     }
 
     /// Adds the chunks up for one group and block, and stores the weights as PyTorch does.
@@ -134,10 +169,10 @@ impl DirectWeights {
         let first = group * s.cout_per_group() + block.first;
         // SAFETY: every pair has its own output channels.
         let out = unsafe { dw.range(first * ci * taps..(first + block.count) * ci * taps) };
-        for row in &self.class.rows {
-            let to = row.channel * taps + row.tap;
+        for row in 0..self.depth() {
+            let to = row % ci * taps + row / ci;
             for chunk in 0..self.chunks {
-                let sum = &sums[chunk * self.sum_len() + start + row.at * nr..][..block.count];
+                let sum = &sums[chunk * self.sum_len() + start + row * nr..][..block.count];
                 for (out, &value) in out.chunks_exact_mut(ci * taps).zip(sum) {
                     out[to] = if chunk == 0 { value } else { out[to] + value };
                 }
@@ -162,12 +197,12 @@ impl Kernel for Chunk<'_> {
     unsafe fn run<S: Simd>(self) {
         let plan = self.plan;
         let (s, g) = (&plan.shape, &plan.geometry);
-        let [x_len, blocked_len, y_len, _] = plan.scratch();
+        let [x_len, patches_len, y_len, _] = plan.scratch();
         let (x_own, rest) = self.scratch.split_at_mut(x_len);
-        let (blocked, rest) = rest.split_at_mut(blocked_len);
-        let (y_own, y_blocked) = rest.split_at_mut(y_len);
+        let (patches, rest) = rest.split_at_mut(patches_len);
+        let (y_own, y_block) = rest.split_at_mut(y_len);
         let [height, width, _] = g.to;
-        let depth = plan.class.depth;
+        let depth = plan.depth();
         for pair in self.pairs.clone() {
             let len = depth * plan.lanes(&plan.blocks[pair % plan.blocks.len()]);
             // SAFETY: this task's part of the sum.
@@ -177,7 +212,7 @@ impl Kernel for Chunk<'_> {
             for first in (0..height).step_by(plan.band_rows) {
                 let band = first..(first + plan.band_rows).min(height);
                 let pixels = band.len() * width;
-                plan.layout.fill(g, self.x, image, g.rows(band.clone()), x_own, blocked);
+                let x = plan.patches.fill(g, self.x, image, band.clone(), x_own, patches);
                 let y = match self.dy.direct() {
                     Some(data) => &data[(image * height + band.start) * width * s.cout..][..pixels * s.cout],
                     None => {
@@ -202,19 +237,17 @@ impl Kernel for Chunk<'_> {
                     let block = &plan.blocks[pair % plan.blocks.len()];
                     let nr = block.vectors * S::LANES;
                     let channel = group * s.cout_per_group() + block.first;
-                    let y_block = &mut y_blocked[..pixels * nr];
-                    copy_block(y, s.cout, channel, block.count, nr, y_block);
+                    let (y, y_pixel) = if block.count == nr {
+                        (&y[channel..], s.cout)
+                    } else {
+                        let y_block = &mut y_block[..pixels * nr];
+                        copy_block(y, s.cout, channel, block.count, nr, y_block);
+                        (&*y_block, nr)
+                    };
                     // SAFETY: the copies hold all pixels of the band, and the sum all of the depth.
                     unsafe {
-                        let x = blocked.as_ptr().add(group * plan.layout.group_len());
                         let sum = self.sum.add(plan.pair_start(pair));
-                        let y = y_block.as_ptr();
-                        match block.vectors {
-                            1 => add_band::<S, 1>(plan, band.len(), x, y, sum),
-                            2 => add_band::<S, 2>(plan, band.len(), x, y, sum),
-                            _ if S::LANES == 4 => add_band::<S, 4>(plan, band.len(), x, y, sum),
-                            _ => unreachable!("blocks are at most two vectors"),
-                        }
+                        plan.add_band::<S>(pixels, group, x.as_ptr(), y.as_ptr(), y_pixel, nr, sum);
                     }
                 }
             }
@@ -223,72 +256,9 @@ impl Kernel for Chunk<'_> {
 }
 
 /// Copies `count` channels of every pixel, padded with zeros to `nr`.
-#[inline(always)]
 fn copy_block(y: &[f32], channels: usize, channel: usize, count: usize, nr: usize, out: &mut [f32]) {
-    let pixels = y.chunks_exact(channels).map(|pixel| &pixel[channel..channel + count]);
-    for (to, from) in out.chunks_exact_mut(nr).zip(pixels) {
-        if count == 32 && nr == 32 {
-            to.copy_from_slice(&from[..32]);
-        } else if count == 16 && nr == 16 {
-            to.copy_from_slice(&from[..16]);
-        } else {
-            to[..count].copy_from_slice(from);
-            to[count..].fill(0.0);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn add_band<S: Simd, const CV: usize>(
-    plan: &DirectWeights,
-    rows: usize,
-    x: *const f32,
-    y: *const f32,
-    sum: *mut f32,
-) {
-    let (layout, class) = (&plan.layout, &plan.class);
-    let (nr, width) = (CV * S::LANES, plan.geometry.to[1]);
-    let grid = Grid {
-        rows,
-        cols: width,
-        x_row: class.vertical.in_step * layout.columns * layout.channels,
-        x_pitch: class.horizontal.in_step * layout.channels,
-        y_row: width * nr,
-        y_pitch: nr,
-    };
-    let mut at = 0;
-    for segment in &class.segments {
-        let mut done = 0;
-        macro_rules! tiles {
-            ($count:literal) => {
-                while done + $count <= segment.len {
-                    unsafe {
-                        let out = sum.add((at + done) * nr);
-                        let x = x.add(segment.offset + done);
-                        channels_by_channels::<S, $count, CV>(x, y, grid, out, nr);
-                    }
-                    done += $count;
-                }
-            };
-        }
-        if S::REGISTERS >= 32 {
-            // Three taps of three channels: the first layer.
-            if segment.len == 9 && CV <= 2 {
-                tiles!(9);
-            }
-            if CV == 1 {
-                tiles!(16);
-            }
-            if CV <= 2 {
-                tiles!(8);
-            }
-            tiles!(4);
-        } else if CV <= 2 {
-            tiles!(4);
-        } else {
-            tiles!(2);
-        }
-        tiles!(1);
-        at += segment.len;
+    for (to, pixel) in out.chunks_exact_mut(nr).zip(y.chunks_exact(channels)) {
+        to[..count].copy_from_slice(&pixel[channel..channel + count]);
+        to[count..].fill(0.0);
     }
 }

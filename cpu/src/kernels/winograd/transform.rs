@@ -183,12 +183,12 @@ pub struct Operand<'a> {
 }
 
 /// `B' d B` for every tile of a row and every vector of channels. Value `k` of tile `t`, channel `c`
-/// goes to `out[k * plane + c / 16 * block + t * 16 + c % 16]`.
+/// goes to `out[k * plane + t * pitch + c]`.
 ///
 /// # Safety
 /// All those places must exist, and the channels be whole vectors.
 #[inline(always)]
-pub unsafe fn operand_row<S: Simd>(x: &Operand, out: *mut f32, plane: usize, block: usize) {
+pub unsafe fn operand_row<S: Simd>(x: &Operand, out: *mut f32, plane: usize, pitch: usize) {
     let [height, width, channels] = x.dims;
     // Rows outside of the image are read from the zeros. Each row's pointer is where the tile's
     // first column would be, which may lie before the row; such columns are not read.
@@ -210,10 +210,10 @@ pub unsafe fn operand_row<S: Simd>(x: &Operand, out: *mut f32, plane: usize, blo
             }
         }
         let interior = first >= 0 && first as usize + IN <= width;
-        let out = out.wrapping_add(tile * 16);
+        let out = out.wrapping_add(tile * pitch);
         for channel in (0..channels).step_by(S::LANES) {
             unsafe {
-                let out = out.add(channel / 16 * block + channel % 16);
+                let out = out.add(channel);
                 if interior {
                     operand_tile::<S, true>(start, channel, channels, first, width, out, plane);
                 } else {

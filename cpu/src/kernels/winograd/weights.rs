@@ -14,8 +14,8 @@
 use std::ops::Range;
 
 use super::transform::{self, IN, OUT, POINTS};
-use super::{BLOCK, applies, plane, vectors};
-use crate::kernels::micro::{Grid, channels_by_channels};
+use super::{applies, plane, tile_pitch, vectors};
+use crate::kernels::product::{Product, Run};
 use crate::kernels::shape::ConvShape;
 use crate::kernels::simd::{Isa, Kernel, Simd};
 use crate::kernels::stream::lines;
@@ -26,14 +26,13 @@ const SUMS_FLOATS: usize = 640 * 1024;
 const LEAST_CHUNKS: usize = 4;
 const MOST_CHUNKS: usize = 16;
 /// Floats of `V` and `D` of a chunk's group, and of the group that all threads share.
-const GROUP_FLOATS: usize = 64 * 1024;
+const GROUP_FLOATS: usize = 112 * 1024;
 const SHARED_FLOATS: usize = 512 * 1024;
-/// Tiles that are summed in registers. What these make is added up for a group, and only then joins
-/// the sum: long runs of additions cost accuracy, see docs/rejected.md.
-const RUN: usize = 16;
-/// Floats of the largest tile of products that is held in registers.
-const GROUP_TILE: usize = 256;
-
+/// Tiles that are summed in registers before they join the sum, in the chunks of few channels and
+/// where the threads share one sum. Long runs of additions cost accuracy: with these, the products
+/// of a batch are summed at two levels of about the same length.
+const RUN: usize = 24;
+const SHARED_RUN: usize = 14;
 #[derive(Clone, Debug)]
 pub(in crate::kernels) struct WinogradWeights {
     isa: Isa,
@@ -78,7 +77,8 @@ impl WinogradWeights {
             let chunks = (sums_floats / sum).min(MOST_CHUNKS);
             // A power of two divides the work well among the usual numbers of threads.
             let chunks = (1 << chunks.ilog2()).min(rows);
-            (chunks, (GROUP_FLOATS / row).clamp(1, rows.div_ceil(chunks)))
+            // A group is one run.
+            (chunks, (GROUP_FLOATS / row).min(RUN / tiles[1]).clamp(1, rows.div_ceil(chunks)))
         } else {
             // Groups of nearly the same size.
             let groups = rows.div_ceil((shared_floats / row).max(1));
@@ -118,8 +118,12 @@ impl WinogradWeights {
         plane(self.x[2] * self.y[2])
     }
 
+    fn tile_pitch(&self) -> usize {
+        tile_pitch(self.x[2])
+    }
+
     fn v_pitch(&self) -> usize {
-        plane(self.x[2].div_ceil(BLOCK) * self.group_tiles() * BLOCK)
+        plane(self.group_tiles() * self.tile_pitch())
     }
 
     fn d_pitch(&self) -> usize {
@@ -307,18 +311,7 @@ impl Kernel for Step<'_> {
                     transform_rows::<S>(plan, x, dy, own, rows, v, d, tile);
                 }
                 Step::Products { plan, v, d, tiles, point, sum } => {
-                    match (plan.vectors, S::REGISTERS >= 32) {
-                        (1, true) if S::LANES == 16 => {
-                            products::<S, 16, 1>(plan, v, d, tiles, point, sum);
-                        }
-                        (1, _) => products::<S, 4, 1>(plan, v, d, tiles, point, sum),
-                        (2, true) if S::LANES == 16 => {
-                            products::<S, 8, 2>(plan, v, d, tiles, point, sum);
-                        }
-                        (2, _) => products::<S, 4, 2>(plan, v, d, tiles, point, sum),
-                        (_, true) => products::<S, 4, 4>(plan, v, d, tiles, point, sum),
-                        (_, false) => products::<S, 2, 4>(plan, v, d, tiles, point, sum),
-                    }
+                    products::<S>(plan, v, d, tiles, point, sum);
                 }
                 Step::Finish { plan, sums, channels, dw } => {
                     finish::<S>(plan, sums, channels, dw);
@@ -387,7 +380,12 @@ unsafe fn transform_rows<S: Simd>(
                 tiles: plan.tiles[1],
             };
             unsafe {
-                transform::operand_row::<S>(&operand, v.add(tile * BLOCK), v_pitch, count * BLOCK);
+                transform::operand_row::<S>(
+                    &operand,
+                    v.add(tile * plan.tile_pitch()),
+                    v_pitch,
+                    plan.tile_pitch(),
+                );
             }
             let [height, width, channels] = plan.y;
             let row = tile_row * OUT;
@@ -418,7 +416,7 @@ unsafe fn transform_rows<S: Simd>(
 }
 
 #[inline(always)]
-unsafe fn products<S: Simd, const CI: usize, const CV: usize>(
+unsafe fn products<S: Simd>(
     plan: &WinogradWeights,
     v: *const f32,
     d: *const f32,
@@ -426,25 +424,30 @@ unsafe fn products<S: Simd, const CI: usize, const CV: usize>(
     point: usize,
     sum: *mut f32,
 ) {
-    let (from, count, nr) = (plan.x[2], plan.group_tiles(), CV * S::LANES);
+    let (from, count, nr) = (plan.x[2], plan.group_tiles(), plan.block());
+    let most = if plan.shared() { SHARED_RUN } else { RUN };
+    let run = tiles.div_ceil(tiles.div_ceil(most));
+    let runs = (0..tiles).step_by(run).map(|first| Run {
+        left: first * plan.tile_pitch(),
+        right: first,
+        depth: run.min(tiles - first),
+    });
+    let product = Product {
+        rows: from,
+        width: nr,
+        left_row: 1,
+        left_step: plan.tile_pitch(),
+        right_step: nr,
+        out_row: nr,
+        add: true,
+    };
     for block in 0..plan.y[2] / nr {
-        for channel in (0..from).step_by(CI) {
-            unsafe {
-                let x = v.add(point * plan.v_pitch() + channel / BLOCK * count * BLOCK + channel % BLOCK);
-                let y = d.add(point * plan.d_pitch() + block * count * nr);
-                let out = sum.add(point * plan.sum_pitch() + (block * from + channel) * nr);
-                let mut group = [0.0f32; GROUP_TILE];
-                for first in (0..tiles).step_by(RUN) {
-                    let cols = RUN.min(tiles - first);
-                    let grid = Grid { rows: 1, cols, x_row: 0, x_pitch: BLOCK, y_row: 0, y_pitch: nr };
-                    let (x, y) = (x.add(first * BLOCK), y.add(first * nr));
-                    channels_by_channels::<S, CI, CV>(x, y, grid, group.as_mut_ptr(), nr);
-                }
-                for at in (0..CI * nr).step_by(S::LANES) {
-                    let to = out.add(at);
-                    S::store(to, S::add(S::load(to), S::load(group.as_ptr().add(at))));
-                }
-            }
+        // SAFETY: inside of the areas.
+        unsafe {
+            let x = v.add(point * plan.v_pitch());
+            let y = d.add(point * plan.d_pitch() + block * count * nr);
+            let out = sum.add(point * plan.sum_pitch() + block * from * nr);
+            product.run::<S>(x, y, out, runs.clone());
         }
     }
 }
