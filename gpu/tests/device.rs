@@ -339,5 +339,5 @@ fn the_profile_names_every_dispatch() {
         }
         Err(error) => assert!(error.to_string().contains("timestamp"), "{error}"),
     }
-    assert!(run.bytes() >= 2 * 4 << 16);
+    assert!(run.bytes() >= (2 * 4) << 16);
 }

@@ -126,7 +126,7 @@ impl<'a> Bindings<'a> {
         match self.windows.get(&buffer) {
             None => format!("[{at}]"),
             Some(_) => {
-                let at = self.from_origin(buffer, at);
+                let at = self.relative(buffer, at);
                 format!("[({at}) >> 2u][({at}) & 3]")
             }
         }
@@ -134,10 +134,10 @@ impl<'a> Bindings<'a> {
 
     /// The index of a vector whose first element is number `at` of the buffer.
     pub fn vector_at(&self, buffer: BufferId, at: &str) -> String {
-        format!("({}) >> 2u", self.from_origin(buffer, at))
+        format!("({}) >> 2u", self.relative(buffer, at))
     }
 
-    fn from_origin(&self, buffer: BufferId, at: &str) -> String {
+    fn relative(&self, buffer: BufferId, at: &str) -> String {
         match self.windows.get(&buffer) {
             Some(Window::Images { stride, .. }) if self.section == 0 => {
                 format!("{at} - i32(params.window) * {stride}")

@@ -261,12 +261,12 @@ impl<'a> Gemm<'a> {
 
     fn left_vector(&self) -> Option<usize> {
         let last = if self.form == Form::Matrix { 2 } else { 3 };
-        (self.k % 4 == 0).then_some(last)
+        self.k.is_multiple_of(4).then_some(last)
     }
 
     fn finish_vector(&self) -> Option<usize> {
         let last = if self.form == Form::Matrix { 2 } else { 3 };
-        (self.columns % 4 == 0).then_some(last)
+        self.columns.is_multiple_of(4).then_some(last)
     }
 
     fn finisher(&self) -> Finisher {
@@ -375,12 +375,12 @@ pub fn image_vectors(
 
 /// The loader behind [`image_vectors`].
 pub fn image_loader(operand: &Operand, per_group: usize) -> Loader {
-    Loader::new(operand, IMAGE, (per_group % 4 == 0).then_some(3))
+    Loader::new(operand, IMAGE, per_group.is_multiple_of(4).then_some(3))
 }
 
 /// The index is kept inside as well as the value: nothing past the end may be read.
 fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String) -> String {
-    let value = if len % 4 != 0 {
+    let value = if !len.is_multiple_of(4) {
         let lane = |j: usize| {
             let inside = call(&format!("min(k + {j}, {})", len as i64 - 1));
             format!("select(0.0, {inside}, k + {j} < {len})")

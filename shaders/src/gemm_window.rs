@@ -174,10 +174,10 @@ pub fn launches(
             let _ = writeln!(multiply, "        sum{row} += w{t} * a{pixel};");
         }
         let mut inside = Vec::new();
-        if gemm.y.grid % height != 0 {
+        if !gemm.y.grid.is_multiple_of(height) {
             inside.push(format!("top + {y} < {}", gemm.y.grid));
         }
-        if gemm.x.grid % width != 0 {
+        if !gemm.x.grid.is_multiple_of(width) {
             inside.push(format!("left + {x} < {}", gemm.x.grid));
         }
         let store = format!("finish_at4(n, top + {y}, left + {x}, z, column, sum{row});");

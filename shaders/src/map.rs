@@ -169,5 +169,5 @@ fn vector_dim(shape: &[usize], stores: &[Store]) -> Option<usize> {
         let strides = &store.view.strides;
         strides[last] == 1 && store.view.offset % 4 == 0 && strides[..last].iter().all(|s| s % 4 == 0)
     };
-    (shape[last] % 4 == 0 && stores.iter().all(aligned)).then_some(last)
+    (shape[last].is_multiple_of(4) && stores.iter().all(aligned)).then_some(last)
 }

@@ -22,7 +22,7 @@ pub fn assemble(
     inputs: &[BufferId],
     output: BufferId,
 ) -> Result<Assembled> {
-    let vectors = g.channels % 4 == 0;
+    let vectors = g.channels.is_multiple_of(4);
     let (value, integer, suffix) = if vectors { ("vec4<f32>", "vec4<i32>", "4") } else { ("f32", "i32", "") };
     let channels = if vectors { g.channels / 4 } else { g.channels };
 

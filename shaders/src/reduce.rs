@@ -80,7 +80,7 @@ fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<us
         _ => false,
     });
     let stores = stores.iter().all(|s| aligned(s.view.offset, &s.view.strides[..outer.len()]));
-    (outer[last] % 4 == 0 && loads && stores).then_some(last)
+    (outer[last].is_multiple_of(4) && loads && stores).then_some(last)
 }
 
 impl Reduce {

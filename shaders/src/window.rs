@@ -48,28 +48,22 @@ impl Windows {
         reserved: usize,
     ) -> Windows {
         let most = context.target.limits.uniform_bytes as usize / 4;
-        let is_written = |buffer: BufferId| stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
-        let mut found: Vec<(BufferId, Option<usize>)> = Vec::new();
-        for reader in readers {
-            for (buffer, view) in loads(reader.program, &reader.roots) {
-                let stride = if is_written(buffer) || !is_f32(context, buffer) {
+        let wanted = readers.iter().flat_map(|reader| {
+            loads(reader.program, &reader.roots).map(move |(buffer, view)| {
+                let stride = if !may_move(context, stores, buffer) {
                     None
                 } else if context.buffers[buffer].len() <= most {
                     Some(0)
                 } else {
                     image_stride(view, reader.shape, images).filter(|stride| *stride <= most)
                 };
-                match found.iter_mut().find(|(known, _)| *known == buffer) {
-                    Some((_, known)) => *known = known.filter(|known| Some(*known) == stride),
-                    None => found.push((buffer, stride)),
-                }
-            }
-        }
+                (buffer, stride)
+            })
+        });
         let room = (context.target.limits.uniform_buffers as usize).saturating_sub(reserved);
-        let chosen: Vec<(BufferId, usize)> =
-            found.into_iter().filter_map(|(buffer, stride)| Some((buffer, stride?))).take(room).collect();
-        let largest = chosen.iter().map(|(_, stride)| *stride).max().unwrap_or(0);
-        let count = if largest == 0 { images } else { (most / largest).min(images) };
+        let chosen = agreed(wanted, room);
+        let largest = chosen.values().copied().max().unwrap_or(0);
+        let count = most.checked_div(largest).unwrap_or(images).min(images);
         let window = |stride| if stride == 0 { Window::Whole } else { Window::Images { count, stride } };
         Windows {
             images: count,
@@ -83,30 +77,24 @@ impl Windows {
     pub fn of_map(context: Context, shape: &[usize], stores: &[Store], program: &Program) -> Option<Windows> {
         let most = context.target.limits.uniform_bytes as usize / 4;
         let len: usize = shape.iter().product();
-        if !context.target.software || len < WORTH || len % ALIGNMENT != 0 {
+        if !context.target.software || len < WORTH || !len.is_multiple_of(ALIGNMENT) {
             return None;
         }
         let roots: Vec<Reg> = stores.iter().map(|s| s.value).collect();
         let dense = View::dense(shape);
         let window = Window::Images { count: most / ALIGNMENT, stride: ALIGNMENT };
-        let mut found: Vec<(BufferId, Option<Window>)> = Vec::new();
-        for (buffer, view) in loads(program, &roots) {
-            let is_written = stores.iter().any(|s| shares_memory(context, s.buffer, buffer));
-            let window = if is_written || !is_f32(context, buffer) {
+        let wanted = loads(program, &roots).map(|(buffer, view)| {
+            let window = if !may_move(context, stores, buffer) {
                 None
             } else if context.buffers[buffer].len() <= most {
                 Some(Window::Whole)
             } else {
                 (*view == dense).then_some(window)
             };
-            match found.iter_mut().find(|(known, _)| *known == buffer) {
-                Some((_, known)) => *known = known.filter(|known| Some(*known) == window),
-                None => found.push((buffer, window)),
-            }
-        }
+            (buffer, window)
+        });
         let room = (context.target.limits.uniform_buffers as usize).saturating_sub(1);
-        let buffers: BTreeMap<BufferId, Window> =
-            found.into_iter().filter_map(|(buffer, window)| Some((buffer, window?))).take(room).collect();
+        let buffers = agreed(wanted, room);
         let units = len / ALIGNMENT;
         let sections = sections(room, &buffers, units.div_euclid(most / ALIGNMENT));
         let images = if sections == 0 { units } else { sections * most / ALIGNMENT };
@@ -158,7 +146,7 @@ impl FoldWindows {
         let chunks = (FOLD_THREADS * 4 / channels).max(1);
         let chunk_len = most / channels / chunks;
         let window_rows = chunk_len * chunks;
-        let is_aligned = |rows: usize| rows * channels % ALIGNMENT == 0;
+        let is_aligned = |rows: usize| (rows * channels).is_multiple_of(ALIGNMENT);
         if !context.target.software
             || parts * channels * rows < WORTH
             || chunk_len == 0
@@ -225,6 +213,26 @@ fn loads<'a>(program: &'a Program, roots: &[Reg]) -> impl Iterator<Item = (Buffe
         Instr::Load { buffer, view } if alive => Some((*buffer, view)),
         _ => None,
     })
+}
+
+/// Those buffers whose loads all want the same, at most `room`: the first ones.
+fn agreed<W: Copy + PartialEq>(
+    wanted: impl Iterator<Item = (BufferId, Option<W>)>,
+    room: usize,
+) -> BTreeMap<BufferId, W> {
+    let mut found: Vec<(BufferId, Option<W>)> = Vec::new();
+    for (buffer, window) in wanted {
+        match found.iter_mut().find(|(known, _)| *known == buffer) {
+            Some((_, known)) => *known = known.filter(|known| Some(*known) == window),
+            None => found.push((buffer, window)),
+        }
+    }
+    found.into_iter().filter_map(|(buffer, window)| Some((buffer, window?))).take(room).collect()
+}
+
+/// Whether a kernel with these stores may read a buffer through a uniform binding.
+fn may_move(context: Context, stores: &[Store], buffer: BufferId) -> bool {
+    is_f32(context, buffer) && !stores.iter().any(|s| shares_memory(context, s.buffer, buffer))
 }
 
 fn is_f32(context: Context, buffer: BufferId) -> bool {

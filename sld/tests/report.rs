@@ -58,7 +58,7 @@ fn chart_data(html: &str, title: &str) -> serde_json::Value {
 #[test]
 fn a_run_is_shown_whole_and_from_one_file() {
     let run = run("sld", "SLD", 77.6, 1);
-    let html = render(&[run.clone()]);
+    let html = render(std::slice::from_ref(&run));
     keep("report_single.html", &html);
     check_nesting(&html);
     for outside in ["http://", "https://", "src=", "@import", "url("] {
@@ -92,7 +92,7 @@ fn a_run_is_shown_whole_and_from_one_file() {
 #[test]
 fn the_curves_hold_the_values_they_were_given() {
     let run = run("sld", "SLD", 77.6, 1);
-    let html = render(&[run.clone()]);
+    let html = render(std::slice::from_ref(&run));
     let close = |found: &serde_json::Value, wanted: f64| {
         let found = found.as_f64().unwrap();
         assert!((found - wanted).abs() <= 1e-4 * wanted.abs(), "{found} is not {wanted}");

@@ -245,14 +245,14 @@ mod tensorboard {
             }
         }
         let crc = !crc;
-        (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8)
+        crc.rotate_right(15).wrapping_add(0xa282_ead8)
     }
 
     #[test]
     fn the_crc_here_is_the_published_one() {
         // RFC 3720, B.4: 32 bytes of zeros give 0x8a9136aa.
         let masked = masked_crc(&[0; 32]).wrapping_sub(0xa282_ead8);
-        assert_eq!(masked << 15 | masked >> 17, 0x8a91_36aa);
+        assert_eq!(masked.rotate_left(15), 0x8a91_36aa);
     }
 
     /// A message's fields: number and content, numbers as their bytes.

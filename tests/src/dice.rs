@@ -10,7 +10,7 @@ impl Dice {
         Dice(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5851_f42d_4c95_7f2d)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Dice {
 
     /// Below `n`, which is at least 1.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 33) % n as u64) as usize
+        ((self.bits() >> 33) % n as u64) as usize
     }
 
     /// In `low..=high`.
@@ -38,7 +38,7 @@ impl Dice {
 
     /// Uniform in [-1, 1).
     pub fn signed(&mut self) -> f64 {
-        (self.next() >> 40) as f64 / f64::from(1 << 23) - 1.0
+        (self.bits() >> 40) as f64 / f64::from(1 << 23) - 1.0
     }
 
     /// `count` values in [-2, 2).

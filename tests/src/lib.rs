@@ -6,6 +6,7 @@ pub mod dice;
 pub mod fixture;
 pub mod formula;
 pub mod graphs;
+pub mod kinks;
 pub mod operations;
 pub mod primitives;
 pub mod runner;

@@ -277,7 +277,7 @@ fn every_module_is_valid_and_translates() {
             made.push((options, schedules(options)));
         }
     }
-    let pairs: Vec<(&(String, Schedule), &(String, Target))> = targets
+    let pairs: Vec<_> = targets
         .iter()
         .flat_map(|target| {
             let of_target = made.iter().filter(|(options, _)| *options == target.1.schedule_options());

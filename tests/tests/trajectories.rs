@@ -1,13 +1,10 @@
 //! Whole training steps against the reference's trainer: wrn_16_2 teaches wrn_16_1 by SLD, batch 8.
 
-use std::collections::HashMap;
-
-use autograd::tensor::{Op, UnaryOp};
 use autograd::{Tensor, grad};
 use nn::{Forward, Model, MultiStep, Sgd, SgdOptions, models};
 use sld::distill::{Distiller, Logits, Sld};
-use sld_tests::compare::{assert_close, norm, relative};
-use sld_tests::operations::nodes;
+use sld_tests::compare::{assert_close, norm};
+use sld_tests::kinks::{assert_beyond_kinks, misses};
 use sld_tests::runner::Reference;
 use sld_tests::{Fixture, Inputs, Program, Runner, formula, runners};
 
@@ -153,52 +150,6 @@ fn check_trajectory(name: &str, wanted: &[&str]) {
     }
 }
 
-/// An element of a ReLU's input so near to 0 that its sign is lost in the rounding of `f32`: there the
-/// derivative from either side is right.
-struct Kink {
-    input: Tensor,
-    position: usize,
-    value: f64,
-}
-
-/// The student's. The inputs of its ReLUs carry errors of 2e-7 to 2e-6 of their size in `f32`.
-fn kinks(setup: &Setup, exact: &Reference, call: &Inputs) -> Vec<Kink> {
-    let relus = nodes([setup.student_logits.clone()]);
-    let relus = relus.iter().filter(|node| matches!(node.op(), Op::Unary(UnaryOp::Relu)));
-    let inputs: Vec<Tensor> = relus.map(|node| node.inputs()[0].clone()).collect();
-    let values = exact.evaluate(&inputs, call, &HashMap::new());
-    let mut kinks = Vec::new();
-    for (input, values) in inputs.iter().zip(values) {
-        let rounding = 8.0 * f64::from(f32::EPSILON) * norm(&values) / (values.len() as f64).sqrt();
-        let near = values.iter().enumerate().filter(|(_, value)| value.abs() < rounding);
-        kinks.extend(near.map(|(position, &value)| Kink { input: input.clone(), position, value }));
-    }
-    kinks
-}
-
-/// The gradients in `f64` with the sign of these elements turned.
-fn gradients_beyond(setup: &Setup, exact: &Reference, call: &Inputs, turned: &[&Kink]) -> Vec<Vec<f64>> {
-    let inputs: Vec<Tensor> = turned.iter().map(|kink| kink.input.clone()).collect();
-    let mut overrides: HashMap<u64, Vec<f64>> = HashMap::new();
-    for (kink, values) in turned.iter().zip(exact.evaluate(&inputs, call, &HashMap::new())) {
-        overrides.entry(kink.input.id()).or_insert(values)[kink.position] = -kink.value;
-    }
-    exact.evaluate(&setup.gradients, call, &overrides)
-}
-
-/// What of the gradients is over the tolerance; one that is small is measured by the whole.
-fn misses(names: &[String], actual: &[&Vec<f64>], expected: &[Vec<f64>], tolerance: f64) -> Vec<String> {
-    let whole = expected.iter().map(|gradient| norm(gradient).powi(2)).sum::<f64>().sqrt();
-    let errors =
-        actual.iter().zip(expected).map(|(actual, expected)| relative(actual, expected, 1e-4 * whole));
-    names
-        .iter()
-        .zip(errors)
-        .filter(|(_, error)| *error > tolerance)
-        .map(|(name, error)| format!("{name}: {error:.2e}"))
-        .collect()
-}
-
 /// One step: every gradient and running statistic.
 fn check_one_step(epoch: usize, wanted: &[&str], separate: bool) {
     let Some(reference) = Fixture::open(&format!("traj/onestep_e{epoch}.safetensors")) else { return };
@@ -208,33 +159,37 @@ fn check_one_step(epoch: usize, wanted: &[&str], separate: bool) {
         setup.load(runner.as_mut());
         let call = setup.call(epoch, 0, targets[..BATCH].to_vec(), 0.025);
         let outputs = runner.run(&setup.program, std::slice::from_ref(&call)).remove(0);
-        let what = |part: &str| format!("epoch {epoch}, {}: {part}", runner.name());
+        let name = runner.name();
+        let what = |part: &str| format!("epoch {epoch}, {name}: {part}");
         let tolerance = if runner.is_exact() { 1e-6 } else { 3e-5 };
         let names: Vec<String> = setup.sgd.parameters().iter().map(|p| p.name().to_string()).collect();
         let actual: Vec<&Vec<f64>> = names.iter().map(|name| &outputs[name]).collect();
         let expected: Vec<Vec<f64>> =
             names.iter().map(|name| reference.values(&format!("grad/{name}"))).collect();
         let missed = misses(&names, &actual, &expected, tolerance);
-        if !missed.is_empty() && !runner.is_exact() {
-            // The other side of a kink, if there is one, must fit as well as the fixture's would.
-            let mut exact = Reference::default();
-            setup.load(&mut exact);
-            let kinks = kinks(&setup, &exact, &call);
-            assert!(kinks.len() <= 4, "{}: {} kinks are too many to try", what("ReLU"), kinks.len());
-            let fits = (1..1usize << kinks.len()).any(|choice| {
-                let turned: Vec<&Kink> =
-                    (0..kinks.len()).filter(|k| choice >> k & 1 == 1).map(|k| &kinks[k]).collect();
-                let expected = gradients_beyond(&setup, &exact, &call, &turned);
-                misses(&names, &actual, &expected, tolerance).is_empty()
-            });
-            assert!(fits, "{} ({} kinks)", what(&missed.join(", ")), kinks.len());
-        } else {
-            assert!(missed.is_empty(), "{}", what(&missed.join(", ")));
-        }
         for buffer in setup.student.buffers() {
             let expected = reference.values(&format!("after/{}", buffer.name()));
             let tolerance = if runner.is_exact() { 1e-12 } else { 1e-6 };
             assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, tolerance);
+        }
+        if !missed.is_empty() && !runner.is_exact() {
+            // The other side of a kink, if there is one, must fit as well as the fixture's would.
+            let mut exact = Reference::default();
+            setup.load(&mut exact);
+            setup.load(runner.as_mut());
+            assert_beyond_kinks(
+                &what(&missed.join(", ")),
+                &setup.student_logits,
+                &setup.gradients,
+                &names,
+                &actual,
+                runner.as_mut(),
+                &exact,
+                &call,
+                tolerance,
+            );
+        } else {
+            assert!(missed.is_empty(), "{}", what(&missed.join(", ")));
         }
     }
 }

@@ -121,7 +121,7 @@ impl Tensor {
         let channels = self.dim(rank.wrapping_sub(1));
         if rank < 2
             || views == 0
-            || self.dim(0) % views != 0
+            || !self.dim(0).is_multiple_of(views)
             || gamma.shape() != [channels]
             || beta.shape() != [channels]
         {

@@ -151,7 +151,7 @@ impl Tensor {
     pub fn channel_shuffle(&self, groups: usize) -> Tensor {
         let rank = self.rank();
         let channels = self.dim(rank.wrapping_sub(1));
-        if rank == 0 || groups == 0 || channels % groups != 0 {
+        if rank == 0 || groups == 0 || !channels.is_multiple_of(groups) {
             return Tensor::invalid(
                 "channel_shuffle",
                 &[self],

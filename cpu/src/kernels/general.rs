@@ -72,15 +72,10 @@ impl View {
 
     /// The operand's rows that the result's rows `rows` read.
     fn rows(&self, rows: Range<usize>) -> Range<usize> {
-        let mut range = usize::MAX..0;
-        for at in rows {
-            for k in 0..self.shape.kh {
-                if let Some(from) = self.tap(0, at, k) {
-                    range = range.start.min(from)..range.end.max(from + 1);
-                }
-            }
-        }
-        if range.is_empty() { 0..0 } else { range }
+        let mut read = rows.flat_map(|at| (0..self.shape.kh).filter_map(move |k| self.tap(0, at, k)));
+        let Some(one) = read.next() else { return 0..0 };
+        let (first, last) = read.fold((one, one), |(first, last), row| (first.min(row), last.max(row)));
+        first..last + 1
     }
 }
 

@@ -482,7 +482,7 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, items: Vec<Value>) -> Result<(), Stop> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a dict key without a value".into());
         }
         let Node::Dict(dict) = self.top_node()? else {

@@ -88,8 +88,11 @@ pub fn build(name: &str, classes: usize, seed: u64) -> Result<Model> {
     Ok(entry.build(classes, Initializer::new(entry.rules, seed)))
 }
 
-/// Names and shapes of the state dict of every model with `classes` logits.
-pub fn manifests(classes: usize) -> Vec<(&'static str, Vec<(String, Vec<usize>)>)> {
+/// Names and shapes of a state dict.
+pub type Manifest = Vec<(String, Vec<usize>)>;
+
+/// That of every model with `classes` logits.
+pub fn manifests(classes: usize) -> Vec<(&'static str, Manifest)> {
     let manifest = |entry: &Entry| entry.build(classes, Initializer::zeros()).manifest();
     MODELS.iter().map(|entry| (entry.name, manifest(entry))).collect()
 }

@@ -307,7 +307,7 @@ impl Observer for RunObserver<'_> {
         });
         let step = (result.epoch - 1) * result.batches + result.batch;
         let every = self.config.log.tensorboard_freq.max(1) as usize;
-        if step % every == 0 {
+        if step.is_multiple_of(every) {
             // A log that cannot be written must not end the training; the epoch's own files will say so.
             let rate = session::settings(self.config).schedule.lr_at(result.epoch);
             self.run.log_step(step as u64, mean("loss"), rate).ok();

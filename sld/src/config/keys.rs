@@ -54,6 +54,7 @@ fn temperatures(values: &Vec<f64>) -> Check {
     }
     some_temperatures(values)
 }
+#[allow(clippy::ptr_arg)] // a check gets the field as it is declared
 fn some_temperatures(values: &Vec<f64>) -> Check {
     match values.iter().find(|value| **value <= 0.0) {
         Some(bad) => Err(format!("temperatures must be greater than 0, found {bad}")),
@@ -77,6 +78,7 @@ fn file_name(value: &String) -> Check {
         Ok(())
     }
 }
+#[allow(clippy::ptr_arg)]
 fn not_empty(value: &String) -> Check {
     if value.is_empty() { Err("must not be empty".into()) } else { Ok(()) }
 }

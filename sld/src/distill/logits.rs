@@ -58,7 +58,7 @@ impl Logits {
         let rows = views * self.batch();
         let fits = self.student.rank() == 2
             && self.student.dim(0) >= rows
-            && self.student.dim(0) % self.batch().max(1) == 0
+            && self.student.dim(0).is_multiple_of(self.batch().max(1))
             && self.labels.rank() == 1
             && self.labels.dtype() == DType::I32
             && self.factor.shape().is_empty();

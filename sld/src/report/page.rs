@@ -49,9 +49,9 @@ fn several(runs: &[Run]) -> String {
     let swapping = (0..runs.len()).filter(|&i| runs[i].last().swap.is_some());
     let open = swapping.max_by(|a, b| top1(a).total_cmp(&top1(b)));
     for (i, run) in runs.iter().enumerate() {
-        let _ = write!(
+        let _ = writeln!(
             body,
-            "<details class=\"run\"{}><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>\n",
+            "<details class=\"run\"{}><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>",
             if open == Some(i) { " open" } else { "" },
             roles.colours[i] % 8,
             escape(&run.name),

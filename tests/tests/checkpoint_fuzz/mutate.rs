@@ -34,17 +34,17 @@ pub fn damage(dice: &mut Dice, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 
 fn damage_once(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
     if bytes.is_empty() {
-        bytes.push(dice.next() as u8);
+        bytes.push(dice.bits() as u8);
         return;
     }
     let at = dice.below(bytes.len());
     let span = 1 + dice.below(1 + (bytes.len() - at - 1).min(64));
     match dice.below(10) {
         0 => bytes[at] ^= 1 << dice.below(8),
-        1 => bytes[at] = dice.next() as u8,
+        1 => bytes[at] = dice.bits() as u8,
         2 => bytes[at] = TOKENS[dice.below(TOKENS.len())],
         3 => {
-            let edge = EDGES[dice.below(EDGES.len())].wrapping_add(dice.next() % 3);
+            let edge = EDGES[dice.below(EDGES.len())].wrapping_add(dice.bits() % 3);
             let width = [1, 2, 4, 8][dice.below(4)].min(bytes.len() - at);
             bytes[at..at + width].copy_from_slice(&edge.to_le_bytes()[..width]);
         }
@@ -70,6 +70,6 @@ fn damage_once(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
         }
         // Rarely: most of a truncated file is lost to the other kinds of damage.
         _ if dice.below(8) == 0 => bytes.truncate(at),
-        _ => bytes.insert(at, dice.next() as u8),
+        _ => bytes.insert(at, dice.bits() as u8),
     }
 }

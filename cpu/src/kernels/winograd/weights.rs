@@ -65,7 +65,7 @@ impl WinogradWeights {
         shared_floats: usize,
     ) -> Option<WinogradWeights> {
         let lanes = isa.lanes();
-        if !applies(shape) || shape.cin % lanes != 0 || shape.cout % lanes != 0 {
+        if !applies(shape) || !shape.cin.is_multiple_of(lanes) || !shape.cout.is_multiple_of(lanes) {
             return None;
         }
         let y = [shape.oh(), shape.ow(), shape.cout];
