@@ -5,6 +5,7 @@
 
 /// What the processor can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub enum Isa {
     /// What every processor of this architecture has: SSE2 on x86-64, NEON on aarch64.
     Baseline,
