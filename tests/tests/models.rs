@@ -56,18 +56,19 @@ fn names_shapes_order_and_cost_equal_the_manifest() {
     assert_eq!(known, listed.union(&HashSet::from(["vgg13"])).copied().collect());
 }
 
-/// The fixture's formula values.
-fn write_state(model: &Model, reference: &Fixture, runner: &mut dyn Runner) {
+/// Writes the fixture's formula values, and returns them.
+fn write_state(model: &Model, reference: &Fixture, runner: &mut dyn Runner) -> Vec<Vec<f32>> {
     let values = formula::model_state(&reference.metadata("salt"), model);
     for (entry, values) in model.state().iter().zip(&values) {
         runner.write(&entry.variable, values);
     }
+    values
 }
 
 /// A model whose variables have the fixture's formula values, after checking those against its sums.
 fn load(name: &str, reference: &Fixture, runner: &mut dyn Runner) -> Model {
     let model = build(name);
-    let values = formula::model_state(&reference.metadata("salt"), &model);
+    let values = write_state(&model, reference, runner);
     let (sums, heads) = (reference.values("weight_sum"), reference.values("weight_head"));
     assert_eq!(sums.len(), values.len(), "{name}");
     for (i, (entry, values)) in model.state().iter().zip(&values).enumerate() {
@@ -78,7 +79,6 @@ fn load(name: &str, reference: &Fixture, runner: &mut dyn Runner) -> Model {
             assert_eq!(f64::from(value), heads[4 * i + j], "{what}");
         }
     }
-    write_state(&model, reference, runner);
     model
 }
 

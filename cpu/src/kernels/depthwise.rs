@@ -13,7 +13,7 @@ use super::direct::geometry::{Axis, axes, span};
 use super::plan::Pass;
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
-use super::stream::lines;
+use super::stream::{fetch, lines};
 use super::{Pool, SharedSlice, Sink, Source};
 
 /// Result floats of a band, which stay in cache.
@@ -110,7 +110,7 @@ impl Depthwise {
         let bands = self.to[0].div_ceil(self.band_rows);
         let [from_len, to_len] = self.scratch();
         let each = from_len + to_len;
-        let (from_row, to_row) = (self.from[1] * self.shape.groups, self.to[1] * self.shape.groups);
+        let to_row = self.to[1] * self.shape.groups;
         let scratch = SharedSlice::new(scratch);
         let target = sink.target();
         pool.run(self.shape.n * bands, &|task, thread| {
@@ -120,7 +120,8 @@ impl Depthwise {
             let own = unsafe { scratch.range(thread * each..(thread + 1) * each) };
             let (operand, tile) = own.split_at_mut(from_len);
             let from = self.rows(to.clone());
-            let operand = fetch(source, image, self.from[0], from_row, from.clone(), operand);
+            let operand =
+                fetch(source, [self.from[0], self.from[1], self.shape.groups], image, from.clone(), operand);
             let tile = match &target {
                 Some(all) => {
                     let start = (image * self.to[0] + to.start) * to_row;
@@ -175,8 +176,8 @@ impl Depthwise {
                 let (x_own, y_own) = own.split_at_mut(x_len);
                 sum.fill(0.0);
                 for image in s.n * chunk / chunks..s.n * (chunk + 1) / chunks {
-                    let x = fetch(x, image, s.h, s.w * s.cin, 0..s.h, x_own);
-                    let y = fetch(dy, image, s.oh(), s.ow() * s.cout, 0..s.oh(), y_own);
+                    let x = fetch(x, [s.h, s.w, s.cin], image, 0..s.h, x_own);
+                    let y = fetch(dy, [s.oh(), s.ow(), s.cout], image, 0..s.oh(), y_own);
                     let kernel = Image { plan: self, x, y, sum: &mut *sum };
                     // SAFETY: the instruction set was found on this machine.
                     unsafe { self.isa.run(kernel) };
@@ -199,27 +200,6 @@ impl Depthwise {
 #[inline(always)]
 fn first_channel(vector: usize, lanes: usize, channels: usize) -> usize {
     (vector * lanes).min(channels - lanes)
-}
-
-/// `rows` of `source`, in place or fetched into `own`.
-fn fetch<'a>(
-    source: &'a dyn Source,
-    image: usize,
-    height: usize,
-    row_len: usize,
-    rows: Range<usize>,
-    own: &'a mut [f32],
-) -> &'a [f32] {
-    match source.direct() {
-        Some(data) => &data[(image * height + rows.start) * row_len..][..rows.len() * row_len],
-        None => {
-            let own = &mut own[..rows.len() * row_len];
-            if !rows.is_empty() {
-                source.rows(image, rows, own);
-            }
-            own
-        }
-    }
 }
 
 struct Band<'a> {

@@ -1,13 +1,13 @@
 //! Any convolution as matrix products, for the shapes that the fast kernels leave to this one.
 //!
 //! A tap of the window meets a row of pixels in a product of two matrices that lie in memory as they are:
-//! neighbouring pixels by channels, and the tap's weights. The `gemm` crate's micro-kernels compute it.
+//! neighbouring pixels by channels, and the tap's weights. The `gemm` crate computes it.
 
 use std::ops::Range;
 
 use super::plan::Pass;
 use super::shape::ConvShape;
-use super::stream::lines;
+use super::stream::{fetch, lines};
 use super::{Pool, SharedSlice, Sink, Source};
 
 /// Result floats of one block: small enough to stay in the second-level cache.
@@ -138,7 +138,7 @@ pub(super) fn run(
     let to_row = view.to[1] * view.to[2] * shape.groups;
     let operand_len = operand_len(&view, tile_rows);
     let each = operand_len + lines(tile_rows * to_row);
-    let (direct, target) = (source.direct(), sink.target());
+    let target = sink.target();
     let scratch = SharedSlice::new(scratch);
     pool.run(shape.n * blocks, &|task, thread| {
         let (image, first) = (task / blocks, task % blocks * tile_rows);
@@ -147,19 +147,13 @@ pub(super) fn run(
         // SAFETY: every thread has its own part of the scratch memory.
         let own = unsafe { scratch.range(thread * each..(thread + 1) * each) };
         let (operand, tile) = own.split_at_mut(operand_len);
-        let operand = match direct {
-            Some(data) => {
-                let start = (image * view.from[0] + from.start) * from_row;
-                &data[start..start + from.len() * from_row]
-            }
-            None => {
-                let operand = &mut operand[..from.len() * from_row];
-                if !from.is_empty() {
-                    source.rows(image, from.clone(), operand);
-                }
-                operand
-            }
-        };
+        let operand = fetch(
+            source,
+            [view.from[0], view.from[1], view.from[2] * shape.groups],
+            image,
+            from.clone(),
+            operand,
+        );
         let tile = match &target {
             Some(all) => {
                 let start = (image * view.to[0] + to.start) * to_row;
@@ -275,7 +269,6 @@ pub(super) fn weight_grad(
     let (x_len, y_len) = (shape.input_len() / shape.n, shape.output_len() / shape.n);
     let (chunks, len) = (chunks(shape), lines(shape.weight_len()));
     let (partials, images) = scratch.split_at_mut(chunks * len);
-    let (x_direct, dy_direct) = (x.direct(), dy.direct());
     {
         let (partials, images) = (SharedSlice::new(partials), SharedSlice::new(images));
         let each = lines(x_len) + lines(y_len);
@@ -286,20 +279,8 @@ pub(super) fn weight_grad(
             let (x_own, dy_own) = own.split_at_mut(lines(x_len));
             sum.fill(0.0);
             for image in shape.n * chunk / chunks..shape.n * (chunk + 1) / chunks {
-                let x = match x_direct {
-                    Some(data) => &data[image * x_len..(image + 1) * x_len],
-                    None => {
-                        x.rows(image, 0..shape.h, &mut x_own[..x_len]);
-                        &x_own[..x_len]
-                    }
-                };
-                let dy = match dy_direct {
-                    Some(data) => &data[image * y_len..(image + 1) * y_len],
-                    None => {
-                        dy.rows(image, 0..shape.oh(), &mut dy_own[..y_len]);
-                        &dy_own[..y_len]
-                    }
-                };
+                let x = fetch(x, [shape.h, shape.w, shape.cin], image, 0..shape.h, x_own);
+                let dy = fetch(dy, [shape.oh(), shape.ow(), shape.cout], image, 0..shape.oh(), dy_own);
                 add_image(&view, x, dy, sum);
             }
         });

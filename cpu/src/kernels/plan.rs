@@ -28,8 +28,8 @@ pub enum Algorithm {
     General,
     /// One channel a group, at least a vector of channels.
     Depthwise,
-    /// A matrix product of all taps that is never written out: any shape but depthwise ones, and input gradients that
-    /// are strided and dilated at once.
+    /// A matrix product of all taps that is never written out: any shape but depthwise ones, and
+    /// input gradients that are strided and dilated at once.
     Direct,
     /// F(4x4, 3x3): 3x3, stride 1, one group, whole vectors of channels.
     Winograd,

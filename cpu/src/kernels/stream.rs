@@ -208,12 +208,40 @@ fn prefetch_lines<const WRITE: bool>(start: *const f32, len: usize, part: usize,
     }
 }
 
+/// Rows `rows` of an image of `source`, whose images have `dims` rows, columns and channels: in place, or
+/// fetched into `own`.
+pub(super) fn fetch<'a>(
+    source: &'a dyn Source,
+    dims: [usize; 3],
+    image: usize,
+    rows: Range<usize>,
+    own: &'a mut [f32],
+) -> &'a [f32] {
+    let len = dims[1] * dims[2];
+    match source.direct() {
+        Some(data) => &data[(image * dims[0] + rows.start) * len..][..rows.len() * len],
+        None => {
+            let own = &mut own[..rows.len() * len];
+            if !rows.is_empty() {
+                source.rows(image, rows, own);
+            }
+            own
+        }
+    }
+}
+
 /// Floats in a cache line; scratch areas start on multiples of it.
 pub(super) const LINE: usize = 16;
 
 /// Rounds a number of floats up to whole cache lines.
 pub(super) fn lines(len: usize) -> usize {
     len.next_multiple_of(LINE)
+}
+
+/// From one of many equal pieces to the next, where each is read a little at a time in turn: multiples of
+/// 512 bytes would fall into the same few cache sets.
+pub(super) fn spread(len: usize) -> usize {
+    if len.is_multiple_of(128) { len + LINE } else { len }
 }
 
 #[derive(Clone, Copy)]

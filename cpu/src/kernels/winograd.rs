@@ -23,7 +23,7 @@ use super::plan::Pass;
 use super::product::{Product, Run};
 use super::shape::ConvShape;
 use super::simd::{Isa, Kernel, Simd};
-use super::stream::{Ahead, LINE, lines};
+use super::stream::{Ahead, LINE, fetch, lines, spread};
 use super::{Pool, SharedSlice, Sink, Source};
 use transform::{IN, OUT, POINTS};
 
@@ -130,7 +130,7 @@ impl Winograd {
     }
 
     fn v_pitch(&self) -> usize {
-        plane(self.group_tiles() * tile_pitch(self.from[2]))
+        plane(self.group_tiles() * spread(self.from[2]))
     }
 
     fn m_pitch(&self) -> usize {
@@ -207,12 +207,6 @@ impl Winograd {
             unsafe { self.isa.run(kernel) }
         });
     }
-}
-
-/// From a tile of `V` to the next. A multiple of 512 bytes would put tiles into the same few cache
-/// sets.
-fn tile_pitch(channels: usize) -> usize {
-    if channels.is_multiple_of(128) { channels + LINE } else { channels }
 }
 
 /// From one of 36 planes of `len` floats to the next: whole cache lines, and one more.
@@ -331,19 +325,7 @@ impl Kernel for Group<'_> {
         let needed = self.at.operand_rows(plan);
         let image_tiles = band.len() * plan.tiles[1];
         for (at, image) in images.clone().enumerate() {
-            let row_len = plan.from[1] * plan.from[2];
-            let rows = match self.source.direct() {
-                Some(data) => {
-                    &data[(image * plan.from[0] + needed.start) * row_len..][..needed.len() * row_len]
-                }
-                None => {
-                    let operand = &mut operand[..needed.len() * row_len];
-                    if !needed.is_empty() {
-                        self.source.rows(image, needed.clone(), operand);
-                    }
-                    &*operand
-                }
-            };
+            let rows = fetch(self.source, plan.from, image, needed.clone(), operand);
             for (row, tile_row) in band.clone().enumerate() {
                 // SAFETY: tiles read inside `rows` and `zero`, and write inside `v`.
                 unsafe {
@@ -406,9 +388,9 @@ unsafe fn operand_tiles<S: Simd>(
                 tile_row,
                 tiles: plan.tiles[1],
             },
-            v.as_mut_ptr().add(tile * tile_pitch(plan.from[2])),
+            v.as_mut_ptr().add(tile * spread(plan.from[2])),
             plan.v_pitch(),
-            tile_pitch(plan.from[2]),
+            spread(plan.from[2]),
         );
     }
 }
@@ -427,7 +409,7 @@ unsafe fn products<S: Simd>(
     let product = Product {
         rows: tiles,
         width: nr,
-        left_row: tile_pitch(from),
+        left_row: spread(from),
         left_step: 1,
         right_step: nr,
         out_row: nr,

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::kernels::Source;
 use crate::kernels::product::Run;
 use crate::kernels::shape::ConvShape;
+use crate::kernels::stream::fetch;
 
 /// Channels in a block of the copied operand at most.
 const BLOCK: usize = 128;
@@ -276,16 +277,7 @@ impl Blocked {
         let row_len = width * channels * self.groups;
         let first = rows.start.clamp(0, height as isize) as usize;
         let end = (rows.end.clamp(0, height as isize) as usize).max(first);
-        let data = match source.direct() {
-            Some(data) => &data[(image * height + first) * row_len..][..(end - first) * row_len],
-            None => {
-                let own = &mut own[..(end - first) * row_len];
-                if first < end {
-                    source.rows(image, first..end, own);
-                }
-                &*own
-            }
-        };
+        let data = fetch(source, [height, width, channels * self.groups], image, first..end, own);
         let left = (-geometry.first_column).clamp(0, self.columns as isize) as usize;
         let skip = geometry.first_column.clamp(0, width as isize) as usize;
         let copied = (width - skip).min(self.columns - left);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::geometry::Geometry;
 use crate::kernels::Source;
 use crate::kernels::shape::ConvShape;
-use crate::kernels::stream::LINE;
+use crate::kernels::stream::{fetch, spread};
 
 /// For every operand row of a band and every result column, the floats that one kernel row meets:
 /// `[group][row][result column][kx][channel]`.
@@ -36,11 +36,9 @@ impl Patches {
         self.rows
     }
 
-    /// Floats from a pixel's patch to its neighbour's. Multiples of 512 bytes would fall into few
-    /// cache sets.
+    /// Floats from a pixel's patch to its neighbour's.
     pub fn pixel(&self) -> usize {
-        let floats = self.shape.kw * self.shape.cin_per_group();
-        if floats.is_multiple_of(128) { floats + LINE } else { floats }
+        spread(self.shape.kw * self.shape.cin_per_group())
     }
 
     fn row_len(&self) -> usize {
@@ -80,16 +78,7 @@ impl Patches {
         let s = &self.shape;
         let inside = geometry.inner_rows(band.clone());
         let row_len = s.w * s.cin;
-        let data = match source.direct() {
-            Some(data) => &data[(image * s.h + inside.start) * row_len..][..inside.len() * row_len],
-            None => {
-                let own = &mut own[..inside.len() * row_len];
-                if !inside.is_empty() {
-                    source.rows(image, inside.clone(), own);
-                }
-                &*own
-            }
-        };
+        let data = fetch(source, [s.h, s.w, s.cin], image, inside.clone(), own);
         for (at, y) in geometry.rows(band).enumerate() {
             let row = usize::try_from(y).ok().filter(|y| inside.contains(y));
             let row = row.map(|y| &data[(y - inside.start) * row_len..][..row_len]);

@@ -14,7 +14,7 @@ use super::{ToBlock, applies, to_blocks};
 use crate::kernels::product::{Product, Run};
 use crate::kernels::shape::ConvShape;
 use crate::kernels::simd::{Isa, Kernel, Simd};
-use crate::kernels::stream::lines;
+use crate::kernels::stream::{fetch, lines};
 use crate::kernels::{Pool, SharedSlice, Source};
 
 /// Floats of all chunks' sums.
@@ -213,13 +213,7 @@ impl Kernel for Chunk<'_> {
                 let band = first..(first + plan.band_rows).min(height);
                 let pixels = band.len() * width;
                 let x = plan.patches.fill(g, self.x, image, band.clone(), x_own, patches);
-                let y = match self.dy.direct() {
-                    Some(data) => &data[(image * height + band.start) * width * s.cout..][..pixels * s.cout],
-                    None => {
-                        self.dy.rows(image, band.clone(), &mut y_own[..pixels * s.cout]);
-                        &y_own[..pixels * s.cout]
-                    }
-                };
+                let y = fetch(self.dy, [height, width, s.cout], image, band.clone(), y_own);
                 // The next band is hinted at while this one is added up.
                 let next = if band.end < height {
                     Some((image, band.end..(band.end + plan.band_rows).min(height)))

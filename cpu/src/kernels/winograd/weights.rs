@@ -14,11 +14,11 @@
 use std::ops::Range;
 
 use super::transform::{self, IN, OUT, POINTS};
-use super::{applies, plane, tile_pitch, vectors};
+use super::{applies, plane, vectors};
 use crate::kernels::product::{Product, Run};
 use crate::kernels::shape::ConvShape;
 use crate::kernels::simd::{Isa, Kernel, Simd};
-use crate::kernels::stream::lines;
+use crate::kernels::stream::{fetch, lines, spread};
 use crate::kernels::{Pool, SharedSlice, Source};
 
 /// Floats of all chunks' sums; with less than `LEAST_CHUNKS` in that, there is one sum instead.
@@ -119,7 +119,7 @@ impl WinogradWeights {
     }
 
     fn tile_pitch(&self) -> usize {
-        tile_pitch(self.x[2])
+        spread(self.x[2])
     }
 
     fn v_pitch(&self) -> usize {
@@ -317,27 +317,6 @@ impl Kernel for Step<'_> {
                     finish::<S>(plan, sums, channels, dw);
                 }
             }
-        }
-    }
-}
-
-/// `rows` of `source`, in place or fetched into `own`.
-fn fetch<'a>(
-    source: &'a dyn Source,
-    dims: [usize; 3],
-    image: usize,
-    rows: Range<usize>,
-    own: &'a mut [f32],
-) -> &'a [f32] {
-    let len = dims[1] * dims[2];
-    match source.direct() {
-        Some(data) => &data[(image * dims[0] + rows.start) * len..][..rows.len() * len],
-        None => {
-            let own = &mut own[..rows.len() * len];
-            if !rows.is_empty() {
-                source.rows(image, rows, own);
-            }
-            own
         }
     }
 }
