@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result, SharedError};
 
-/// Element type as the language sees it. (Devices store both as `f32`, see [`crate::schedule::ir`].)
+/// Element type as the language sees it. (Devices store both as `f32`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,

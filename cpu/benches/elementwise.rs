@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use autograd::schedule::Role;
-use autograd::{Device, Result, Step, Tensor, Value};
+use autograd::{Result, Tensor};
 use cpu::CpuDevice;
+use schedule::Role;
+use schedule::{Device, Step, Value};
 
 /// Values of an input of this name and size.
 fn values(len: usize) -> Vec<f32> {

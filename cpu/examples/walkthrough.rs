@@ -1,6 +1,7 @@
 //! Reverse-mode differentiation, end to end, in a page: `cargo run --release -p cpu --example walkthrough`.
 
-use autograd::{Device, Step, Tensor, Value, Variable, grad};
+use autograd::{Tensor, Variable, grad};
+use schedule::{Device, Step, Value};
 
 fn main() -> autograd::Result<()> {
     let device = cpu::CpuDevice::new(1);
@@ -12,7 +13,7 @@ fn main() -> autograd::Result<()> {
     // 2. Its gradient is another expression, made by walking that graph from y back to x and applying
     //    the chain rule at each node. By hand: dy/dx = 2x / (x^2 + 1).
     let dy = grad(&y, std::slice::from_ref(&x)).remove(0);
-    let plain = autograd::schedule::Options { fuse: false, ..device.options() };
+    let plain = schedule::Options { fuse: false, ..device.options() };
     let step = Step::new().output("y", &y).output("dy", &dy);
     let operations = step.schedule_with(plain)?;
     println!("y = log(x^2 + 1) and its gradient, a kernel an operation:\n{}", operations.table());

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use autograd::Result;
-use autograd::schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View};
+use schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View};
 
 use crate::block;
 use crate::dispatch;
@@ -425,7 +425,8 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use autograd::{Conv2d, Device, Step, Tensor, Value, Variable, Window, grad};
+    use autograd::{Conv2d, Tensor, Variable, Window, grad};
+    use schedule::{Device, Step, Value};
 
     use super::*;
     use crate::CpuDevice;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use autograd::schedule::{Body, BufferId, ConvGeometry, ConvKind, Operand};
+use schedule::{Body, BufferId, ConvGeometry, ConvKind, Operand};
 
 use crate::kernel::{Compile, Runtime};
 use crate::kernels::{self, ConvShape, Pass, Plan, SharedSlice, Sink, Source, Workspace};

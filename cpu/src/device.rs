@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use autograd::schedule::Options;
-use autograd::{Device, Executable, Result, Schedule, Variable};
+use autograd::{Result, Variable, VariableStore};
+use schedule::{Device, Executable, Options, Schedule};
 
 use crate::executable::CpuExecutable;
 use crate::isa::Isa;
@@ -72,7 +72,9 @@ impl Device for CpuDevice {
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
         Ok(Box::new(CpuExecutable::new(Arc::clone(&self.shared), schedule)?))
     }
+}
 
+impl VariableStore for CpuDevice {
     fn write(&self, variable: &Variable, values: &[f32]) -> Result<()> {
         self.shared.store().write(variable, values)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use autograd::schedule::{Body, BufferId, Instr, Program, Role, Schedule};
 use autograd::{Error, Result};
+use schedule::{Body, BufferId, Instr, Program, Role, Schedule};
 
 use crate::convolution::Convolution;
 use crate::kernel::{Compile, Runtime};
@@ -28,11 +28,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`Error::Step`] if its parts contradict each other.
-    pub fn new(
-        compile: &Compile,
-        kernel: &autograd::schedule::Kernel,
-        frozen: &HashSet<BufferId>,
-    ) -> Result<Kernel> {
+    pub fn new(compile: &Compile, kernel: &schedule::Kernel, frozen: &HashSet<BufferId>) -> Result<Kernel> {
         let body = &kernel.body;
         let compiled = match body {
             Body::Map { shape, program, stores } => {

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use autograd::schedule::{BufferId, Role, Schedule};
-use autograd::{Error, Executable, Result, Value};
+use autograd::{Error, Result};
+use schedule::{BufferId, Role, Schedule};
+use schedule::{Executable, Value};
 
 use crate::block;
 use crate::chain::{self, Chain};

@@ -2,7 +2,7 @@
 //!
 //! Long sums are accumulated in `f64`; the order depends on shapes alone.
 
-use autograd::schedule::ReduceKind;
+use schedule::ReduceKind;
 
 use crate::isa::{Isa, multiversion};
 

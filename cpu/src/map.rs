@@ -1,6 +1,6 @@
 //! Elementwise kernels.
 
-use autograd::schedule::{MapPart, Program, Store};
+use schedule::{MapPart, Program, Store};
 
 use crate::block;
 use crate::kernel::{Compile, Runtime};
@@ -135,7 +135,7 @@ impl<'a> Externals<'a> {
 
 #[cfg(test)]
 mod tests {
-    use autograd::schedule::View;
+    use schedule::View;
 
     use super::*;
     use crate::isa::Isa;
@@ -241,15 +241,15 @@ mod tests {
             for number in 0..2 {
                 buffers.push(dice.values(len));
                 let (buffer, view) = (buffers.len() - 1, View::dense(&shape));
-                program.instrs.push(autograd::schedule::Instr::Load { buffer, view: view.clone() });
+                program.instrs.push(schedule::Instr::Load { buffer, view: view.clone() });
                 stores.push(Store {
                     buffer,
                     view,
                     value: if dice.chance(2) { first + 1 - number } else { first + 2 },
                 });
             }
-            use autograd::schedule::Instr;
             use autograd::tensor::BinaryOp;
+            use schedule::Instr;
             program.instrs.push(Instr::Binary(BinaryOp::Sub, first, first + 1));
             program.instrs.push(Instr::Binary(BinaryOp::Mul, first + 2, first));
             check(seed, 1, &shape, &program, &stores, &buffers);

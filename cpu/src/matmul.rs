@@ -3,7 +3,7 @@
 //! An operand that is a plain load is read where it lies, whatever its strides. A large product is
 //! cut into pieces, whose number depends on the shape alone.
 
-use autograd::schedule::{Body, BufferId, Instr, Operand};
+use schedule::{Body, BufferId, Instr, Operand};
 
 use crate::kernel::{Compile, Runtime};
 use crate::map::Map;

@@ -1,6 +1,6 @@
 //! Memory that kernels work on: aligned arrays, and the table of where each buffer lies.
 
-use autograd::schedule::BufferId;
+use schedule::BufferId;
 
 /// Floats in a cache line.
 const LINE: usize = 16;

@@ -1,8 +1,8 @@
 //! For tests: programs evaluated one element at a time, and random ones to evaluate.
 
 use autograd::random;
-use autograd::schedule::{Bound, Instr, Program, View};
 use autograd::tensor::{BinaryOp, UnaryOp};
+use schedule::{Bound, Instr, Program, View};
 
 use crate::memory::{Floats, Memory};
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use autograd::schedule::{BufferId, Epilogue, Instr, Operand, Program, Reg, Store, View};
+use schedule::{BufferId, Epilogue, Instr, Operand, Program, Reg, Store, View};
 
 use crate::block;
 use crate::kernel::{Compile, Runtime};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use autograd::schedule::{Body, BufferId, PoolGeometry, PoolKind};
+use schedule::{Body, BufferId, PoolGeometry, PoolKind};
 
 use crate::isa::multiversion;
 use crate::kernel::{Compile, Runtime};

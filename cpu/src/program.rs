@@ -6,8 +6,8 @@
 //! whole run of blocks. Contiguous loads and stores are no instructions at all: their operands
 //! point into the buffers.
 
-use autograd::schedule::{BufferId, Instr, Program, Reg, Store, View};
 use autograd::tensor::{BinaryOp, UnaryOp};
+use schedule::{BufferId, Instr, Program, Reg, Store, View};
 
 use crate::space::{Access, Affine, Axis, Tiling, merge};
 

@@ -5,7 +5,7 @@
 //! columns side by side. A long fold is cut into parts, whose number depends on the shape alone and
 //! which are merged in order: results do not depend on the number of threads.
 
-use autograd::schedule::{Body, Instr, Program, ReduceKind, View};
+use schedule::{Body, Instr, Program, ReduceKind, View};
 
 use crate::block;
 use crate::fold::{self, Columns};
@@ -380,7 +380,7 @@ fn side_by_side(
 
 #[cfg(test)]
 mod tests {
-    use autograd::schedule::Store;
+    use schedule::Store;
 
     use super::*;
     use crate::isa::Isa;

@@ -1,6 +1,6 @@
 //! Iteration spaces: which dims can be walked as one, and how a walk is cut into blocks.
 
-use autograd::schedule::{Bound, View};
+use schedule::{Bound, View};
 
 /// Most elements of a block. A block's values (2 KiB) and a few others stay in the first-level cache.
 pub const BLOCK: usize = 512;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use autograd::schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
+use schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
 
 use crate::block;
 use crate::dispatch::loads;

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use autograd::schedule::{
+use autograd::{Error, Result};
+use schedule::{
     Body, BufferId, Epilogue, Instr, Kernel, MapPart, Operand, PoolKind, Program, ReduceKind, Role, Schedule,
     Store, View,
 };
-use autograd::{Error, Result};
 
 use crate::convolution;
 use crate::program::{operands, view};
@@ -87,7 +87,7 @@ impl Check<'_> {
                 self.epilogue(epilogue, &[*batch, *m, *n])
             }
             Body::Convolution { kind, geometry: g, lhs, rhs, epilogue } => {
-                use autograd::schedule::ConvKind::{Forward, InputGrad, WeightGrad};
+                use schedule::ConvKind::{Forward, InputGrad, WeightGrad};
                 convolution::check(g)?;
                 let x = [g.batch, g.height, g.width, g.in_channels];
                 let y = [g.batch, g.out_height, g.out_width, g.out_channels];

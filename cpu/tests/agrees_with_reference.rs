@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
-use autograd::schedule::Options;
-use autograd::{Conv2d, Device, Result, Step, Tensor, Value, Variable, Window, grad};
+use autograd::{Conv2d, Result, Tensor, Variable, Window, grad};
 use cpu::{CpuDevice, reference};
+use schedule::Options;
+use schedule::{Device, Step, Value};
 
 /// Values in [-1, 1), a different sequence for each seed.
 fn values(len: usize, seed: u64) -> Vec<f32> {

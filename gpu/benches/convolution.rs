@@ -8,10 +8,11 @@
 
 use std::time::Instant;
 
-use autograd::schedule::ir::*;
+use autograd::Error;
 use autograd::tensor::Conv2d;
-use autograd::{Device, Error, Schedule, Value};
 use gpu::{GpuDevice, Options};
+use schedule::ir::*;
+use schedule::{Device, Schedule, Value};
 
 /// Name, image size, channels in and out, kernel.
 const SHAPES: [(&str, usize, usize, usize, usize); 6] = [

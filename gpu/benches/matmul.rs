@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use autograd::{Device, Error, Step, Tensor, Value};
+use autograd::{Error, Tensor};
 use gpu::{GpuDevice, Options};
+use schedule::{Device, Step, Value};
 
 fn main() -> Result<(), Error> {
     let wanted = std::env::var("SLD_ADAPTER").ok();

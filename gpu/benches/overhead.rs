@@ -6,10 +6,11 @@
 
 use std::time::Instant;
 
-use autograd::schedule::ir::*;
+use autograd::Error;
 use autograd::tensor::UnaryOp;
-use autograd::{Device, Error, Schedule, Value};
 use gpu::{GpuDevice, Options};
+use schedule::ir::*;
+use schedule::{Device, Schedule, Value};
 
 const KERNELS: usize = 500;
 const ELEMENTS: usize = 256;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use autograd::{Device, Error, Executable, Result, Schedule, Variable, schedule};
+use autograd::{Error, Result, Variable, VariableStore};
+use schedule::{Device, Executable, Schedule};
 use shaders::{Limits, Operands, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
@@ -204,7 +205,9 @@ impl Device for GpuDevice {
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
         Ok(Box::new(GpuExecutable::new(self.gpu.clone(), self.state.clone(), schedule)?))
     }
+}
 
+impl VariableStore for GpuDevice {
     fn write(&self, variable: &Variable, values: &[f32]) -> Result<()> {
         self.state.write(&self.gpu, variable, values)
     }

@@ -3,8 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use autograd::schedule::ir::{BufferId, Kernel, Role};
-use autograd::{Error, Executable, Result, Schedule, Value};
+use autograd::{Error, Result};
+use schedule::ir::{BufferId, Kernel, Role};
+use schedule::{Executable, Schedule, Value};
 use shaders::{Assembled, Context, Launch, Storage, assemble, legalise};
 
 use crate::context::Gpu;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use autograd::Result;
-use autograd::schedule::ir::{BufferId, Role};
+use schedule::ir::{BufferId, Role};
 use shaders::{Element, Legal, Place};
 
 use crate::context::Gpu;

@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// See [`autograd::Device::write`].
+    /// See [`autograd::VariableStore::write`].
     pub fn write(&self, gpu: &Gpu, variable: &Variable, values: &[f32]) -> Result<()> {
         let error = |message: String| Error::State { name: variable.name().to_string(), message };
         if values.len() != variable.len() {
@@ -65,7 +65,7 @@ impl State {
         Ok(())
     }
 
-    /// See [`autograd::Device::read`].
+    /// See [`autograd::VariableStore::read`].
     pub fn read(&self, gpu: &Gpu, variable: &Variable) -> Result<Vec<f32>> {
         let buffer = lock(&self.entries).get(&variable.id()).map(|entry| entry.buffer.clone());
         match buffer {

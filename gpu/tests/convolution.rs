@@ -2,10 +2,10 @@
 
 mod common;
 
-use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Window};
 use common::build::{load, plain, store, strided};
 use common::{Builder, check, check_mixed, check_unchecked_too, devices, run};
+use schedule::ir::*;
 
 fn geometry(
     batch: usize,

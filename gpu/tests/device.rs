@@ -2,12 +2,13 @@
 
 mod common;
 
-use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, Conv2d, UnaryOp};
-use autograd::{Device, Error, Value, Variable};
+use autograd::{Error, Variable, VariableStore};
 use common::build::{load, plain, store, strided};
 use common::{Builder, check};
 use gpu::{GpuDevice, Options};
+use schedule::ir::*;
+use schedule::{Device, Value};
 
 fn map(n: usize, instrs: Vec<Instr>, stores: Vec<Store>) -> Body {
     Body::Map { shape: vec![n], program: Program { instrs }, stores }

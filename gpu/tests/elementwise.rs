@@ -2,10 +2,10 @@
 
 mod common;
 
-use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, UnaryOp};
 use common::build::{load, store, strided};
 use common::{Builder, check, check_unchecked_too};
+use schedule::ir::*;
 
 /// Values where functions have something to go wrong.
 const EDGES: [f32; 12] =

@@ -1,7 +1,8 @@
 //! Prints the compiled training step of a network: `cargo run -p nn --example step_table -- resnet20 64 [views] [--plain]`.
 
-use autograd::{Step, Tensor, grad, schedule::Options};
+use autograd::{Tensor, grad};
 use nn::layers::Forward;
+use schedule::{Options, Step};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,7 +2,8 @@
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use autograd::{Step, Tensor, grad};
+//! use autograd::{Tensor, grad};
+//! use schedule::Step;
 //! use nn::{Forward, Sgd, loss, models};
 //!
 //! let student = models::build("resnet8", 100, 1)?;

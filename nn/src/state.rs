@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use autograd::{Device, Variable};
+use autograd::{Variable, VariableStore};
 
 use crate::checkpoint::{NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData, match_names};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ impl Model {
     /// # Errors
     /// [`Error::Mismatch`] with the names of missing, unexpected and mis-shaped tensors and the nearest
     /// model of the registry; [`Error::NotFinite`]; the device's.
-    pub fn load(&self, tensors: &[NamedTensor], device: &dyn Device) -> Result<()> {
+    pub fn load(&self, tensors: &[NamedTensor], device: &dyn VariableStore) -> Result<()> {
         let matched = match_names(&self.manifest(), tensors).map_err(|mismatch| {
             // The classifier, a checkpoint's last matrix, says how many classes to look for.
             let classes = tensors.iter().rev().find(|t| t.shape.len() == 2).map_or(1, |t| t.shape[0]);
@@ -46,7 +46,7 @@ impl Model {
     }
 
     /// The state dict as it is on `device`: `float32`, counters `int64`.
-    pub fn save(&self, device: &dyn Device) -> Result<Vec<NamedTensor>> {
+    pub fn save(&self, device: &dyn VariableStore) -> Result<Vec<NamedTensor>> {
         let mut tensors = Vec::with_capacity(self.state().len());
         for entry in self.state() {
             let mut tensor = named(&entry.variable, device)?;
@@ -67,7 +67,7 @@ impl Sgd {
     /// # Errors
     /// [`Error::Optimizer`] for a position or shape that does not fit, [`Error::NotFinite`]; then nothing
     /// is written.
-    pub fn load(&self, state: &OptimizerState, device: &dyn Device) -> Result<()> {
+    pub fn load(&self, state: &OptimizerState, device: &dyn VariableStore) -> Result<()> {
         let momenta = self.momenta();
         let mut values = Vec::with_capacity(momenta.len());
         for (position, momentum) in momenta.iter().enumerate() {
@@ -96,7 +96,7 @@ impl Sgd {
     }
 
     /// The optimizer's state as PyTorch's `SGD.state_dict()` has it; `rate` is the learning rate.
-    pub fn save(&self, rate: f64, device: &dyn Device) -> Result<OptimizerState> {
+    pub fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState> {
         let mut momentum = BTreeMap::new();
         for (position, variable) in self.momenta().iter().enumerate() {
             momentum.insert(position, NamedTensor { name: String::new(), ..named(variable, device)? });
@@ -122,7 +122,7 @@ impl Sgd {
 }
 
 /// A variable's value on a device.
-fn named(variable: &Variable, device: &dyn Device) -> Result<NamedTensor> {
+fn named(variable: &Variable, device: &dyn VariableStore) -> Result<NamedTensor> {
     Ok(NamedTensor::f32(variable.name(), variable.shape(), device.read(variable)?))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use autograd::schedule::ir::BufferId;
+use schedule::ir::BufferId;
 
 use crate::{Context, Element, Place};
 

@@ -1,6 +1,6 @@
 //! Fewer dimensions for the same iteration: size-1 dims go, neighbours that every view walks as one merge.
 
-use autograd::schedule::ir::{Instr, Program, Store};
+use schedule::ir::{Instr, Program, Store};
 
 /// The stride vectors of everything a program reads, in no particular order.
 pub fn program_strides(program: &mut Program) -> Vec<&mut Vec<i64>> {

@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-use autograd::schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
 use autograd::{Error, Result};
+use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
 
 use crate::bindings::{Access, Scratch};
 use crate::gemm::{self, Gemm};

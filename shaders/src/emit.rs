@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::{Bound, Instr, Program, Reg, Store, View};
 use autograd::tensor::{BinaryOp, UnaryOp};
+use schedule::ir::{Bound, Instr, Program, Reg, Store, View};
 
 use crate::bindings::Bindings;
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::ReduceKind;
+use schedule::ir::ReduceKind;
 
 /// Values in a state of this kind.
 pub fn width(kind: ReduceKind) -> usize {

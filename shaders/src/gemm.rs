@@ -5,7 +5,7 @@
 //! For a convolution `z` is the group, a row is a position of the result's pixel grid, a tap an element of
 //! the kernel window; a plain matrix product has a grid of one row of pixels and one tap.
 
-use autograd::schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
+use schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
 use crate::bindings::{Access, Bindings, Scratch, Storage};
 use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};

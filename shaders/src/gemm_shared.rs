@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::ConvKind;
+use schedule::ir::ConvKind;
 
 use crate::bindings::Access;
 use crate::emit::module;

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use autograd::Schedule;
-use autograd::schedule::ir::{
+use autograd::tensor::BinaryOp;
+use schedule::Schedule;
+use schedule::ir::{
     Body, Buffer, BufferId, ConvKind, Epilogue, Instr, Kernel, MapPart, Operand, Program, ReduceKind, Reg,
     Role, Store, View,
 };
-use autograd::tensor::BinaryOp;
 
 use crate::emit::{live, operands};
 use crate::tile_shared::GRADIENT_SCALE;

@@ -1,7 +1,7 @@
 //! The WGSL kernels and their assembly: a schedule's kernel goes in, WGSL text and launch sizes come out.
 //!
 //! Each kernel family is a template in `wgsl/` whose slots (`{{name}}`) this crate fills: sizes, the
-//! bindings, and the fused prologue and epilogue, generated from a [`Program`](autograd::schedule::ir::Program).
+//! bindings, and the fused prologue and epilogue, generated from a [`Program`](schedule::ir::Program).
 //! Nothing here knows a driver: strings in, strings out, so every module can be checked and translated
 //! without one.
 
@@ -30,8 +30,8 @@ mod window;
 
 use std::sync::Arc;
 
-use autograd::schedule::ir::{Body, Buffer, Kernel};
 use autograd::{Error, Result};
+use schedule::ir::{Body, Buffer, Kernel};
 
 pub use bindings::{Access, Bound, Storage};
 pub use legalise::{Legal, frozen, legalise, memories};

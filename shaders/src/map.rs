@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use autograd::Result;
-use autograd::schedule::ir::{MapPart, Program, Store};
+use schedule::ir::{MapPart, Program, Store};
 
 use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};

@@ -1,7 +1,7 @@
 //! Batched matrix products.
 
-use autograd::schedule::ir::Body;
 use autograd::{Error, Result};
+use schedule::ir::Body;
 
 use crate::gemm::{self, Gemm};
 use crate::operand::{LEFT, PRODUCT, RIGHT};

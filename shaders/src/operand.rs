@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::{Epilogue, Operand, Program, Reg, Store};
+use schedule::ir::{Epilogue, Operand, Program, Reg, Store};
 
 use crate::bindings::Bindings;
 use crate::collapse::{program_strides, store_strides};

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::{Body, Program, ReduceKind, Reg, Store};
 use autograd::{Error, Result};
+use schedule::ir::{Body, Program, ReduceKind, Reg, Store};
 
 use crate::bindings::{Access, Bindings, Scratch};
 use crate::collapse::{collapse, program_strides, store_strides};
@@ -68,7 +68,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 
 /// The innermost outer dim, if stores and at least one load take four neighbours along it.
 fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<usize> {
-    use autograd::schedule::ir::Instr;
+    use schedule::ir::Instr;
     let last = outer.len().checked_sub(1)?;
     let aligned = |offset: i64, strides: &[i64]| {
         strides[last] == 1

@@ -1,7 +1,5 @@
 //! What a kernel may assume about the adapter it is written for.
 
-use autograd::schedule;
-
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

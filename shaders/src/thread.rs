@@ -1,6 +1,6 @@
 //! Simple kernels: one thread a result, correct for every geometry.
 
-use autograd::schedule::ir::{Epilogue, Operand};
+use schedule::ir::{Epilogue, Operand};
 
 use crate::bindings::{Access, Bindings, Bound, Scratch};
 use crate::emit::module;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use autograd::schedule::ir::{ConvGeometry, Epilogue, Operand};
+use schedule::ir::{ConvGeometry, Epilogue, Operand};
 
 use crate::bindings::{Access, Bindings, Scratch};
 use crate::convolution::{fill_geometry, sum_weight_chunks};

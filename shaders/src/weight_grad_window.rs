@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use autograd::schedule::ir::{ConvGeometry, Operand};
+use schedule::ir::{ConvGeometry, Operand};
 
 use crate::emit::module;
 use crate::gemm::TapAxis;

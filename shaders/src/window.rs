@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use autograd::schedule::ir::{BufferId, Instr, Program, Reg, Store, View};
+use schedule::ir::{BufferId, Instr, Program, Reg, Store, View};
 
 use crate::bindings::{Bindings, Window};
 use crate::emit::live;

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use autograd::{Device, Step, Tensor, Value, grad};
+use autograd::{Tensor, VariableStore, grad};
 use nn::{Forward, Sgd, loss, models};
+use schedule::{Device, Step, Value};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use autograd::schedule::Options;
-use autograd::{Conv2d, DType, Device, Result, Step, Tensor, Value, Variable, Window, grad};
+use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
+use schedule::Options;
+use schedule::{Device, Step, Value};
 use serde_json::{Value as Json, json};
 
 use crate::{Fixture, formula};

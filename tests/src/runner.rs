@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
-use autograd::schedule::{Buffer, Options, Role};
-use autograd::{Device, Executable, Step, Tensor, Value, Variable};
+use autograd::{Tensor, Variable};
+use schedule::{Buffer, Options, Role};
+use schedule::{Device, Executable, Step, Value};
 
 use crate::adapter;
 

@@ -1,9 +1,10 @@
 //! The same seed on the same device gives the same bits, step after step.
 
-use autograd::{Device, Executable, Step, Tensor, Value, Variable, Window, grad};
+use autograd::{Tensor, Variable, Window, grad};
 use nn::initialization::{Biases, Initialization, Initializer, Weights};
 use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, StateEntry};
 use nn::{Sgd, SgdOptions, loss};
+use schedule::{Device, Executable, Step, Value};
 use sld_tests::{adapter, formula};
 
 const STEPS: usize = 20;

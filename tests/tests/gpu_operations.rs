@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use autograd::Device;
 use gpu::Options;
+use schedule::Device;
 use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::operations::{Case, Values, fixture_cases, own_cases};

@@ -1,7 +1,8 @@
 //! Bad use gives an error that says what is wrong, never a panic, and leaves the device usable.
 
-use autograd::{Device, Error, Executable, Step, Tensor, Value, Variable};
+use autograd::{Error, Tensor, Variable, VariableStore};
 use cpu::CpuDevice;
+use schedule::{Device, Executable, Step, Value};
 
 /// A device with a variable, and a step that was compiled before anything went wrong.
 struct Bench {

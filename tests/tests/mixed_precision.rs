@@ -1,10 +1,10 @@
 //! The kernels for matrix units, as far as they can be checked where no adapter has any: every module is
 //! valid, translates to SPIR-V, and multiplies on the matrix units.
 
-use autograd::schedule::ir::*;
 use autograd::tensor::Conv2d;
 use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use schedule::ir::*;
 use shaders::{Assembled, Context, Element, Limits, Operands, Place, Subgroups, Target, assemble};
 
 /// A card with 16x16x16 matrices, with roomy limits or the least that WebGPU guarantees.

@@ -1,6 +1,6 @@
 //! What networks, optimizer and checkpoints do together, beyond the reference's numbers.
 
-use autograd::{Device, Tensor, Variable, grad};
+use autograd::{Tensor, Variable, VariableStore, grad};
 use cpu::CpuDevice;
 use nn::checkpoint::{self, NamedTensor, TensorData};
 use nn::layers::Kind;

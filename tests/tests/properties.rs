@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use autograd::schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
-use autograd::{Step, Tensor, grad};
+use autograd::{Tensor, grad};
+use schedule::Step;
+use schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
 use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
@@ -109,7 +110,7 @@ fn cpu(options: Options) -> Box<dyn Runner> {
 
 #[test]
 fn random_graphs_agree_on_the_cpu() {
-    let defaults = autograd::Device::options(&cpu::CpuDevice::new(1));
+    let defaults = schedule::Device::options(&cpu::CpuDevice::new(1));
     let found = failures(seeds(CASES), |_| cpu(defaults));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -137,7 +138,7 @@ fn random_graphs_agree_on_the_gpu() {
     let seeds = seeds(CASES).filter(|seed| seed % ON_GPU == 0 || environment("SLD_PROPERTY_CASES", 0) == 1);
     let found = failures(seeds, |seed| {
         let device = Box::new(device.clone());
-        let limits = autograd::Device::options(&*device);
+        let limits = schedule::Device::options(&*device);
         // Turns: as the device likes it, as WebGPU's least limits allow, and without fusion.
         let options = match seed / ON_GPU % 4 {
             0 | 1 => limits,

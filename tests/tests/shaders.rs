@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use autograd::schedule::{Options, Step};
-use autograd::{Schedule, Tensor};
+use autograd::Tensor;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{ResourceBinding, ShaderStage};
 use nn::{Forward, Model, Sgd, SgdOptions, models};
 use rayon::prelude::*;
+use schedule::Schedule;
+use schedule::{Options, Step};
 use shaders::{Access, Context, Launch, Limits, Operands, Subgroups, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, step::expressions};

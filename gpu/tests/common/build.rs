@@ -1,7 +1,8 @@
 //! Schedules written by hand.
 
-use autograd::schedule::ir::*;
-use autograd::{Schedule, Variable};
+use autograd::Variable;
+use schedule::Schedule;
+use schedule::ir::*;
 
 /// A schedule in the making, with the values of its inputs.
 #[derive(Default)]

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use autograd::Schedule;
 use autograd::random::uniform;
-use autograd::schedule::ir::*;
 use autograd::tensor::{BinaryOp, UnaryOp};
+use schedule::Schedule;
+use schedule::ir::*;
 
 /// Memory by buffer; slots are shared through `place`.
 struct Memory {

@@ -7,8 +7,8 @@ pub mod interpreter;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use autograd::{Device, Schedule, Value};
 use gpu::{GpuDevice, Options, Precision};
+use schedule::{Device, Schedule, Value};
 
 pub use build::Builder;
 

@@ -9,8 +9,8 @@ use crate::data::synthetic::{self, SyntheticConfig};
 use crate::run::RunLock;
 use crate::training::{Evaluator, snapshot};
 use anyhow::Context;
-use autograd::Device;
 use clap::Args;
+use schedule::Device;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -67,10 +67,10 @@ impl DeviceArgs {
     ///
     /// # Errors
     /// No such GPU, or its driver refuses; the message lists what there is or says what to install.
-    pub fn open(&self) -> anyhow::Result<Box<dyn autograd::Device>> {
+    pub fn open(&self) -> anyhow::Result<Box<dyn schedule::Device>> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.map_or(cores, |n| n as usize);
-        let on_cpu = || -> Box<dyn autograd::Device> {
+        let on_cpu = || -> Box<dyn schedule::Device> {
             if self.precision == gpu::Precision::Mixed {
                 eprintln!("the CPU device computes in f32: --precision mixed changes nothing");
             }
@@ -95,7 +95,7 @@ impl DeviceArgs {
         }
     }
 
-    fn open_gpu(&self, adapter: &gpu::Adapter) -> anyhow::Result<Box<dyn autograd::Device>> {
+    fn open_gpu(&self, adapter: &gpu::Adapter) -> anyhow::Result<Box<dyn schedule::Device>> {
         let options = gpu::Options { precision: self.precision, ..gpu::Options::default() };
         let device = gpu::GpuDevice::with_adapter(adapter, options)?;
         if self.precision == gpu::Precision::Mixed {

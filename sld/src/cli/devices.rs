@@ -1,7 +1,7 @@
 //! `sld devices`.
 
-use autograd::Device;
 use clap::Args;
+use schedule::Device;
 
 /// List the devices that can compute, and which one `auto` takes.
 #[derive(Debug, Clone, Args)]

@@ -63,7 +63,7 @@ pub fn run(args: GrowthArgs) -> anyhow::Result<()> {
     let pair = format!("SLD step, {} to {}", args.teacher, args.student);
     let open = |threads: u32| DeviceArgs { threads: Some(threads), ..args.device.clone() }.open();
     let most = args.thread_counts.iter().copied().max().unwrap_or(1);
-    let measure = |device: &dyn autograd::Device, subject: &Subject, batch: u32, side: u32| {
+    let measure = |device: &dyn schedule::Device, subject: &Subject, batch: u32, side: u32| {
         let effort = Effort {
             batch: batch as usize,
             side: side as usize,

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use autograd::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use nn::checkpoint::{self, Checkpoint, Problem};
+use schedule::Device;
 
 use super::session::{self, RunData};
 use crate::config::Config;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use autograd::{Device, Executable, Step, Tensor, Value};
+use autograd::Tensor;
 use nn::layers::Forward;
 use nn::models::Model;
+use schedule::{Device, Executable, Step, Value};
 
 use crate::data::Dataset;
 use crate::data::loader::Loader;

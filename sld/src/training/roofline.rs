@@ -1,6 +1,7 @@
 //! What a device can do at best: the rates that a step's time is held against.
 
-use autograd::{Device, Executable, Step, Tensor, Value, Variable};
+use autograd::{Tensor, Variable};
+use schedule::{Device, Executable, Step, Value};
 
 use crate::random::{Purpose, Stream};
 

@@ -8,9 +8,9 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use autograd::Device;
 use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar};
 use nn::models::Model;
+use schedule::Device;
 
 use super::step::Networks;
 

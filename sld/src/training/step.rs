@@ -1,9 +1,10 @@
 //! One training step as a value: both networks, the loss, its gradient, the update.
 
-use autograd::{Device, Executable, Result, Step, Tensor, Value, Variable, grad};
+use autograd::{Result, Tensor, Variable, grad};
 use nn::layers::Forward;
 use nn::models::Model;
 use nn::optimizer::Sgd;
+use schedule::{Device, Executable, Step, Value};
 
 use crate::distill::{Distiller, Logits};
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use autograd::{Device, Executable};
 use nn::models::{self, Model};
 use nn::optimizer::{Sgd, SgdOptions};
+use schedule::{Device, Executable};
 
 use super::evaluate::Evaluator;
 use super::step::{Networks, TrainStep};
@@ -137,7 +137,7 @@ fn time_evaluation(device: &dyn Device, name: &str, effort: Effort) -> anyhow::R
     let images: Vec<f32> = (0..batch * side * side * 3).map(|_| random.unit() as f32 * 4.0 - 2.0).collect();
     let executable = evaluator.executable();
     let milliseconds = repeat(effort, || {
-        executable.call(&[("images", autograd::Value::F32(&images))])?;
+        executable.call(&[("images", schedule::Value::F32(&images))])?;
         executable.output("logits").map(|_| ())
     })?;
     measure(executable, milliseconds, effort)

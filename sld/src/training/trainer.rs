@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use autograd::Device;
 use nn::checkpoint::Checkpoint;
 use nn::optimizer::MultiStep;
+use schedule::Device;
 
 use super::evaluate::{Evaluation, Evaluator};
 use super::snapshot::{self, Progress};

@@ -1,8 +1,7 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
-use crate::error::Result;
-use crate::schedule::{Options, Schedule, Step};
-use crate::tensor::Variable;
+use crate::{Options, Schedule, Step};
+use autograd::{Result, VariableStore};
 
 /// One input of a call.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +27,7 @@ impl Value<'_> {
 
 /// A device: compiles schedules, and owns the state (parameters, momentum, running statistics) that
 /// all its compiled steps share. State is keyed by [`Variable::id`].
-pub trait Device {
+pub trait Device: VariableStore {
     /// A name for people: `CPU (2 threads, AVX-512)` or the adapter's name.
     fn name(&self) -> String;
 
@@ -45,12 +44,6 @@ pub trait Device {
     /// Makes a runnable program. State named by the schedule and not yet on the device is created
     /// with the variable's initial value.
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>>;
-
-    /// Overwrites a variable. Wrong length, NaN and infinity are errors and change nothing.
-    fn write(&self, variable: &Variable, values: &[f32]) -> Result<()>;
-
-    /// Reads a variable back (its initial value if no step and no write has touched it).
-    fn read(&self, variable: &Variable) -> Result<Vec<f32>>;
 }
 
 /// A compiled step.

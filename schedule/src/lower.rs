@@ -11,13 +11,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::graph::{Graph, NodeId};
-use super::index::{Index, Obstacle};
-use super::ir::*;
-use super::partition::{Class, Partition, class, is_long, partition};
-use super::step::Options;
-use crate::error::{Error, Result};
-use crate::tensor::{Op, ReduceOp, Variable};
+use crate::graph::{Graph, NodeId};
+use crate::index::{Index, Obstacle};
+use crate::ir::*;
+use crate::partition::{Class, Partition, class, is_long, partition};
+use crate::step::Options;
+use autograd::error::{Error, Result};
+use autograd::tensor::{Op, ReduceOp, Variable};
 
 /// Kernels in order, before merging and memory planning.
 pub struct Lowered {
@@ -331,7 +331,7 @@ impl<'a> Lowering<'a> {
             let kept_shape: Vec<usize> = kept.iter().map(|&d| shape[d]).collect();
             let kept_index = node_index(&kept_shape, outer_space)?;
             let mut result =
-                Index { dims: vec![super::index::Affine::zero(outer); shape.len()], bounds: vec![] };
+                Index { dims: vec![crate::index::Affine::zero(outer); shape.len()], bounds: vec![] };
             kept.iter().enumerate().for_each(|(i, &d)| result.dims[d] = kept_index.dims[i].clone());
             let mut finish = Emitter::new(self, outer_space, tail, Some((core, result.clone())));
             let stored = finish.compute(tail, &result)?;
@@ -552,7 +552,7 @@ fn is_light(program: &Program) -> bool {
         Instr::Load { view, .. } => view.bounds.is_empty(),
         Instr::InBounds(_) | Instr::Index(_) | Instr::Random { .. } => false,
         Instr::Unary(op, _) => {
-            use crate::tensor::UnaryOp::*;
+            use autograd::tensor::UnaryOp::*;
             matches!(op, Neg | Relu | Abs)
         }
         _ => true,

@@ -1,7 +1,8 @@
 //! Kernels find what they read.
 
-use autograd::schedule::Body;
-use autograd::{Conv2d, Step, Tensor, Variable, grad};
+use autograd::{Conv2d, Tensor, Variable, grad};
+use schedule::Body;
+use schedule::Step;
 
 /// The gradient of a batch norm's scale sums over the convolution's result and its mean. Where the
 /// gradient above is known beforehand, nothing but the mean keeps that sum from joining the convolution.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::ir::*;
-use super::lower::{Item, Lowered, copy_kernel};
+use crate::ir::*;
+use crate::lower::{Item, Lowered, copy_kernel};
 
 /// Finishes a schedule.
 pub fn plan(mut lowered: Lowered) -> Schedule {

@@ -4,7 +4,7 @@
 //! permute, slice, pad, broadcast always; a reshape when the affine form splits cleanly into the new
 //! dims, if need be after the kernel's iteration space is refined (one of its dims split in two).
 
-use super::ir::{Bound, View};
+use crate::ir::{Bound, View};
 
 /// `offset + sum(strides[d] * iteration[d])`.
 #[derive(Clone, Debug, PartialEq)]

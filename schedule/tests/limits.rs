@@ -1,7 +1,8 @@
 //! Every step settles under every limit of buffers, and keeps to it.
 
-use autograd::schedule::{Kernel, Options, Schedule};
-use autograd::{Conv2d, Error, Step, Tensor, Variable, Window, grad};
+use autograd::{Conv2d, Error, Tensor, Variable, Window, grad};
+use schedule::Step;
+use schedule::{Kernel, Options, Schedule};
 
 fn inputs(count: usize, shape: &[usize]) -> Vec<Tensor> {
     (0..count).map(|i| Tensor::input(format!("x{i}{shape:?}"), shape)).collect()

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{graph::Graph, group, ir::Schedule, lower, memory, merge};
-use crate::error::{Error, Result};
-use crate::tensor::{DType, Op, Tensor, Variable};
+use crate::{graph::Graph, group, ir::Schedule, lower, memory, merge};
+use autograd::error::{Error, Result};
+use autograd::tensor::{DType, Op, Tensor, Variable};
 
 /// What one call computes: outputs to read and variables to overwrite. All expressions see the
 /// variables' values from before the call.

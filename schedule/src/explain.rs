@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::ir::*;
+use crate::ir::*;
 
 /// Names of written buffers in a row of the table, at most.
 const MOST_NAMES: usize = 8;

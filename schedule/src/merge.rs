@@ -12,9 +12,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ir::*;
-use super::lower::{Item, Lowered};
-use super::step::Options;
+use crate::ir::*;
+use crate::lower::{Item, Lowered};
+use crate::step::Options;
 
 /// Merges in place.
 pub fn merge(lowered: &mut Lowered, options: &Options) {

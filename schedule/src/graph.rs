@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::step::Step;
-use crate::error::{Error, Result};
-use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
+use crate::step::Step;
+use autograd::error::{Error, Result};
+use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 
 /// Index of a node in [`Graph::nodes`].
 pub type NodeId = usize;
@@ -33,7 +33,7 @@ impl Node {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub outputs: Vec<(String, NodeId)>,
-    pub updates: Vec<(crate::tensor::Variable, NodeId)>,
+    pub updates: Vec<(autograd::tensor::Variable, NodeId)>,
 }
 
 impl Graph {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::tensor::{BinaryOp, Conv2d, UnaryOp, Variable, Window};
+use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Variable, Window};
 
 /// Index of a buffer in [`Schedule::buffers`].
 pub type BufferId = usize;
@@ -144,7 +144,7 @@ pub enum Instr {
         yes: Reg,
         no: Reg,
     },
-    /// Uniform in [0, 1), a pure function of (seed, step, stream, index): see [`crate::random`].
+    /// Uniform in [0, 1), a pure function of (seed, step, stream, index): see [`autograd::random`].
     Random {
         stream: u32,
         index: View,

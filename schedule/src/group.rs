@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::ir::*;
-use super::lower::{Item, Lowered};
-use super::step::Options;
+use crate::ir::*;
+use crate::lower::{Item, Lowered};
+use crate::step::Options;
 
 /// Elements of temporaries that a map may hold back while it waits.
 const SMALL: usize = 1 << 14;

@@ -14,6 +14,7 @@
 //!
 //! [`ir`] is the result, [`explain`] prints it.
 
+pub mod device;
 pub mod explain;
 pub mod graph;
 pub mod group;
@@ -25,5 +26,6 @@ pub mod merge;
 pub mod partition;
 pub mod step;
 
+pub use device::{Device, Executable, Value};
 pub use ir::*;
 pub use step::{Options, Step};

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::graph::{Graph, Node, NodeId};
-use super::step::Options;
-use crate::tensor::{BinaryOp, Op, UnaryOp};
+use crate::graph::{Graph, Node, NodeId};
+use crate::step::Options;
+use autograd::tensor::{BinaryOp, Op, UnaryOp};
 
 /// What the partition decides about each node.
 pub struct Partition {

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use autograd::schedule::{Body, BufferId, Kernel, MapPart, Options, Role, Schedule};
-use autograd::{Conv2d, Step, Tensor, Variable, grad};
+use autograd::{Conv2d, Tensor, Variable, grad};
+use schedule::Step;
+use schedule::{Body, BufferId, Kernel, MapPart, Options, Role, Schedule};
 
 /// Two convolutions with batch norm and a linear layer: eight parameters of seven shapes, and statistics.
 fn training_step(images: usize) -> (Step, usize) {
