@@ -12,13 +12,15 @@ use schedule::Device;
 
 use super::session::{self, RunData};
 use crate::config::Config;
-use crate::distill::Distiller;
+use crate::distill::{Distiller, Network, Observation};
 use crate::run::{
     Accuracy, EpochMetrics, Evaluation as RunEvaluation, ModelInfo, RunError, RunFolder, RunInfo,
     SwapMetrics, SwapSide, TrainMetrics,
 };
 use crate::training::snapshot::{self, Progress};
-use crate::training::{EpochResult, Evaluation, Evaluator, Networks, Observer, Outcome, StepResult, Trainer};
+use crate::training::{
+    EpochResult, Evaluation, Evaluator, Metric, Networks, Observer, Outcome, StepResult, Trainer,
+};
 
 /// The report's name in a run's folder.
 const REPORT: &str = "report.html";
@@ -257,10 +259,10 @@ impl<'a> RunObserver<'a> {
 
     fn metrics(&self, result: &EpochResult) -> EpochMetrics {
         let accuracy = |e: &Evaluation| Accuracy { top1: e.top1(), top5: e.top5(), loss: e.loss };
-        let known = ["loss", "top1", "top5"];
-        let is_term =
-            |name: &str| !known.contains(&name) && !name.contains("swapped") && !name.contains("confidence");
-        let terms = result.train.iter().filter(|m| is_term(m.0)).map(|m| (m.0.to_string(), m.1)).collect();
+        let term = |&(metric, mean): &(Metric, f64)| match metric {
+            Metric::Term(name) => Some((name.to_string(), mean)),
+            _ => None,
+        };
         EpochMetrics {
             epoch: result.epoch as u32,
             lr: result.rate,
@@ -268,7 +270,7 @@ impl<'a> RunObserver<'a> {
                 loss: result.train_loss(),
                 top1: result.train_top1(),
                 top5: result.train_top5(),
-                terms,
+                terms: result.train.iter().filter_map(term).collect(),
             },
             validation: result.held_out.as_ref().map(accuracy),
             test: accuracy(&result.test),
@@ -279,28 +281,28 @@ impl<'a> RunObserver<'a> {
     }
 
     fn swap_metrics(&self, result: &EpochResult) -> Option<SwapMetrics> {
-        let side = |who: &str| {
+        let observed = |what: Observation| result.metric(Metric::Observed(what));
+        let side = |network| {
             Some(SwapSide {
-                share: result.metric(&format!("{who}_swapped"))?,
-                confidence_before: result.metric(&format!("{who}_confidence"))?,
-                confidence_after: result.metric(&format!("{who}_confidence_swapped"))?,
+                share: observed(Observation::Swapped(network))?,
+                confidence_before: observed(Observation::Confidence(network))?,
+                confidence_after: observed(Observation::ConfidenceSwapped(network))?,
             })
         };
         let gate = self.distiller.factor(result.epoch).unwrap_or(1.0);
-        let weight = if self.config.kd.kd_weight == 0.0 { 1.0 } else { self.config.kd.kd_weight };
         Some(SwapMetrics {
-            teacher: side("teacher")?,
-            student: side("student")?,
+            teacher: side(Network::Teacher)?,
+            student: side(Network::Student)?,
             student_gate: gate > 0.0,
-            teacher_level: result.metric("kd_teacher").unwrap_or(0.0) / weight,
-            student_level: result.metric("kd_student").unwrap_or(0.0) / weight,
+            teacher_level: observed(Observation::Level(Network::Teacher))?,
+            student_level: observed(Observation::Level(Network::Student))?,
         })
     }
 }
 
 impl Observer for RunObserver<'_> {
     fn step(&mut self, result: &StepResult) {
-        let mean = |name: &str| result.means.iter().find(|m| m.0 == name).map_or(f64::NAN, |m| m.1);
+        let mean = |wanted: Metric| result.means.iter().find(|m| m.0 == wanted).map_or(f64::NAN, |m| m.1);
         let first = *self.first_images.get_or_insert_with(|| {
             self.epoch_started = Instant::now();
             result.images
@@ -310,7 +312,7 @@ impl Observer for RunObserver<'_> {
         if step.is_multiple_of(every) {
             // A log that cannot be written must not end the training; the epoch's own files will say so.
             let rate = session::settings(self.config).schedule.lr_at(result.epoch);
-            self.run.log_step(step as u64, mean("loss"), rate).ok();
+            self.run.log_step(step as u64, mean(Metric::Loss), rate).ok();
         }
         let due = self.drawn.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
         if !due && result.batch < result.batches {
@@ -331,7 +333,11 @@ impl Observer for RunObserver<'_> {
         self.bar.set_length(result.batches as u64);
         self.bar.set_position(result.batch as u64);
         self.bar.set_prefix(format!("epoch {}/{epochs}", result.epoch));
-        self.bar.set_message(format!("loss {:.3}  top-1 {:.1}%{speed}", mean("loss"), 100.0 * mean("top1")));
+        self.bar.set_message(format!(
+            "loss {:.3}  top-1 {:.1}%{speed}",
+            mean(Metric::Loss),
+            100.0 * mean(Metric::Top1)
+        ));
     }
 
     fn epoch(

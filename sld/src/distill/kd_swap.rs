@@ -50,15 +50,18 @@ impl Distiller for KdSwap {
             Err(error) => return Loss::invalid(error),
         };
         let (y, gate) = (&logits.labels, &logits.factor);
-        let weight = self.kd_weight / logits.batch() as f64;
-        let teacher = divergence(&s, &swap(&t, y), &[self.temperature]);
-        let student = pseudo_teacher_divergence(&s, y, &[self.temperature], self.detach_pseudo_teacher);
+        let per_image = 1.0 / logits.batch() as f64;
+        let teacher = divergence(&s, &swap(&t, y), &[self.temperature]) * per_image;
+        let student = gate
+            * pseudo_teacher_divergence(&s, y, &[self.temperature], self.detach_pseudo_teacher)
+            * per_image;
+        let ce = nn::loss::cross_entropy(&s, y) * self.ce_weight;
         Loss {
-            statistics: observe(&s, &t, y),
+            observations: observe(&s, &t, y, [&student, &teacher]),
             ..Loss::sum(vec![
-                ("ce", nn::loss::cross_entropy(&s, y) * self.ce_weight),
-                ("kd_teacher", teacher * weight),
-                ("kd_student", gate * student * weight),
+                ("ce", ce),
+                ("kd_teacher", teacher * self.kd_weight),
+                ("kd_student", student * self.kd_weight),
             ])
         }
     }

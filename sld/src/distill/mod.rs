@@ -23,7 +23,7 @@ pub use kd_swap::KdSwap;
 pub use logits::Logits;
 pub use mlkd::Mlkd;
 pub use sld::Sld;
-pub use swap::{SwapStatistics, swap};
+pub use swap::{Network, Observation, SwapStatistics, swap};
 pub use vanilla::Vanilla;
 
 /// A way to train a student.
@@ -57,8 +57,8 @@ pub struct Loss {
     pub terms: Vec<(&'static str, Tensor)>,
     /// What is minimised.
     pub total: Tensor,
-    /// Named observations without influence on training: see [`SwapStatistics`].
-    pub statistics: Vec<(&'static str, Tensor)>,
+    /// What is observed, without influence on training.
+    pub observations: Vec<(Observation, Tensor)>,
 }
 
 impl Loss {
@@ -67,12 +67,12 @@ impl Loss {
         let mut parts = terms.iter().map(|term| term.1.clone());
         let first = parts.next().unwrap_or_else(|| Tensor::scalar(0.0));
         let total = parts.fold(first, |sum, part| sum + part);
-        Loss { terms, total, statistics: Vec::new() }
+        Loss { terms, total, observations: Vec::new() }
     }
 
     /// A loss that cannot be.
     fn invalid(total: Tensor) -> Loss {
-        Loss { terms: Vec::new(), total, statistics: Vec::new() }
+        Loss { terms: Vec::new(), total, observations: Vec::new() }
     }
 }
 

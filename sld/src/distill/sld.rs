@@ -3,7 +3,9 @@
 
 use autograd::Tensor;
 
-use super::{Distiller, Logits, Loss, SwapStatistics, divergence, student_swap_divergence, swap};
+use super::{
+    Distiller, Logits, Loss, Network, Observation, SwapStatistics, divergence, student_swap_divergence, swap,
+};
 
 /// With `L(a, s, T) = T^2 KL(softmax_T(a) || softmax_T(s))`, batch means, and `w`, `s` the weak and the
 /// strong view:
@@ -53,14 +55,16 @@ impl Distiller for Sld {
         let per_image = 1.0 / logits.batch() as f64;
         let ce = s.cross_entropy(y).sum_all() * per_image;
         let teacher = divergence(&s, &swap(&t, y), &self.temperatures) * per_image;
-        let student =
-            pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher) * per_image;
+        let student = gate
+            * pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher)
+            * per_image;
+        let (weak_s, weak_t) = (logits.weak(&s), logits.weak(&t));
         Loss {
-            statistics: observe(&logits.weak(&s), &logits.weak(&t), &logits.labels),
+            observations: observe(&weak_s, &weak_t, &logits.labels, [&student, &teacher]),
             ..Loss::sum(vec![
                 ("ce", ce * self.ce_weight),
                 ("kd_teacher", teacher * self.kd_weight),
-                ("kd_student", gate * student * self.kd_weight),
+                ("kd_student", student * self.kd_weight),
             ])
         }
     }
@@ -80,16 +84,23 @@ pub(super) fn pseudo_teacher_divergence(
     }
 }
 
-/// What the swap does to both networks' logits.
-pub(super) fn observe(student: &Tensor, teacher: &Tensor, labels: &Tensor) -> Vec<(&'static str, Tensor)> {
-    let s = SwapStatistics::new(student, labels);
-    let t = SwapStatistics::new(teacher, labels);
-    vec![
-        ("student_swapped", s.share),
-        ("student_confidence", s.before),
-        ("student_confidence_swapped", s.after),
-        ("teacher_swapped", t.share),
-        ("teacher_confidence", t.before),
-        ("teacher_confidence_swapped", t.after),
-    ]
+/// What the swap does to the logits of student and teacher, and what each level of the loss comes to
+/// without its weight.
+pub(super) fn observe(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    levels: [&Tensor; 2],
+) -> Vec<(Observation, Tensor)> {
+    let side = |network: Network, logits: &Tensor, level: &Tensor| {
+        let swap = SwapStatistics::new(logits, labels);
+        [
+            (Observation::Swapped(network), swap.share),
+            (Observation::Confidence(network), swap.before),
+            (Observation::ConfidenceSwapped(network), swap.after),
+            (Observation::Level(network), level.detach()),
+        ]
+    };
+    let student = side(Network::Student, student, levels[0]);
+    student.into_iter().chain(side(Network::Teacher, teacher, levels[1])).collect()
 }

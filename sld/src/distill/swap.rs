@@ -53,3 +53,23 @@ impl SwapStatistics {
         }
     }
 }
+
+/// Whose logits are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    Student,
+    Teacher,
+}
+
+/// What a method that swaps observes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// Share of rows that the swap changes, in `0..=1`.
+    Swapped(Network),
+    /// Mean probability of the label before the swap, at `T = 1`.
+    Confidence(Network),
+    /// The same after it.
+    ConfidenceSwapped(Network),
+    /// The student's divergence from these swapped logits, as it enters the loss but for the weight.
+    Level(Network),
+}

@@ -6,7 +6,7 @@ use nn::models::Model;
 use nn::optimizer::Sgd;
 use schedule::{Device, Executable, Step, Value};
 
-use crate::distill::{Distiller, Logits};
+use crate::distill::{Distiller, Logits, Observation};
 
 /// What a step trains, and from whom.
 pub struct Networks {
@@ -29,30 +29,38 @@ impl Networks {
 /// The compiled step for one batch size. Steps of several sizes share all state on the device.
 pub struct TrainStep {
     executable: Box<dyn Executable>,
-    /// What [`TrainStep::metric_names`] names, in the output `metrics`.
-    names: Vec<&'static str>,
+    /// What the output `metrics` holds.
+    metrics: Vec<Metric>,
     batch: usize,
     has_factor: bool,
 }
 
-/// Sums the reader needs of a batch, beside the named loss terms and statistics.
-pub const LOSS: &str = "loss";
-/// Share of the batch whose label is the largest logit of the weak view, as trained.
-pub const TOP1: &str = "top1";
-/// The same for the five largest.
-pub const TOP5: &str = "top5";
+/// A number measured of each batch: a mean over its images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// What is minimised.
+    Loss,
+    /// Share of the batch whose label is the largest logit of the weak view, as trained.
+    Top1,
+    /// The same for the five largest.
+    Top5,
+    /// A weighted part of the loss, by its name.
+    Term(&'static str),
+    /// What the method observes beside the loss.
+    Observed(Observation),
+}
 
 /// The step's expressions for a batch of `batch` images of `height x width`.
 ///
 /// Inputs: `images` `[views * batch, height, width, 3]` (all weak views, then all strong ones),
 /// `labels` `[batch]`, `rate` `[]` and, for methods that change with the epoch, `factor` `[]`. Output:
-/// `metrics`, one number a name.
+/// `metrics`, the numbers that are returned beside the step.
 pub fn expressions(
     networks: &Networks,
     distiller: &dyn Distiller,
     batch: usize,
     [height, width]: [usize; 2],
-) -> (Step, Vec<&'static str>) {
+) -> (Step, Vec<Metric>) {
     let views = distiller.views();
     let images = Tensor::input("images", &[views * batch, height, width, 3]);
     let labels = Tensor::input_i32("labels", &[batch]);
@@ -75,18 +83,18 @@ pub fn expressions(
 
     let weak = logits.weak(&logits.student);
     let top = |k: usize| weak.top_k_correct(&labels, k.min(weak.dim(1))).mean_all();
-    let mut metrics = vec![(LOSS, loss.total.clone()), (TOP1, top(1)), (TOP5, top(5))];
-    metrics.extend(loss.terms);
-    metrics.extend(loss.statistics);
-    let names = metrics.iter().map(|m| m.0).collect();
-    let values: Vec<Tensor> = metrics.iter().map(|m| m.1.reshape(&[1])).collect();
+    let common = [(Metric::Loss, loss.total), (Metric::Top1, top(1)), (Metric::Top5, top(5))];
+    let terms = loss.terms.into_iter().map(|(name, value)| (Metric::Term(name), value));
+    let observed = loss.observations.into_iter().map(|(what, value)| (Metric::Observed(what), value));
+    let (metrics, values): (Vec<Metric>, Vec<Tensor>) =
+        common.into_iter().chain(terms).chain(observed).map(|(m, value)| (m, value.reshape(&[1]))).unzip();
     let values = Tensor::concatenate(&values.iter().collect::<Vec<_>>(), 0);
 
     let step = Step::new()
         .output("metrics", &values)
         .updates(networks.sgd.updates(&gradients, &rate))
         .updates(forward.into_updates());
-    (step, names)
+    (step, metrics)
 }
 
 impl TrainStep {
@@ -98,9 +106,9 @@ impl TrainStep {
         batch: usize,
         image: [usize; 2],
     ) -> Result<TrainStep> {
-        let (step, names) = expressions(networks, distiller, batch, image);
+        let (step, metrics) = expressions(networks, distiller, batch, image);
         let executable = device.compile_step(&step)?;
-        Ok(TrainStep { executable, names, batch, has_factor: distiller.factor(1).is_some() })
+        Ok(TrainStep { executable, metrics, batch, has_factor: distiller.factor(1).is_some() })
     }
 
     /// Trains on one batch and returns the value of each metric: its mean over the batch.
@@ -121,9 +129,9 @@ impl TrainStep {
         self.executable.output("metrics")
     }
 
-    /// Names of what [`TrainStep::run`] returns.
-    pub fn metric_names(&self) -> &[&'static str] {
-        &self.names
+    /// What [`TrainStep::run`] returns, in this order.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
     }
     /// Images in a batch.
     pub fn batch(&self) -> usize {

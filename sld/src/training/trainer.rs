@@ -11,7 +11,7 @@ use schedule::Device;
 
 use super::evaluate::{Evaluation, Evaluator};
 use super::snapshot::{self, Progress};
-use super::step::{LOSS, Networks, TOP1, TOP5, TrainStep};
+use super::step::{Metric, Networks, TrainStep};
 use crate::data::Dataset;
 use crate::data::loader::{Batch, Loader, LoaderConfig, Position, Views};
 use crate::distill::Distiller;
@@ -38,8 +38,8 @@ pub struct StepResult<'a> {
     /// Images of the epoch seen so far, and their number in all.
     pub images: usize,
     pub epoch_images: usize,
-    /// Name and mean over the epoch so far.
-    pub means: &'a [(&'static str, f64)],
+    /// The mean of each metric over the epoch so far.
+    pub means: &'a [(Metric, f64)],
 }
 
 /// One finished epoch.
@@ -47,8 +47,8 @@ pub struct StepResult<'a> {
 pub struct EpochResult {
     pub epoch: usize,
     pub rate: f64,
-    /// Every metric of the step by name, the mean over the epoch's images.
-    pub train: Vec<(&'static str, f64)>,
+    /// The mean of each metric of the step over the epoch's images.
+    pub train: Vec<(Metric, f64)>,
     /// On the test images.
     pub test: Evaluation,
     /// On held-out training images, if there are any: then they choose the best epoch.
@@ -64,20 +64,20 @@ pub struct EpochResult {
 }
 
 impl EpochResult {
-    /// A training metric's mean; `None` if the method has none of this name.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        self.train.iter().find(|m| m.0 == name).map(|m| m.1)
+    /// A training metric's mean; `None` if the method does not measure it.
+    pub fn metric(&self, wanted: Metric) -> Option<f64> {
+        self.train.iter().find(|m| m.0 == wanted).map(|m| m.1)
     }
     pub fn train_loss(&self) -> f64 {
-        self.metric(LOSS).unwrap_or(f64::NAN)
+        self.metric(Metric::Loss).unwrap_or(f64::NAN)
     }
     /// Percent.
     pub fn train_top1(&self) -> f64 {
-        100.0 * self.metric(TOP1).unwrap_or(f64::NAN)
+        100.0 * self.metric(Metric::Top1).unwrap_or(f64::NAN)
     }
     /// Percent.
     pub fn train_top5(&self) -> f64 {
-        100.0 * self.metric(TOP5).unwrap_or(f64::NAN)
+        100.0 * self.metric(Metric::Top5).unwrap_or(f64::NAN)
     }
 }
 
@@ -317,10 +317,10 @@ impl<'a> Trainer<'a> {
     }
 
     /// Means over the epoch so far. All compiled steps have the same metrics.
-    fn means(&self) -> Vec<(&'static str, f64)> {
-        let names = self.steps.first().map_or(&[][..], TrainStep::metric_names);
+    fn means(&self) -> Vec<(Metric, f64)> {
+        let metrics = self.steps.first().map_or(&[][..], TrainStep::metrics);
         let count = self.progress.images.max(1) as f64;
-        names.iter().zip(&self.progress.sums).map(|(&name, &sum)| (name, sum / count)).collect()
+        metrics.iter().zip(&self.progress.sums).map(|(&metric, &sum)| (metric, sum / count)).collect()
     }
 
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
