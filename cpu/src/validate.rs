@@ -144,7 +144,7 @@ impl Check<'_> {
             }
         }
         for (number, part) in parts.iter().enumerate() {
-            for buffer in part.program.loads() {
+            for buffer in part.program.buffers() {
                 if writer.get(&memory(buffer)).is_some_and(|(_, by)| *by != number) {
                     return Err(format!("part {number} reads buffer {buffer}, which another part writes"));
                 }

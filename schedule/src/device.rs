@@ -1,6 +1,7 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
-use crate::{Options, Schedule, Step};
+use crate::ir::Schedule;
+use crate::step::{Options, Step};
 use autograd::{Result, VariableStore};
 
 /// One input of a call.

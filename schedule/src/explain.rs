@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::ir::*;
+use crate::ir::{Body, Kernel, Schedule};
 
 /// Names of written buffers in a row of the table, at most.
 const MOST_NAMES: usize = 8;
@@ -19,16 +19,13 @@ pub struct Work {
 impl Schedule {
     /// The work of one kernel.
     pub fn work(&self, kernel: &Kernel) -> Work {
-        let arithmetic = |program: &Program| {
-            let is_arithmetic =
-                |i: &&Instr| matches!(i, Instr::Unary(..) | Instr::Binary(..) | Instr::Select { .. });
-            program.instrs.iter().filter(is_arithmetic).count() as u64
-        };
         let flops = match &kernel.body {
-            Body::Map { shape, program, .. } => count(shape) * arithmetic(program),
-            Body::Maps { parts } => parts.iter().map(|p| count(&p.shape) * arithmetic(&p.program)).sum(),
+            Body::Map { shape, program, .. } => count(shape) * program.arithmetic() as u64,
+            Body::Maps { parts } => {
+                parts.iter().map(|p| count(&p.shape) * p.program.arithmetic() as u64).sum()
+            }
             Body::Reduce { shape, program, accumulators, .. } => {
-                count(shape) * (arithmetic(program) + accumulators.len() as u64)
+                count(shape) * (program.arithmetic() as u64 + accumulators.len() as u64)
             }
             Body::MatMul { batch, m, n, k, .. } => 2 * (batch * m * n * k) as u64,
             Body::Convolution { geometry, .. } => geometry.flops(),

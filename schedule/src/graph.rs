@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::step::Step;
-use autograd::error::{Error, Result};
-use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
+use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp, Variable};
+use autograd::{Error, Result};
 
 /// Index of a node in [`Graph::nodes`].
 pub type NodeId = usize;
@@ -33,7 +33,7 @@ impl Node {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub outputs: Vec<(String, NodeId)>,
-    pub updates: Vec<(autograd::tensor::Variable, NodeId)>,
+    pub updates: Vec<(Variable, NodeId)>,
 }
 
 impl Graph {

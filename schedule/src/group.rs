@@ -6,20 +6,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::ir::*;
-use crate::lower::{Item, Lowered};
+use crate::draft::Draft;
+use crate::ir::{Body, Buffer, BufferId, Kernel, MapPart, Role};
 use crate::step::Options;
 
 /// Elements of temporaries that a map may hold back while it waits.
 const SMALL: usize = 1 << 14;
 
-/// Groups in place. Frozen kernels come first afterwards.
-pub fn group(lowered: &mut Lowered, options: &Options) {
-    let items = std::mem::take(&mut lowered.kernels);
-    for of_kind in [true, false] {
-        let kernels = items.iter().filter(|item| item.frozen == of_kind).map(|item| item.kernel.clone());
-        let grouped = List::new(kernels.collect(), lowered, options.group_buffers).grouped();
-        lowered.kernels.extend(grouped.into_iter().map(|kernel| Item { kernel, frozen: of_kind }));
+/// Groups in place.
+pub fn group(draft: &mut Draft, options: &Options) {
+    let Draft { buffers, prepare, kernels, updates, .. } = draft;
+    for kernels in [prepare, kernels] {
+        let list = List::new(std::mem::take(kernels), buffers, updates, options.group_buffers);
+        *kernels = list.grouped();
     }
 }
 
@@ -45,10 +44,15 @@ struct Group {
 }
 
 impl List<'_> {
-    fn new(kernels: Vec<Kernel>, lowered: &Lowered, most_buffers: usize) -> List<'_> {
+    fn new<'a>(
+        kernels: Vec<Kernel>,
+        buffers: &'a [Buffer],
+        updates: &[(BufferId, BufferId)],
+        most_buffers: usize,
+    ) -> List<'a> {
         List {
-            buffers: &lowered.buffers,
-            updates: lowered.updates.iter().copied().collect(),
+            buffers,
+            updates: updates.iter().copied().collect(),
             kernels: kernels.into_iter().map(Some).collect(),
             groups: Vec::new(),
             first_read: HashMap::new(),

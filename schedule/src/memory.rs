@@ -2,52 +2,42 @@
 
 use std::collections::HashMap;
 
-use crate::ir::*;
-use crate::lower::{Item, Lowered, copy_kernel};
+use crate::draft::Draft;
+use crate::ir::{Body, Buffer, BufferId, Instr, Kernel, Program, Role, Schedule, Store};
 
 /// Finishes a schedule.
-pub fn plan(mut lowered: Lowered) -> Schedule {
-    update_in_place(&mut lowered);
-    let Lowered { mut buffers, kernels, outputs, updates } = lowered;
-    let (mut prepare, mut every_call) = (Vec::new(), Vec::new());
-    for item in kernels {
-        if item.frozen { prepare.push(item.kernel) } else { every_call.push(item.kernel) }
-    }
+pub fn plan(mut draft: Draft) -> Schedule {
+    update_in_place(&mut draft);
+    let Draft { mut buffers, prepare, kernels, outputs, updates } = draft;
     for buffer in prepare.iter().flat_map(Kernel::writes) {
         if let Role::Temporary { .. } = buffers[buffer].role {
             buffers[buffer].role = Role::Prepared;
         }
     }
-    let slots = share_slots(&mut buffers, &every_call);
+    let slots = share_slots(&mut buffers, &kernels);
     let updated = updates.iter().map(|u| u.0).collect();
-    let mut schedule = Schedule { buffers, prepare, kernels: every_call, slots, outputs, updated };
-    schedule.drop_unused_buffers();
-    schedule
+    without_unused_buffers(Schedule { buffers, prepare, kernels, slots, outputs, updated })
 }
 
 /// Lets a kernel write a variable's new value straight into the variable, where no kernel reads the
 /// old value afterwards; copies the rest at the end of the step.
-fn update_in_place(lowered: &mut Lowered) {
+fn update_in_place(draft: &mut Draft) {
     let mut renamed: HashMap<BufferId, BufferId> = HashMap::new();
-    for (state, value) in lowered.updates.clone() {
+    for (state, value) in draft.updates.clone() {
         let value = *renamed.get(&value).unwrap_or(&value);
-        let writer = lowered.kernels.iter().position(|item| item.kernel.writes().contains(&value));
-        let direct = writer.is_some_and(|at| {
-            let is_temporary = matches!(lowered.buffers[value].role, Role::Temporary { .. });
-            let read_later =
-                lowered.kernels[at + 1..].iter().any(|item| item.kernel.reads().contains(&state));
-            is_temporary
-                && !lowered.kernels[at].frozen
-                && !read_later
-                && overwrites_safely(&lowered.kernels[at].kernel, state, value)
+        let is_temporary = matches!(draft.buffers[value].role, Role::Temporary { .. });
+        let writer = draft.kernels.iter().position(|kernel| kernel.writes().contains(&value));
+        let is_direct = writer.is_some_and(|at| {
+            let read_later = draft.kernels[at + 1..].iter().any(|kernel| kernel.reads().contains(&state));
+            is_temporary && !read_later && overwrites_safely(&draft.kernels[at], state, value)
         });
-        if direct {
-            lowered.kernels.iter_mut().for_each(|item| item.kernel.rename(value, state));
-            lowered.outputs.iter_mut().filter(|o| o.1 == value).for_each(|o| o.1 = state);
+        if is_direct {
+            let mentions = draft.kernels.iter_mut().flat_map(Kernel::mentions);
+            mentions.filter(|buffer| **buffer == value).for_each(|buffer| *buffer = state);
+            draft.outputs.iter_mut().filter(|o| o.1 == value).for_each(|o| o.1 = state);
             renamed.insert(value, state);
         } else {
-            let kernel = copy_kernel(&lowered.buffers, value, state);
-            lowered.kernels.push(Item { kernel, frozen: false });
+            draft.kernels.push(Kernel::copy(value, state, draft.buffers[value].len()));
         }
     }
 }
@@ -117,39 +107,20 @@ fn share_slots(buffers: &mut [Buffer], kernels: &[Kernel]) -> Vec<usize> {
     slots
 }
 
-impl Schedule {
-    /// Forgets buffers that merging left without a reader or writer.
-    fn drop_unused_buffers(&mut self) {
-        let mut used: Vec<bool> = vec![false; self.buffers.len()];
-        for kernel in self.prepare.iter().chain(&self.kernels) {
-            kernel.buffers().into_iter().for_each(|b| used[b] = true);
-        }
-        self.outputs.iter().for_each(|o| used[o.1] = true);
-        self.updated.iter().for_each(|&b| used[b] = true);
-        let mut renamed = vec![usize::MAX; used.len()];
-        let mut kept = Vec::new();
-        for (id, buffer) in std::mem::take(&mut self.buffers).into_iter().enumerate() {
-            if used[id] {
-                renamed[id] = kept.len();
-                kept.push(buffer);
-            }
-        }
-        self.buffers = kept;
-        // Ids only shrink, so renaming in ascending order never meets a name still to be renamed.
-        for kernel in self.prepare.iter_mut().chain(&mut self.kernels) {
-            for id in kernel.buffers() {
-                kernel.rename(id, renamed[id]);
-            }
-        }
-        self.outputs.iter_mut().for_each(|o| o.1 = renamed[o.1]);
-        self.updated.iter_mut().for_each(|b| *b = renamed[*b]);
-    }
-
-    /// Bytes of temporaries (the slots), outputs and prepared buffers: what one compiled step holds
-    /// beside state and inputs.
-    pub fn working_bytes(&self) -> u64 {
-        let own =
-            self.buffers.iter().filter(|b| matches!(b.role, Role::Output | Role::Prepared)).map(Buffer::len);
-        4 * (self.slots.iter().sum::<usize>() + own.sum::<usize>()) as u64
-    }
+/// Forgets buffers that merging left without a reader or writer.
+fn without_unused_buffers(mut schedule: Schedule) -> Schedule {
+    let mut used: Vec<bool> = vec![false; schedule.buffers.len()];
+    schedule.all_kernels().flat_map(Kernel::buffers).for_each(|b| used[b] = true);
+    schedule.outputs.iter().for_each(|o| used[o.1] = true);
+    schedule.updated.iter().for_each(|&b| used[b] = true);
+    // The new number of each buffer.
+    let numbers: Vec<BufferId> =
+        used.iter().scan(0, |next, &used| Some(std::mem::replace(next, *next + used as usize))).collect();
+    let mut keep = used.iter();
+    schedule.buffers.retain(|_| *keep.next().unwrap_or(&false));
+    let kernels = schedule.prepare.iter_mut().chain(&mut schedule.kernels);
+    let mentions = kernels.flat_map(Kernel::mentions);
+    let outputs = schedule.outputs.iter_mut().map(|o| &mut o.1);
+    mentions.chain(outputs).chain(&mut schedule.updated).for_each(|b| *b = numbers[*b]);
+    schedule
 }

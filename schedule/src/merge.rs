@@ -12,21 +12,30 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ir::*;
-use crate::lower::{Item, Lowered};
+use crate::draft::Draft;
+use crate::ir::{
+    Body, Buffer, BufferId, ChannelReduction, ConvKind, Instr, Kernel, Program, ReduceKind, Reg, Store, View,
+};
 use crate::step::Options;
 
+/// Most instructions of a program that two kernels make together.
+const LONGEST_PROGRAM: usize = 128;
+
 /// Merges in place.
-pub fn merge(lowered: &mut Lowered, options: &Options) {
-    let mut list = List::new(std::mem::take(&mut lowered.kernels), options.max_buffers);
-    list.attach_channel_reductions();
-    list.merge_alike(&lowered.buffers);
-    lowered.kernels = list.items.into_iter().flatten().collect();
+pub fn merge(draft: &mut Draft, options: &Options) {
+    let Draft { buffers, prepare, kernels, .. } = draft;
+    for kernels in [prepare, kernels] {
+        let mut list = List::new(std::mem::take(kernels), buffers, options.max_buffers);
+        list.attach_channel_reductions();
+        list.merge_alike();
+        *kernels = list.kernels.into_iter().flatten().collect();
+    }
 }
 
-struct List {
+struct List<'a> {
+    buffers: &'a [Buffer],
     /// Merged kernels leave a gap, so positions stay valid.
-    items: Vec<Option<Item>>,
+    kernels: Vec<Option<Kernel>>,
     /// The last kernel that writes each buffer.
     writer: HashMap<BufferId, usize>,
     /// Buffers that several kernels write, each a part.
@@ -34,17 +43,17 @@ struct List {
     max_buffers: usize,
 }
 
-impl List {
-    fn new(items: Vec<Item>, max_buffers: usize) -> List {
+impl List<'_> {
+    fn new(kernels: Vec<Kernel>, buffers: &[Buffer], max_buffers: usize) -> List<'_> {
         let (mut writer, mut in_parts) = (HashMap::new(), HashSet::new());
-        for (position, item) in items.iter().enumerate() {
-            for buffer in item.kernel.writes() {
+        for (position, kernel) in kernels.iter().enumerate() {
+            for buffer in kernel.writes() {
                 if writer.insert(buffer, position).is_some() {
                     in_parts.insert(buffer);
                 }
             }
         }
-        List { items: items.into_iter().map(Some).collect(), writer, in_parts, max_buffers }
+        List { buffers, kernels: kernels.into_iter().map(Some).collect(), writer, in_parts, max_buffers }
     }
 
     /// Whether everything the kernel reads is written before `position`, or by the kernel there.
@@ -52,117 +61,86 @@ impl List {
         kernel.reads().iter().all(|b| self.writer.get(b).is_none_or(|&w| w <= position))
     }
 
+    /// Puts `merged`, made of the kernels at `host` and `at`, in place of the first.
+    fn replace(&mut self, host: usize, at: usize, merged: Kernel) {
+        merged.writes().into_iter().for_each(|buffer| {
+            self.writer.insert(buffer, host);
+        });
+        self.kernels[host] = Some(merged);
+        self.kernels[at] = None;
+    }
+
     fn attach_channel_reductions(&mut self) {
-        for at in 0..self.items.len() {
-            let Some(item) = &self.items[at] else { continue };
-            let Body::Reduce { .. } = &item.kernel.body else { continue };
+        for at in 0..self.kernels.len() {
+            let Some(fold) = &self.kernels[at] else { continue };
             // The latest kernel it reads from is the only candidate.
-            let made = item.kernel.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
-            let Some(host) = made.filter(|&h| h < at) else { continue };
-            let Some(Item { kernel: target, frozen }) = &self.items[host] else { continue };
-            if *frozen != item.frozen {
-                continue;
-            }
-            if let Some(merged) = attach(target, &item.kernel, self.max_buffers) {
-                let outputs = item.kernel.writes();
-                let frozen = *frozen;
-                self.items[host] = Some(Item { kernel: merged, frozen });
-                self.items[at] = None;
-                outputs.into_iter().for_each(|b| {
-                    self.writer.insert(b, host);
-                });
+            let made = fold.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
+            let Some(host) = made.filter(|&host| host < at) else { continue };
+            let Some(convolution) = &self.kernels[host] else { continue };
+            if let Some(merged) = attach(convolution, fold)
+                && merged.buffers().len() <= self.max_buffers
+            {
+                self.replace(host, at, merged);
             }
         }
     }
 
-    fn merge_alike(&mut self, buffers: &[Buffer]) {
+    fn merge_alike(&mut self) {
         // Positions of kernels by iteration space, latest last.
-        let mut by_space: HashMap<(bool, Vec<usize>, usize), Vec<usize>> = HashMap::new();
-        for at in 0..self.items.len() {
-            let Some(item) = &self.items[at] else { continue };
-            let key = match &item.kernel.body {
-                Body::Map { shape, .. } => (item.frozen, shape.clone(), usize::MAX),
-                Body::Reduce { shape, outer, .. } => (item.frozen, shape.clone(), *outer),
+        let mut by_space: HashMap<(Vec<usize>, usize), Vec<usize>> = HashMap::new();
+        for at in 0..self.kernels.len() {
+            let Some(kernel) = &self.kernels[at] else { continue };
+            let space = match &kernel.body {
+                Body::Map { shape, .. } => (shape.clone(), usize::MAX),
+                Body::Reduce { shape, outer, .. } => (shape.clone(), *outer),
                 _ => continue,
             };
-            let candidates = by_space.entry(key).or_default();
-            let mut merged = false;
-            for &host in candidates.iter().rev().take(16) {
-                if self.merge_into(host, at, buffers) {
-                    merged = true;
-                    break;
-                }
-            }
-            if !merged {
-                candidates.push(at);
+            let candidates = by_space.entry(space).or_default();
+            let merged =
+                candidates.iter().rev().take(16).find_map(|&host| Some((host, self.joined(host, at)?)));
+            match merged {
+                Some((host, merged)) => self.replace(host, at, merged),
+                None => candidates.push(at),
             }
         }
     }
 
-    /// Moves the kernel at `at` up into the one at `host`, if order, limits and use allow.
-    fn merge_into(&mut self, host: usize, at: usize, buffers: &[Buffer]) -> bool {
-        let (Some(first), Some(second)) = (&self.items[host], &self.items[at]) else { return false };
+    /// The kernel at `at` moved up into the one at `host`, if order, limits and use allow.
+    fn joined(&self, host: usize, at: usize) -> Option<Kernel> {
+        let (first, second) = (self.kernels[host].as_ref()?, self.kernels[at].as_ref()?);
         let is_part = |kernel: &Kernel| kernel.writes().iter().any(|b| self.in_parts.contains(b));
-        if !self.available(&second.kernel, host) || is_part(&first.kernel) || is_part(&second.kernel) {
-            return false;
+        if !self.available(second, host) || is_part(first) || is_part(second) {
+            return None;
         }
-        let elements = |kernel: &Kernel| match &kernel.body {
+        let elements = match &second.body {
             Body::Map { shape, .. } | Body::Reduce { shape, .. } => shape.iter().product::<usize>(),
             _ => 0,
         };
-        let touched = first.kernel.buffers();
-        let big = |b: &BufferId| buffers[*b].len() * 8 >= elements(&second.kernel);
-        let shares = second.kernel.reads().iter().any(|b| touched.contains(b) && big(b));
-        if !shares && elements(&second.kernel) > 1 << 14 {
-            return false;
+        let touched = first.buffers();
+        let is_big = |b: &BufferId| self.buffers[*b].len() * 8 >= elements;
+        let shares = second.reads().iter().any(|b| touched.contains(b) && is_big(b));
+        if !shares && elements > 1 << 14 {
+            return None;
         }
-        let Some(kernel) = join(&first.kernel, &second.kernel) else { return false };
-        if kernel.buffers().len() > self.max_buffers || kernel.programs().iter().any(|p| p.instrs.len() > 128)
-        {
-            return false;
-        }
-        let outputs = second.kernel.writes();
-        let frozen = first.frozen;
-        self.items[host] = Some(Item { kernel, frozen });
-        self.items[at] = None;
-        outputs.into_iter().for_each(|b| {
-            self.writer.insert(b, host);
-        });
-        true
+        let fits = |kernel: &Kernel| {
+            kernel.buffers().len() <= self.max_buffers
+                && kernel.programs().iter().all(|p| p.instrs.len() <= LONGEST_PROGRAM)
+        };
+        join(first, second).filter(fits)
     }
 }
 
 /// Appends `added` to `base`; a load of something `stored` at the same view becomes that register.
 /// `None` if something stored is read at another view. Returns where each register went.
 fn append(base: &mut Program, added: &Program, stored: &[Store]) -> Option<Vec<Reg>> {
-    let mut map: Vec<Reg> = Vec::with_capacity(added.instrs.len());
-    for instr in &added.instrs {
-        let at = |r: &Reg| map[*r];
-        let instr = match instr {
-            Instr::Load { buffer, view } => match stored.iter().find(|s| s.buffer == *buffer) {
-                Some(store) if store.view == *view => {
-                    map.push(store.value);
-                    continue;
-                }
-                Some(_) => return None,
-                None => instr.clone(),
-            },
-            Instr::Constant(_) | Instr::Index(_) | Instr::InBounds(_) | Instr::Accumulator(_) => {
-                instr.clone()
-            }
-            Instr::Unary(op, a) => Instr::Unary(*op, at(a)),
-            Instr::Binary(op, a, b) => Instr::Binary(*op, at(a), at(b)),
-            Instr::Select { condition, yes, no } => {
-                Instr::Select { condition: at(condition), yes: at(yes), no: at(no) }
-            }
-            Instr::Random { stream, index, seed, step } => {
-                Instr::Random { stream: *stream, index: index.clone(), seed: at(seed), step: at(step) }
-            }
-        };
-        let reg = base.push(instr);
-        map.push(reg);
+    let store = |buffer: BufferId| stored.iter().find(|store| store.buffer == buffer);
+    if added.loads().any(|(buffer, view)| store(buffer).is_some_and(|store| store.view != *view)) {
+        return None;
     }
-    Some(map)
+    Some(base.append(added, |instr| match instr {
+        Instr::Load { buffer, .. } => store(*buffer).map(|store| store.value),
+        _ => None,
+    }))
 }
 
 /// Two maps or two folds over one space as one kernel.
@@ -214,7 +192,7 @@ fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
 }
 
 /// The convolution with a fold over its pixels as channel reductions, if the fold is one.
-fn attach(host: &Kernel, fold: &Kernel, max_buffers: usize) -> Option<Kernel> {
+fn attach(host: &Kernel, fold: &Kernel) -> Option<Kernel> {
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = &host.body else { return None };
     let Body::Reduce { shape, outer, program, accumulators, finish, stores } = &fold.body else {
         return None;
@@ -235,7 +213,7 @@ fn attach(host: &Kernel, fold: &Kernel, max_buffers: usize) -> Option<Kernel> {
     let order: Vec<usize> = (0..kept).chain(*outer..shape.len()).chain([kept]).collect();
     let fold_shape: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     let mut fold_program = program.clone();
-    map_strides(&mut fold_program, |strides| order.iter().map(|&d| strides[d]).collect());
+    fold_program.stride_lists().for_each(|s| *s = order.iter().map(|&d| s[d]).collect());
 
     let mut epilogue = epilogue.clone();
     if epilogue.channel_reductions.is_empty() {
@@ -274,23 +252,10 @@ fn attach(host: &Kernel, fold: &Kernel, max_buffers: usize) -> Option<Kernel> {
         rhs: rhs.clone(),
         epilogue,
     };
-    let kernel = Kernel { label, body };
-    (kernel.buffers().len() <= max_buffers).then_some(kernel)
-}
-
-fn map_strides(program: &mut Program, f: impl Fn(&[i64]) -> Vec<i64>) {
-    for instr in &mut program.instrs {
-        let view = match instr {
-            Instr::Load { view, .. } | Instr::Index(view) | Instr::InBounds(view) => view,
-            Instr::Random { index, .. } => index,
-            _ => continue,
-        };
-        view.strides = f(&view.strides);
-        view.bounds.iter_mut().for_each(|b| b.strides = f(&b.strides));
-    }
+    Some(Kernel { label, body })
 }
 
 /// Splits the first iteration dim into `[size / inner, inner]`.
 fn split_first(program: &mut Program, inner: usize) {
-    map_strides(program, |strides| [&[strides[0] * inner as i64], strides].concat());
+    program.stride_lists().for_each(|strides| strides.insert(0, strides[0] * inner as i64));
 }

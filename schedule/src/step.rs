@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::{graph::Graph, group, ir::Schedule, lower, memory, merge};
 use autograd::error::{Error, Result};
 use autograd::tensor::{DType, Op, Tensor, Variable};
 
@@ -60,28 +59,8 @@ impl Step {
         self
     }
 
-    /// The schedule with everything on.
-    pub fn schedule(&self) -> Result<Schedule> {
-        self.schedule_with(Options::default())
-    }
-
-    /// Checks the step and makes its schedule.
-    pub fn schedule_with(&self, options: Options) -> Result<Schedule> {
-        self.check()?;
-        if options.max_buffers < Options::LEAST_BUFFERS {
-            let (given, least) = (options.max_buffers, Options::LEAST_BUFFERS);
-            return Err(Error::Step(format!("kernels need at least {least} buffers, {given} are allowed")));
-        }
-        let graph = Graph::build(self)?;
-        let mut lowered = lower::lower(&graph, &options)?;
-        if options.fuse {
-            merge::merge(&mut lowered, &options);
-            group::group(&mut lowered, &options);
-        }
-        Ok(memory::plan(lowered))
-    }
-
-    fn check(&self) -> Result<()> {
+    /// Whether it can be scheduled.
+    pub(crate) fn check(&self) -> Result<()> {
         let mut names = HashSet::new();
         for (name, tensor) in &self.outputs {
             tensor.check()?;

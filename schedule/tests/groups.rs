@@ -60,7 +60,7 @@ fn assert_independent(schedule: &Schedule) {
         };
         for (i, part) in parts.iter().enumerate() {
             let touched: HashSet<(u8, u64)> =
-                part.program.loads().map(|b| memory(schedule, b)).chain(writes(part)).collect();
+                part.program.buffers().map(|b| memory(schedule, b)).chain(writes(part)).collect();
             for (j, other) in parts.iter().enumerate() {
                 assert!(i == j || touched.is_disjoint(&writes(other)), "{i} and {j} of `{}`", kernel.label);
             }

@@ -246,7 +246,7 @@ impl Legaliser {
         for place in 0..self.operands.len() {
             let stale = self.operands[place]
                 .as_ref()
-                .is_some_and(|held| held.operand.program.loads().any(|b| written.contains(&self.memory[b])));
+                .is_some_and(|held| held.operand.program.buffers().any(|b| written.contains(&self.memory[b])));
             if stale {
                 self.operands[place] = None;
             }

@@ -1,0 +1,65 @@
+//! The sizes of convolutions and pools, and which of their uses a kernel is.
+
+use autograd::tensor::{Conv2d, Window};
+
+/// The three uses of a convolution. Images are `[N, H, W, C]`, weights `[Cout, Cin/groups, kh, kw]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvKind {
+    /// lhs = x `[N,H,W,Cin]`, rhs = weight, result `[N,Ho,Wo,Cout]`.
+    Forward,
+    /// lhs = dy `[N,Ho,Wo,Cout]`, rhs = weight, result dx `[N,H,W,Cin]`.
+    InputGrad,
+    /// lhs = x, rhs = dy, result dw `[Cout,Cin/groups,kh,kw]`. Its epilogue only stores.
+    WeightGrad,
+}
+
+/// Sizes of a convolution, the same for all three uses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: [usize; 2],
+    pub out_height: usize,
+    pub out_width: usize,
+    pub conv: Conv2d,
+}
+
+impl ConvGeometry {
+    /// Floating point operations of the direct algorithm (two a multiply-add), for any of the three uses.
+    pub fn flops(&self) -> u64 {
+        let [kh, kw] = self.kernel;
+        2 * (self.batch * self.out_height * self.out_width * self.out_channels) as u64
+            * (self.in_channels / self.conv.groups * kh * kw) as u64
+    }
+}
+
+/// What a pooling kernel computes. Images are `[N, H, W, C]`; ties of a maximum go to the first
+/// position in row-major window order; padding never wins a maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// inputs = (x, source), both `[N,H,W,C]`: output `[N,Ho,Wo,C]` is `source` at the position of
+    /// each window's maximum of `x`. Max pooling is `source = x`.
+    MaxGather,
+    /// inputs = (x `[N,H,W,C]`, dy `[N,Ho,Wo,C]`): output `[N,H,W,C]` adds each `dy` at the position
+    /// of its window's maximum of `x`.
+    MaxScatter,
+    /// inputs = (x,): output the mean of each window; see [`Window::count_padding`].
+    Average,
+    /// inputs = (dy `[N,Ho,Wo,C]`,): output `[N,H,W,C]`, the transpose of `Average`.
+    AverageTransposed,
+}
+
+/// Sizes of a pooling kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolGeometry {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub window: Window,
+}

@@ -1,0 +1,192 @@
+//! Kernels: one launch each.
+
+use super::geometry::{ConvGeometry, ConvKind, PoolGeometry, PoolKind};
+use super::program::{BufferId, Instr, Program, Reg, Store};
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// A short name such as `conv3x3 forward + relu`.
+    pub label: String,
+    pub body: Body,
+}
+
+/// The six kinds of kernel.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Elementwise over `shape`: evaluates `program` at every index and stores. All loads of an index
+    /// happen before its stores, so a store may overwrite what the same index loaded.
+    Map { shape: Vec<usize>, program: Program, stores: Vec<Store> },
+    /// Maps over spaces of their own as one launch, in no order: the new values of all parameters. No
+    /// part reads or writes what another part writes. (Parts may write to one buffer, at elements of
+    /// their own: the parts of a concatenation.)
+    Maps { parts: Vec<MapPart> },
+    /// For every index of `shape[..outer]`, folds the values that `program` computes over all of
+    /// `shape[outer..]`, then evaluates `finish` (over the outer dims, with
+    /// [`Instr::Accumulator`]) and stores (views over the outer dims).
+    Reduce {
+        shape: Vec<usize>,
+        outer: usize,
+        program: Program,
+        accumulators: Vec<(ReduceKind, Reg)>,
+        finish: Program,
+        stores: Vec<Store>,
+    },
+    /// Batched matrix product: `[batch, m, k] x [batch, k, n] -> [batch, m, n]`. Operand shapes are
+    /// exactly `[batch, m, k]` and `[batch, k, n]`; the epilogue's shape is `[batch, m, n]`.
+    MatMul { batch: usize, m: usize, n: usize, k: usize, lhs: Operand, rhs: Operand, epilogue: Epilogue },
+    /// A 2-d convolution or one of its two gradients; see [`ConvKind`] for the operands.
+    Convolution { kind: ConvKind, geometry: ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue },
+    /// Pooling or one of its gradients; operands are dense buffers; see [`PoolKind`].
+    Pool { kind: PoolKind, geometry: PoolGeometry, inputs: Vec<BufferId>, output: BufferId },
+}
+
+/// One of several maps in a launch; see [`Body::Map`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapPart {
+    pub shape: Vec<usize>,
+    pub program: Program,
+    pub stores: Vec<Store>,
+}
+
+/// How a reduction folds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceKind {
+    Sum,
+    /// NaN if any value is NaN.
+    Max,
+    /// The biased variance `mean((v - mean(v))^2)`, computed stably (two passes, or Welford's
+    /// updates merged by Chan's formula), never as `E[v^2] - E[v]^2`.
+    Variance,
+    /// The row-major position within `shape[outer..]` of the largest value; ties go to the lowest
+    /// position; the first NaN counts as the largest.
+    ArgMax,
+}
+
+/// An operand that a kernel computes as it loads it (a prologue).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operand {
+    /// The operand's own shape, with one freedom: the first dim (images or batch) may be split into
+    /// several leading dims whose product is the original (two views of B images: `[2, B, H, W, C]`).
+    pub shape: Vec<usize>,
+    pub program: Program,
+    pub value: Reg,
+}
+
+impl Operand {
+    /// The buffer, when the operand is nothing but a dense load of it, or of its first elements.
+    pub fn as_buffer(&self) -> Option<BufferId> {
+        match &self.program.instrs[..] {
+            [Instr::Load { buffer, view }] if view.is_dense(&self.shape) => Some(*buffer),
+            _ => None,
+        }
+    }
+}
+
+/// What happens to a kernel's result before and as it is stored.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Epilogue {
+    /// The result's shape; as in [`Operand::shape`] its first dim may be split.
+    pub shape: Vec<usize>,
+    pub program: Program,
+    pub stores: Vec<Store>,
+    /// Sums over all positions of an image tensor, per channel: batch norm's statistics and the sums
+    /// its gradient needs, made while the tile is still in cache. Only on convolution forward and
+    /// input gradient. Each output is dense `[shape[..kept]..., channels]`, that is: the leading
+    /// `kept` dims and the last dim are kept, all others are folded.
+    pub channel_reductions: Vec<ChannelReduction>,
+    /// How many leading dims of `shape` the channel reductions keep (0, or 1 for views).
+    pub kept: usize,
+}
+
+/// One per-channel fold of an epilogue register. Kinds are `Sum` and `Variance` only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelReduction {
+    pub kind: ReduceKind,
+    pub value: Reg,
+    pub output: BufferId,
+}
+
+impl Kernel {
+    /// Copies the `len` elements of one buffer to another.
+    pub fn copy(from: BufferId, to: BufferId, len: usize) -> Kernel {
+        let (shape, program) = (vec![len], Program::load(from, &[len]));
+        let stores = vec![Store::dense(to, &shape, 0)];
+        Kernel { label: "copy".into(), body: Body::Map { shape, program, stores } }
+    }
+
+    /// All programs of the kernel.
+    pub fn programs(&self) -> Vec<&Program> {
+        match &self.body {
+            Body::Map { program, .. } => vec![program],
+            Body::Maps { parts } => parts.iter().map(|part| &part.program).collect(),
+            Body::Reduce { program, finish, .. } => vec![program, finish],
+            Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
+                vec![&lhs.program, &rhs.program, &epilogue.program]
+            }
+            Body::Pool { .. } => vec![],
+        }
+    }
+
+    /// Buffers it reads, each once, ascending.
+    pub fn reads(&self) -> Vec<BufferId> {
+        let mut reads: Vec<BufferId> = self.programs().iter().flat_map(|p| p.buffers()).collect();
+        if let Body::Pool { inputs, .. } = &self.body {
+            reads.extend(inputs);
+        }
+        reads.sort_unstable();
+        reads.dedup();
+        reads
+    }
+
+    /// Buffers it writes, each once, ascending.
+    pub fn writes(&self) -> Vec<BufferId> {
+        let mut writes: Vec<BufferId> = match &self.body {
+            Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
+                stores.iter().map(|s| s.buffer).collect()
+            }
+            Body::Maps { parts } => parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect(),
+            Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
+                let sums = epilogue.channel_reductions.iter().map(|r| r.output);
+                epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
+            }
+            Body::Pool { output, .. } => vec![*output],
+        };
+        writes.sort_unstable();
+        writes.dedup();
+        writes
+    }
+
+    /// All buffers it touches, each once.
+    pub fn buffers(&self) -> Vec<BufferId> {
+        let mut all = [self.reads(), self.writes()].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Every mention of a buffer, to be renamed.
+    pub(crate) fn mentions(&mut self) -> Vec<&mut BufferId> {
+        fn of<'a>(programs: Vec<&'a mut Program>, stores: &'a mut [Store]) -> Vec<&'a mut BufferId> {
+            let instrs = programs.into_iter().flat_map(|program| &mut program.instrs);
+            let loads = instrs.filter_map(|instr| match instr {
+                Instr::Load { buffer, .. } => Some(buffer),
+                _ => None,
+            });
+            loads.chain(stores.iter_mut().map(|store| &mut store.buffer)).collect()
+        }
+        match &mut self.body {
+            Body::Map { program, stores, .. } => of(vec![program], stores),
+            Body::Maps { parts } => {
+                parts.iter_mut().flat_map(|part| of(vec![&mut part.program], &mut part.stores)).collect()
+            }
+            Body::Reduce { program, finish, stores, .. } => of(vec![program, finish], stores),
+            Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
+                let programs = vec![&mut lhs.program, &mut rhs.program, &mut epilogue.program];
+                let sums = epilogue.channel_reductions.iter_mut().map(|sum| &mut sum.output);
+                of(programs, &mut epilogue.stores).into_iter().chain(sums).collect()
+            }
+            Body::Pool { inputs, output, .. } => inputs.iter_mut().chain([output]).collect(),
+        }
+    }
+}
