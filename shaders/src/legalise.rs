@@ -244,9 +244,9 @@ impl Legaliser {
     fn forget_operands(&mut self, written: &[BufferId]) {
         let written: BTreeSet<usize> = written.iter().map(|&b| self.memory[b]).collect();
         for place in 0..self.operands.len() {
-            let stale = self.operands[place]
-                .as_ref()
-                .is_some_and(|held| held.operand.program.buffers().any(|b| written.contains(&self.memory[b])));
+            let stale = self.operands[place].as_ref().is_some_and(|held| {
+                held.operand.program.buffers().any(|b| written.contains(&self.memory[b]))
+            });
             if stale {
                 self.operands[place] = None;
             }
