@@ -9,3 +9,6 @@ pub mod random;
 pub mod report;
 pub mod run;
 pub mod training;
+
+/// The program's version, with the commit it was built from where that is known: "0.1.0 (95be2d8)".
+pub const VERSION: &str = env!("SLD_VERSION");

@@ -272,6 +272,87 @@ fn what_is_missing_or_strange_does_not_break_the_page() {
     assert!(render(&[odd]).contains("epoch 1 of 240"), "an unfinished run says so");
 }
 
+/// Writes a run's files as training does.
+fn folder_of(run: &Run, path: &Path) {
+    std::fs::create_dir_all(path).unwrap();
+    let lines: Vec<String> = run.metrics.iter().map(|m| serde_json::to_string(m).unwrap() + "\n").collect();
+    std::fs::write(path.join("metrics.jsonl"), lines.concat()).unwrap();
+    std::fs::write(path.join("run.json"), serde_json::to_string(&run.info).unwrap()).unwrap();
+    std::fs::write(path.join("config.yaml"), &run.config).unwrap();
+}
+
+#[test]
+fn folders_without_a_finished_epoch_are_skipped_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    folder_of(&run("whole", "KD", 70.0, 1), &at("whole"));
+    std::fs::create_dir(at("empty")).unwrap();
+    folder_of(&run("begun", "KD", 70.0, 1), &at("begun"));
+    std::fs::write(at("begun").join("metrics.jsonl"), "").unwrap();
+    std::fs::write(at("a file"), "").unwrap();
+    let out = at("out.html");
+    let all = [at("empty"), at("whole"), at("begun"), at("a file")];
+    let all: Vec<&Path> = all.iter().map(PathBuf::as_path).collect();
+    let skipped: Vec<String> =
+        sld::report::write(&all, &out).unwrap().iter().map(ToString::to_string).collect();
+    assert!(skipped[0].contains("empty holds no run"), "{skipped:?}");
+    assert!(skipped[1].contains("no epoch is finished yet in ") && skipped[1].contains("begun"), "{skipped:?}");
+    assert!(skipped[2].contains("a file holds no run"), "{skipped:?}");
+    assert_eq!(skipped.len(), 3);
+    let html = std::fs::read_to_string(&out).unwrap();
+    assert!(html.contains("best top-1") && !html.contains("side by side"), "the one run as if alone");
+
+    // Nothing is left: an error that says why of each, and no file.
+    std::fs::remove_file(&out).unwrap();
+    let none = sld::report::write(&[all[0], all[2]], &out).unwrap_err().to_string();
+    assert!(none.starts_with("nothing to report on:"), "{none}");
+    assert!(none.contains("empty holds no run") && none.contains("no epoch is finished yet in "), "{none}");
+    // A name that does not exist is a mistake, not a run that has only begun.
+    let typo = sld::report::write(&[all[1], &at("whale")], &out).unwrap_err().to_string();
+    assert!(typo.contains("whale"), "{typo}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn runs_on_different_data_are_not_ranked_together() {
+    let mut other = run("other", "SLD", 90.0, 4);
+    other.info.dataset = "synthetic".into();
+    let mut redrawn = other.clone();
+    (redrawn.name, redrawn.info.test_digest) = ("redrawn".into(), "0badcafe".into());
+    let html = render(&[run("alone", "NONE", 72.5, 2), other, run("kd", "KD", 74.9, 3), redrawn]);
+    keep("report_data.html", &html);
+    check_nesting(&html);
+    assert!(html.contains("<h1>4 runs on 3 data sets</h1>"));
+    assert!(html.contains("they are not ranked together"));
+    let count = html.matches("synthetic (10\u{202f}000 test images), checksum").count();
+    assert_eq!(count, 4, "data of one name are told apart, above and where they are reported");
+    // Only the two that can be compared are, though both others are better.
+    assert_eq!(html.matches("<table class=\"comparison\">").count(), 1);
+    assert!(html.contains("2 runs side by side"));
+    assert!(html.contains("<tr class=\"winner\"><td><i class=\"swatch c1\"></i>kd"));
+    assert_eq!(chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn data_of_older_runs_go_by_name_and_size() {
+    let (mut old, new) = (run("old", "NONE", 72.5, 2), run("new", "KD", 74.9, 3));
+    old.info.test_digest.clear();
+    assert!(render(&[old.clone(), new.clone()]).contains("2 runs side by side"));
+    old.info.test_images = 400;
+    assert!(render(&[old, new]).contains("2 runs on 2 data sets"));
+}
+
+#[test]
+fn a_report_says_what_made_it_and_when() {
+    let html = render(&[run("sld", "SLD", 77.6, 1)]);
+    assert!(html.contains("trained by sld 0.1.0 (95be2d8), begun on 2026-11-27 03:18 UTC"));
+    let footer = &html[html.find("<footer>").unwrap()..];
+    assert!(footer.starts_with(&format!("<footer>Written by sld {} on 20", sld::VERSION)), "{footer}");
+    let mut old = run("old", "SLD", 77.6, 1);
+    old.info.started = 0;
+    assert!(!render(&[old]).contains("1970"), "a run that does not know says nothing");
+}
+
 #[test]
 fn folders_that_hold_no_run_are_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -48,7 +48,7 @@ Examples:
 
 /// Swapped Logit Distillation: a small network learns from a large one.
 #[derive(Debug, Parser)]
-#[command(name = "sld", version, long_about = ABOUT, after_help = EXAMPLES, styles = STYLES, max_term_width = 100)]
+#[command(name = "sld", version = crate::VERSION, long_about = ABOUT, after_help = EXAMPLES, styles = STYLES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,

@@ -9,6 +9,8 @@ Examples:
   sld report -o comparison.html runs/alone runs/kd runs/sld";
 
 /// Write one self-contained HTML file about a run, or several side by side.
+///
+/// Folders without a finished epoch are skipped, and named.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
@@ -27,7 +29,9 @@ pub fn run(args: ReportArgs) -> anyhow::Result<()> {
         [run] => run.join("report.html"),
         _ => PathBuf::from("report.html"),
     });
-    crate::report::write(&folders, &output)?;
+    for why in crate::report::write(&folders, &output)? {
+        eprintln!("skipped: {why}");
+    }
     println!("{}", output.display());
     Ok(())
 }

@@ -96,6 +96,9 @@ pub fn train(
         }
         Mode::Resume => Some(checkpoint::read(&latest)?),
     };
+    if saved.is_some() {
+        info.started = RunInfo::read(folder).map_or(info.started, |begun| begun.started);
+    }
     let last_epoch = saved.as_ref().and_then(|s| s.epoch).unwrap_or(0) as u32;
     // The folder first: a run in use or finished is noticed before anything is computed.
     let run = match mode {
@@ -168,7 +171,8 @@ pub fn train(
 
 /// Writes the report of the run in `folder`.
 fn write_report(folder: &Path) -> anyhow::Result<()> {
-    Ok(crate::report::write(&[folder], &folder.join(REPORT))?)
+    crate::report::write(&[folder], &folder.join(REPORT))?;
+    Ok(())
 }
 
 fn evaluate(
@@ -196,13 +200,20 @@ fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Net
         device: device.name(),
         train_images: data.train.len() as u64,
         test_images: data.test.len() as u64,
+        test_digest: data.test.digest(),
         validation_images: data.held_out.as_ref().map_or(0, |d| d.len() as u64),
         epochs: config.solver.epochs,
         batch_size: config.solver.batch_size,
         seed: config.solver.seed,
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: crate::VERSION.into(),
+        started: started(),
         settings: config.differences(),
     }
+}
+
+/// Now, in whole seconds since 1970.
+fn started() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
 /// A duration as hours, minutes and seconds: "1:02:03", "2:03".

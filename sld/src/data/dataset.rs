@@ -57,6 +57,13 @@ impl Dataset {
         Ok(Self { name, width, height, images, labels, classes, normalization })
     }
 
+    /// A checksum of images, labels and classes: results on data with another one cannot be compared.
+    pub fn digest(&self) -> String {
+        let labels = self.labels.iter().fold(0, |sum, label| crc32c::crc32c_append(sum, &label.to_le_bytes()));
+        let classes = self.classes.iter().fold(labels, |sum, class| crc32c::crc32c_append(sum, class.as_bytes()));
+        format!("{:08x}", crc32c::crc32c_append(classes, &self.images))
+    }
+
     /// What the data set is called, for messages.
     pub fn name(&self) -> &str {
         &self.name

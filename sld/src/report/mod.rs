@@ -44,18 +44,9 @@ impl Run {
         }
         let metrics = read_metrics(&log)?;
         if metrics.is_empty() {
-            let reason = "no epoch is finished yet; wait for the first".into();
-            return Err(RunError::Content { path: log, line: None, reason });
+            return Err(RunError::NoEpoch { folder: folder.into() });
         }
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read_to_string(&path).map_err(|source| RunError::Read { path, source })
-        };
-        let info = serde_json::from_str(&read("run.json")?).map_err(|why| RunError::Content {
-            path: folder.join("run.json"),
-            line: Some(why.line()),
-            reason: why.to_string(),
-        })?;
+        let config = folder.join("config.yaml");
         let evaluation = folder.join("evaluation.json");
         let evaluation = evaluation.exists().then(|| Evaluation::read(&evaluation)).transpose()?;
         let name = folder
@@ -64,10 +55,11 @@ impl Run {
             .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         Ok(Self {
             name: name.unwrap_or_else(|| folder.display().to_string()),
-            info,
+            info: RunInfo::read(folder)?,
             metrics,
             evaluation,
-            config: read("config.yaml")?,
+            config: std::fs::read_to_string(&config)
+                .map_err(|source| RunError::Read { path: config, source })?,
         })
     }
 
@@ -80,6 +72,14 @@ impl Run {
     fn best(&self) -> &EpochMetrics {
         let best = best_epoch(&self.metrics).map(|best| best.epoch);
         self.metrics.iter().find(|metrics| Some(metrics.epoch) == best).unwrap_or_else(|| self.last())
+    }
+
+    /// Whether two runs were tested on the same images, as far as is known.
+    fn same_test(&self, other: &Self) -> bool {
+        let (a, b) = (&self.info, &other.info);
+        let unknown = a.test_digest.is_empty() || b.test_digest.is_empty();
+        (&a.dataset, a.test_images) == (&b.dataset, b.test_images)
+            && (unknown || a.test_digest == b.test_digest)
     }
 
     fn seconds(&self) -> f64 {
@@ -106,15 +106,47 @@ impl Run {
 /// Without runs.
 pub fn render(runs: &[Run]) -> String {
     assert!(!runs.is_empty(), "a report is about at least one run");
-    page::page(&distinct(runs))
+    page::page(&by_data(distinct(runs)))
 }
 
-/// Reads the runs' folders and writes the report.
-pub fn write(folders: &[&Path], output: &Path) -> Result<(), RunError> {
-    let runs: Vec<Run> = folders.iter().map(|folder| Run::read(folder)).collect::<Result<_, _>>()?;
+/// Reads the runs' folders and writes the report. Folders without a finished epoch are left out: gives why,
+/// a [`RunError::NoRun`] or [`RunError::NoEpoch`] for each.
+///
+/// # Errors
+/// No folder has a finished epoch, one does not exist, a file is damaged or the report cannot be written.
+pub fn write(folders: &[&Path], output: &Path) -> Result<Vec<RunError>, RunError> {
+    let (mut runs, mut skipped) = (Vec::new(), Vec::new());
+    for folder in folders {
+        match Run::read(folder) {
+            Ok(run) => runs.push(run),
+            Err(why @ (RunError::NoRun { .. } | RunError::NoEpoch { .. })) if folder.exists() => {
+                skipped.push(why);
+            }
+            Err(why) => return Err(why),
+        }
+    }
+    if runs.is_empty() {
+        return Err(match skipped.len() {
+            1 => skipped.remove(0),
+            _ => RunError::NothingToReport { skipped },
+        });
+    }
     let html = render(&runs);
     write_atomically(output, |file| file.write_all(html.as_bytes()))
-        .map_err(|source| RunError::Write { path: output.into(), source })
+        .map_err(|source| RunError::Write { path: output.into(), source })?;
+    Ok(skipped)
+}
+
+/// The runs that were tested on the same images, together: only those can be held against each other.
+fn by_data(runs: Vec<Run>) -> Vec<Vec<Run>> {
+    let mut groups: Vec<Vec<Run>> = Vec::new();
+    for run in runs {
+        match groups.iter_mut().find(|group| group.iter().all(|other| run.same_test(other))) {
+            Some(group) => group.push(run),
+            None => groups.push(vec![run]),
+        }
+    }
+    groups
 }
 
 /// The runs, with a number after names that occur more than once.

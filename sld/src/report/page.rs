@@ -1,26 +1,32 @@
 //! The page: header, sections, style and script.
 
-use super::html::{count, duration, escape, millions, percent};
+use super::html::{count, date, duration, escape, millions, percent};
 use super::{Run, classes, comparison, confusion, curves, swap};
 use std::fmt::Write;
+use std::time::UNIX_EPOCH;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The whole document.
-pub fn page(runs: &[Run]) -> String {
-    let (title, body) = match runs {
-        [run] => (title(run), single(run)),
-        runs => (format!("{} runs side by side", runs.len()), several(runs)),
+/// The whole document about runs, together where they were tested on the same images.
+pub fn page(groups: &[Vec<Run>]) -> String {
+    let runs: usize = groups.iter().map(Vec::len).sum();
+    let (title, body) = match groups {
+        [group] => match group.as_slice() {
+            [run] => (title(run), header(run) + &details(run)),
+            runs => (format!("{} runs side by side", runs.len()), several(runs)),
+        },
+        groups => (format!("{runs} runs on {} data sets", groups.len()), apart(groups)),
     };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n{body}<footer>Written by sld {}. This file needs nothing beside it.</footer>\n</main>\n\
+         <body>\n<main>\n{body}<footer>Written by sld {} on {}. This file needs nothing beside it.</footer>\n</main>\n\
          <div id=\"tip\" hidden></div>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         escape(&title),
-        env!("CARGO_PKG_VERSION"),
+        escape(crate::VERSION),
+        date(UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()),
     )
 }
 
@@ -31,19 +37,52 @@ fn title(run: &Run) -> String {
     }
 }
 
-fn single(run: &Run) -> String {
-    header(run) + &details(run)
+/// Runs on several data sets: each set's for themselves.
+fn apart(groups: &[Vec<Run>]) -> String {
+    let names: Vec<String> = groups.iter().map(|group| data(group, groups)).collect();
+    let mut body = format!(
+        "<header><h1>{} runs on {} data sets</h1><p class=\"lead\">They were not tested on the same images, so <b>they \
+         are not ranked together</b>: {}.</p></header>\n",
+        groups.iter().map(Vec::len).sum::<usize>(),
+        groups.len(),
+        names.join("; "),
+    );
+    for (group, name) in groups.iter().zip(names) {
+        body += &match group.as_slice() {
+            [_] => format!("<header class=\"part\"><h1>{name}</h1></header>\n") + &folded(group, &[0]),
+            runs => several(runs),
+        };
+    }
+    body
 }
 
+/// A group's test images in words, with their checksum where another group's go by the same.
+fn data(group: &[Run], groups: &[Vec<Run>]) -> String {
+    let words = |run: &Run| format!("{} ({} test images)", run.info.dataset, count(run.info.test_images));
+    let own = words(&group[0]);
+    let twins = groups.iter().filter(|group| words(&group[0]) == own).count();
+    match twins {
+        1 => escape(&own),
+        _ => format!("{}, checksum {}", escape(&own), escape(&group[0].info.test_digest)),
+    }
+}
+
+/// Runs on one data set.
 fn several(runs: &[Run]) -> String {
     let roles = comparison::Roles::new(runs);
-    let mut body = format!(
-        "<header><p class=\"kicker\">{}</p><h1>{} runs side by side</h1><p class=\"lead\">{}</p></header>\n",
+    format!(
+        "<header class=\"part\"><p class=\"kicker\">{}</p><h1>{} runs side by side</h1><p class=\"lead\">{}</p></header>\n{}{}",
         escape(&runs[0].info.dataset),
         runs.len(),
         comparison::sentence(runs, &roles),
-    );
-    body += &comparison::section(runs, &roles);
+        comparison::section(runs, &roles),
+        folded(runs, &roles.colours),
+    )
+}
+
+/// Each run's own part, folded.
+fn folded(runs: &[Run], colours: &[usize]) -> String {
+    let mut body = String::new();
     // The run about which there is most to see lies open.
     let top1 = |i: &usize| runs[*i].best().test.top1;
     let swapping = (0..runs.len()).filter(|&i| runs[i].last().swap.is_some());
@@ -53,7 +92,7 @@ fn several(runs: &[Run]) -> String {
             body,
             "<details class=\"run\"{}><summary><i class=\"swatch c{}\"></i><span>{}</span><small>{}, best {}</small></summary>{}{}</details>",
             if open == Some(i) { " open" } else { "" },
-            roles.colours[i] % 8,
+            colours[i] % 8,
             escape(&run.name),
             escape(run.method()),
             percent(run.best().test.top1),
@@ -149,11 +188,15 @@ fn settings(run: &Run) -> String {
         );
     }
     format!(
-        "<section><h2>Settings</h2><div class=\"card\"><p>What differs from the defaults. Seed {}, program version {}.</p>\
+        "<section><h2>Settings</h2><div class=\"card\"><p>What differs from the defaults. Seed {}; trained by sld {}{}.</p>\
          <table class=\"settings\"><tbody>{rows}</tbody></table>\
          <details><summary>The whole config</summary><pre>{}</pre></details></div></section>\n",
         run.info.seed,
         escape(&run.info.version),
+        match run.info.started {
+            0 => String::new(),
+            started => format!(", begun on {}", date(started)),
+        },
         escape(&run.config),
     )
 }

@@ -24,6 +24,12 @@ pub enum RunError {
     /// The folder holds no run.
     #[error("{} holds no run: there is no metrics.jsonl in it; give the folder that `sld train` printed", folder.display())]
     NoRun { folder: PathBuf },
+    /// The folder's run has only begun.
+    #[error("no epoch is finished yet in {}: wait for the first", folder.display())]
+    NoEpoch { folder: PathBuf },
+    /// Of several folders none can be reported on.
+    #[error("nothing to report on:{}", lines(.skipped))]
+    NothingToReport { skipped: Vec<RunError> },
 }
 
 impl RunError {
@@ -48,6 +54,10 @@ fn by(process: Option<u32>) -> String {
 
 fn at(line: Option<usize>) -> String {
     line.map(|number| format!(", line {number}")).unwrap_or_default()
+}
+
+fn lines(errors: &[RunError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
 }
 
 fn remedy(source: &io::Error) -> &'static str {

@@ -22,6 +22,9 @@ pub struct RunInfo {
     pub device: String,
     pub train_images: u64,
     pub test_images: u64,
+    /// [`crate::data::Dataset::digest`] of the test images. Empty in files of older versions.
+    #[serde(default)]
+    pub test_digest: String,
     /// Training images held out to choose the best epoch on.
     #[serde(default)]
     pub validation_images: u64,
@@ -29,10 +32,23 @@ pub struct RunInfo {
     pub epochs: u32,
     pub batch_size: u32,
     pub seed: u64,
-    /// Version of the program.
+    /// [`crate::VERSION`].
     pub version: String,
+    /// When the run began, in seconds since 1970 (UTC); a run that is gone on with keeps it. 0 in files of
+    /// older versions.
+    #[serde(default)]
+    pub started: u64,
     /// The config keys that are not at their defaults.
     pub settings: Vec<String>,
+}
+
+impl RunInfo {
+    /// Reads the file of the run in `folder`.
+    pub fn read(folder: &Path) -> Result<Self, RunError> {
+        let path = folder.join("run.json");
+        let bytes = std::fs::read(&path).map_err(RunError::read(&path))?;
+        serde_json::from_slice(&bytes).map_err(|why| RunError::content(&path, Some(why.line()), why))
+    }
 }
 
 /// A network of a run.

@@ -95,11 +95,14 @@ pub fn info(distiller: &str, epochs: u32) -> RunInfo {
         device: "CPU (2 threads, AVX-512)".into(),
         train_images: 50_000,
         test_images: 10_000,
+        test_digest: "c1fa2100".into(),
         validation_images: 0,
         epochs,
         batch_size: 64,
         seed: 0,
-        version: "0.1.0".into(),
+        version: "0.1.0 (95be2d8)".into(),
+        // 2026-11-27 03:18:49 UTC.
+        started: 1_795_749_529,
         settings: vec![
             format!("DISTILLER.TYPE: \"{distiller}\""),
             "DISTILLER.TEACHER: \"resnet32x4\"".into(),
