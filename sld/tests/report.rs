@@ -296,7 +296,10 @@ fn folders_without_a_finished_epoch_are_skipped_and_named() {
     let skipped: Vec<String> =
         sld::report::write(&all, &out).unwrap().iter().map(ToString::to_string).collect();
     assert!(skipped[0].contains("empty holds no run"), "{skipped:?}");
-    assert!(skipped[1].contains("no epoch is finished yet in ") && skipped[1].contains("begun"), "{skipped:?}");
+    assert!(
+        skipped[1].contains("no epoch is finished yet in ") && skipped[1].contains("begun"),
+        "{skipped:?}"
+    );
     assert!(skipped[2].contains("a file holds no run"), "{skipped:?}");
     assert_eq!(skipped.len(), 3);
     let html = std::fs::read_to_string(&out).unwrap();

@@ -59,8 +59,10 @@ impl Dataset {
 
     /// A checksum of images, labels and classes: results on data with another one cannot be compared.
     pub fn digest(&self) -> String {
-        let labels = self.labels.iter().fold(0, |sum, label| crc32c::crc32c_append(sum, &label.to_le_bytes()));
-        let classes = self.classes.iter().fold(labels, |sum, class| crc32c::crc32c_append(sum, class.as_bytes()));
+        let labels =
+            self.labels.iter().fold(0, |sum, label| crc32c::crc32c_append(sum, &label.to_le_bytes()));
+        let classes =
+            self.classes.iter().fold(labels, |sum, class| crc32c::crc32c_append(sum, class.as_bytes()));
         format!("{:08x}", crc32c::crc32c_append(classes, &self.images))
     }
 
@@ -138,6 +140,25 @@ impl Dataset {
             labels,
             classes: self.classes.clone(),
             normalization: self.normalization,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_tells_images_labels_and_classes_apart_but_not_names() {
+        let set = |name: &str, pixel: u8, label: u32, class: &str| {
+            let classes = vec!["cat".into(), class.into()];
+            let images = vec![0, 0, pixel];
+            Dataset::new(name, (1, 1), images, vec![label], classes, Normalization::CIFAR10).unwrap().digest()
+        };
+        let digest = set("a", 1, 0, "dog");
+        assert_eq!(set("b", 1, 0, "dog"), digest);
+        for other in [set("a", 2, 0, "dog"), set("a", 1, 1, "dog"), set("a", 1, 0, "emu")] {
+            assert_ne!(other, digest);
         }
     }
 }
