@@ -1,5 +1,8 @@
 //! The program: configs, data, augmentation, distillers, trainer, reports.
 
+// Printing goes through `cli::output`, which survives a full disk and a reader who leaves.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod augment;
 pub mod cli;
 pub mod config;

@@ -1,18 +1,45 @@
 //! The `sld` program.
 
 use clap::Parser;
+use sld::cli::interrupt::{self, Interrupted};
+use sld::cli::output::OutputError;
+use sld::{cli, warn};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     keep_mesa_from_looking_for_a_screen();
-    end_quietly_when_the_reader_leaves();
-    match sld::cli::run(sld::cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {}", message(&why));
-            ExitCode::FAILURE
+    interrupt::listen();
+    match run() {
+        Ok(code) => code,
+        Err(why) => exit_code(&why),
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    match cli::Cli::try_parse() {
+        Ok(arguments) => cli::run(arguments).map(|()| ExitCode::SUCCESS),
+        Err(said) => {
+            let printed = said.print();
+            if !said.use_stderr() {
+                // Help and version are what was asked for.
+                printed.map_err(OutputError::from)?;
+            }
+            Ok(ExitCode::from(said.exit_code() as u8))
         }
     }
+}
+
+/// Tells of the error, where there is something to tell.
+fn exit_code(why: &anyhow::Error) -> ExitCode {
+    if let Some(interrupted) = why.downcast_ref::<Interrupted>() {
+        return interrupted.exit_code();
+    }
+    if why.downcast_ref::<OutputError>().is_some_and(OutputError::reader_left) {
+        // `sld explain ... | head`: as a shell counts the end by SIGPIPE.
+        return ExitCode::from(141);
+    }
+    warn!("error: {}", message(why));
+    ExitCode::FAILURE
 }
 
 /// The error and its causes; a cause that the text before already ends in is not said again.
@@ -25,19 +52,6 @@ fn message(error: &anyhow::Error) -> String {
             false => format!("{text}: {cause}"),
         }
     })
-}
-
-/// `sld explain ... | head` closes the pipe early, which makes `println` panic: an end, not an accident.
-fn end_quietly_when_the_reader_leaves() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let text = info.payload().downcast_ref::<String>().map_or("", String::as_str);
-        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
-            // As a shell counts the end by SIGPIPE.
-            std::process::exit(141);
-        }
-        usual(info);
-    }));
 }
 
 /// Where nobody is logged in at a screen (containers, servers), Mesa's device selection looks for one when

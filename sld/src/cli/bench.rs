@@ -2,9 +2,11 @@
 
 use super::device::DeviceArgs;
 use super::growth::{self, GrowthArgs};
+use super::output::OutputError;
 use crate::data::cifar::{self, LoadOptions};
 use crate::data::loader::{Loader, LoaderConfig, Position, Views};
 use crate::data::synthetic::{self, SyntheticConfig};
+use crate::outln;
 use crate::training::timing::{self, Effort, KernelTime, Subject};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -141,37 +143,43 @@ fn run_step(args: StepArgs) -> anyhow::Result<()> {
             "step_bytes": timing.bytes, "flops": timing.flops, "moved_bytes": timing.moved,
             "kernels": timing.kernels, "device": device.name(),
         });
-        println!("{json}");
+        outln!("{json}")?;
         return Ok(());
     }
     if args.profile {
-        print_profile(&timing.profile);
+        print_profile(&timing.profile)?;
     }
     let (median, fastest) = (timing.median(), timing.fastest());
-    println!(
+    outln!(
         "{}: {} kernels, {:.2} GFLOP by the direct algorithms",
         device.name(),
         timing.kernels,
         timing.flops as f64 / 1e9
-    );
-    println!(
+    )?;
+    outln!(
         "median {median:.2} ms, fastest {fastest:.2} ms, {:.0} images a second, {:.0} GFLOP/s, {:.0} MiB",
         timing.images as f64 / median * 1e3,
         timing.flops as f64 / median / 1e6,
         timing.bytes as f64 / 1048576.0
-    );
+    )?;
     Ok(())
 }
 
 /// A row a kernel; those of one label share a row. Operations by the direct algorithms.
-fn print_profile(profile: &[KernelTime]) {
+fn print_profile(profile: &[KernelTime]) -> Result<(), OutputError> {
     let total: f64 = profile.iter().map(|kernel| kernel.seconds).sum();
-    println!(
+    outln!(
         "{:>9} {:>6} {:>6} {:>8} {:>8} {:>8} {:>7}  kernel",
-        "ms", "share", "count", "GFLOP", "GFLOP/s", "MiB", "GB/s"
-    );
+        "ms",
+        "share",
+        "count",
+        "GFLOP",
+        "GFLOP/s",
+        "MiB",
+        "GB/s"
+    )?;
     let row = |name: &str, count: usize, seconds: f64, flops: u64, bytes: u64| {
-        println!(
+        outln!(
             "{:>9.3} {:>5.1}% {count:>6} {:>8.3} {:>8.1} {:>8.1} {:>7.1}  {name}",
             seconds * 1e3,
             100.0 * seconds / total.max(1e-12),
@@ -179,13 +187,13 @@ fn print_profile(profile: &[KernelTime]) {
             flops as f64 / seconds.max(1e-12) / 1e9,
             bytes as f64 / 1048576.0,
             bytes as f64 / seconds.max(1e-12) / 1e9,
-        );
+        )
     };
     for k in profile {
-        row(&k.label, k.count, k.seconds, k.flops, k.bytes);
+        row(&k.label, k.count, k.seconds, k.flops, k.bytes)?;
     }
     let sum = |of: fn(&KernelTime) -> u64| profile.iter().map(of).sum();
-    row("all", profile.iter().map(|k| k.count).sum(), total, sum(|k| k.flops), sum(|k| k.bytes));
+    row("all", profile.iter().map(|k| k.count).sum(), total, sum(|k| k.flops), sum(|k| k.bytes))
 }
 
 /// The process's largest resident size so far in bytes, where the system tells.
@@ -219,12 +227,12 @@ fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
     rates.sort_by(f64::total_cmp);
     let median = rates[rates.len() / 2];
     if args.json {
-        println!("{}", serde_json::json!({ "pairs_per_second": rates, "threads": threads }));
+        outln!("{}", serde_json::json!({ "pairs_per_second": rates, "threads": threads }))?;
     } else {
-        println!(
+        outln!(
             "{median:.0} weak and strong pairs a second with {threads} threads ({:.0} a thread)",
             median / threads as f64
-        );
+        )?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `sld completions`.
 
+use crate::out;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
@@ -22,6 +23,5 @@ pub fn run(args: CompletionsArgs) -> anyhow::Result<()> {
     let mut command = super::Cli::command();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "sld", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
-    Ok(())
+    Ok(out!("{}", String::from_utf8_lossy(&script))?)
 }

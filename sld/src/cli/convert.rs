@@ -1,5 +1,6 @@
 //! `sld convert`.
 
+use crate::outln;
 use clap::Args;
 use nn::checkpoint;
 use std::path::PathBuf;
@@ -39,6 +40,6 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         Some("pth" | "pt") => checkpoint::write_pth(&args.output, &checkpoint)?,
         _ => anyhow::bail!("{}: the ending says the format; use .safetensors or .pth", args.output.display()),
     }
-    println!("{}: {} tensors", args.output.display(), checkpoint.tensors.len());
+    outln!("{}: {} tensors", args.output.display(), checkpoint.tensors.len())?;
     Ok(())
 }

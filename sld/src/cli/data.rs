@@ -3,6 +3,7 @@
 use crate::data::cifar::{self, Cifar, Integrity, LoadOptions, RELEASES, Release};
 use crate::data::fetch::{Download, fetch};
 use crate::data::inspect::Summary;
+use crate::outln;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -96,8 +97,8 @@ fn run_fetch(args: FetchArgs) -> anyhow::Result<()> {
         bytes: Some(release.bytes),
     };
     let outcome = fetch(&download)?;
-    println!("{} {} (md5 {})", target.display(), outcome, release.md5);
-    println!("train with:  sld train --cfg FILE --data {}", args.output.display());
+    outln!("{} {} (md5 {})", target.display(), outcome, release.md5)?;
+    outln!("train with:  sld train --cfg FILE --data {}", args.output.display())?;
     Ok(())
 }
 
@@ -120,8 +121,8 @@ fn run_inspect(args: InspectArgs) -> anyhow::Result<()> {
         Integrity::Unverified => "complete; checksums not compared",
         Integrity::Subset => "a subset of the release",
     };
-    println!("{} in {}: {integrity}", loaded.release.description, loaded.path.display());
-    println!("{}", Summary::new(&loaded.splits.train));
-    println!("{}", Summary::new(&loaded.splits.test));
+    outln!("{} in {}: {integrity}", loaded.release.description, loaded.path.display())?;
+    outln!("{}", Summary::new(&loaded.splits.train))?;
+    outln!("{}", Summary::new(&loaded.splits.test))?;
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use super::device::DeviceArgs;
 use super::device::DeviceChoice;
+use super::interrupt::{self, Interrupted};
 use super::running::{self, Mode};
 use super::session::RunData;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::run::RunLock;
+use crate::say;
 use crate::training::{Evaluator, snapshot};
 use anyhow::Context;
 use clap::Args;
@@ -108,11 +110,11 @@ impl Entry {
 
 /// Runs the demonstration.
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
-    let stop = running::stop_on_interrupt()?;
+    let stop = interrupt::stop_politely();
     let device = args.device.open()?;
     let started = Instant::now();
     let task = SyntheticConfig { seed: args.seed, ..SyntheticConfig::default() };
-    println!(
+    say!(
         "A task of {} classes: {} training and {} test images, drawn from seed {}; {}.",
         task.classes,
         task.train,
@@ -126,18 +128,18 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for entry in &ENTRIES {
         let config = entry.config(&args)?;
-        println!("\n{}: {} ({} epochs)", entry.title, entry.network, entry.schedule.0);
+        say!("\n{}: {} ({} epochs)", entry.title, entry.network, entry.schedule.0);
         let data = RunData::new(&config, splits.clone())?;
         let folder = args.output.join(entry.folder);
         let begun = Instant::now();
         let Some(finished) = running::train(&*device, &config, &folder, &data, Mode::New, stop)? else {
-            println!("stopped; start again with the same command");
-            return Ok(());
+            say!("stopped; start again with the same command");
+            return Err(Interrupted.into());
         };
         results.push((entry, finished, begun.elapsed().as_secs_f64()));
         if entry.folder == TEACHER_ENTRY.folder {
             let right = accuracy_on_training_images(&*device, &args, &data)?;
-            println!(
+            say!(
                 "The teacher is wrong on {:.1}% of the images it was trained on: this is what SLD swaps.",
                 100.0 - right
             );
@@ -149,15 +151,19 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     crate::report::write(&folders, &report)?;
 
-    println!("\n{:<18} {:<10} {:>7} {:>7} {:>8}", "", "network", "top-1", "top-5", "time");
+    say!("\n{:<18} {:<10} {:>7} {:>7} {:>8}", "", "network", "top-1", "top-5", "time");
     for (entry, finished, seconds) in &results {
-        println!(
+        say!(
             "{:<18} {:<10} {:>6.2}% {:>6.2}% {:>6.1} s",
-            entry.title, entry.network, finished.top1, finished.top5, seconds
+            entry.title,
+            entry.network,
+            finished.top1,
+            finished.top5,
+            seconds
         );
     }
-    println!("\nOne seed on a small task: differences of a point or two are chance. --seed N gives another.");
-    println!("All in {:.0} seconds. Report: {}", started.elapsed().as_secs_f64(), report.display());
+    say!("\nOne seed on a small task: differences of a point or two are chance. --seed N gives another.");
+    say!("All in {:.0} seconds. Report: {}", started.elapsed().as_secs_f64(), report.display());
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Which device computes: `--device auto|cpu|gpu|NAME`.
 
+use crate::warn;
 use anyhow::Context;
 use std::fmt;
 use std::str::FromStr;
@@ -72,7 +73,7 @@ impl DeviceArgs {
         let threads = self.threads.map_or(cores, |n| n as usize);
         let on_cpu = || -> Box<dyn schedule::Device> {
             if self.precision == gpu::Precision::Mixed {
-                eprintln!("the CPU device computes in f32: --precision mixed changes nothing");
+                warn!("the CPU device computes in f32: --precision mixed changes nothing");
             }
             Box::new(cpu::CpuDevice::new(threads))
         };
@@ -87,7 +88,7 @@ impl DeviceArgs {
             }
             DeviceChoice::Auto => match gpu::adapters().iter().find(|adapter| !adapter.software) {
                 Some(adapter) => self.open_gpu(adapter).or_else(|why| {
-                    eprintln!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
+                    warn!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
                     Ok(on_cpu())
                 }),
                 None => Ok(on_cpu()),
@@ -100,8 +101,8 @@ impl DeviceArgs {
         let device = gpu::GpuDevice::with_adapter(adapter, options)?;
         if self.precision == gpu::Precision::Mixed {
             match device.is_mixed() {
-                true => eprintln!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
-                false => eprintln!("{} has no 16-bit floats: computing in f32", adapter.name),
+                true => warn!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
+                false => warn!("{} has no 16-bit floats: computing in f32", adapter.name),
             }
         }
         Ok(Box::new(device))

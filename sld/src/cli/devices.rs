@@ -1,5 +1,6 @@
 //! `sld devices`.
 
+use crate::outln;
 use clap::Args;
 use schedule::Device;
 
@@ -22,26 +23,26 @@ pub fn run(args: DevicesArgs) -> anyhow::Result<()> {
     let auto = adapters.iter().position(|adapter| !adapter.software);
     if args.json {
         let gpus: Vec<_> = adapters.iter().map(|a| a.to_string()).collect();
-        println!(
+        outln!(
             "{}",
             serde_json::json!({ "cpu": native, "gpus": gpus, "auto": auto.map_or("cpu".into(), |i| format!("gpu:{i}")) })
-        );
+        )?;
         return Ok(());
     }
     let mark = |chosen: bool| if chosen { "*" } else { " " };
-    println!("{} cpu     {native}", mark(auto.is_none()));
+    outln!("{} cpu     {native}", mark(auto.is_none()))?;
     for (number, adapter) in adapters.iter().enumerate() {
-        println!("{} gpu:{number}   {adapter}", mark(auto == Some(number)));
+        outln!("{} gpu:{number}   {adapter}", mark(auto == Some(number)))?;
     }
-    println!("\n* is what --device auto takes.");
+    outln!("\n* is what --device auto takes.")?;
     if adapters.is_empty() {
-        println!(
+        outln!(
             "No GPU driver was found. On Debian and Ubuntu: apt install mesa-vulkan-drivers, or the card maker's driver."
-        );
+        )?;
     } else if auto.is_none() {
-        println!(
+        outln!(
             "Only software drivers were found: they serve to test the shaders; the CPU device is several times faster."
-        );
+        )?;
     }
     Ok(())
 }

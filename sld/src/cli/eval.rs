@@ -3,6 +3,7 @@
 use super::device::DeviceArgs;
 use super::session;
 use crate::config::DatasetKind;
+use crate::outln;
 use crate::training::{Evaluator, snapshot};
 use clap::Args;
 use nn::checkpoint::{self, Checkpoint, NamedTensor, TensorData};
@@ -87,12 +88,12 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             "top1_correct": result.top1_correct, "top1": result.top1(),
             "top5_correct": result.top5_correct, "top5": result.top5(), "cross_entropy": result.loss,
         });
-        println!("{json}");
+        outln!("{json}")?;
         return Ok(());
     }
-    println!("{} on {} ({} images, {})", model.name(), images.name(), result.images, device.name());
-    println!("top-1  {:6.2}%  {} of {}", result.top1(), result.top1_correct, result.images);
-    println!("top-5  {:6.2}%  {} of {}", result.top5(), result.top5_correct, result.images);
-    println!("cross entropy  {:.6}", result.loss);
+    outln!("{} on {} ({} images, {})", model.name(), images.name(), result.images, device.name())?;
+    outln!("top-1  {:6.2}%  {} of {}", result.top1(), result.top1_correct, result.images)?;
+    outln!("top-5  {:6.2}%  {} of {}", result.top5(), result.top5_correct, result.images)?;
+    outln!("cross entropy  {:.6}", result.loss)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use super::session;
 use crate::config::{Config, DatasetKind, Overrides};
 use crate::training::step;
+use crate::{out, outln};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -45,11 +46,11 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let schedule = step.schedule_with(device.options())?;
     match args.format {
         Format::Table => {
-            println!("{} step for {}, batch {batch}", distiller.name(), device.name());
-            print!("{}", schedule.table());
+            outln!("{} step for {}, batch {batch}", distiller.name(), device.name())?;
+            out!("{}", schedule.table())?;
         }
-        Format::Mermaid => print!("{}", schedule.mermaid()),
-        Format::Graphviz => print!("{}", schedule.graphviz()),
+        Format::Mermaid => out!("{}", schedule.mermaid())?,
+        Format::Graphviz => out!("{}", schedule.graphviz())?,
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! `sld bench growth`.
 
 use super::device::DeviceArgs;
+use super::output::OutputError;
+use crate::outln;
 use crate::training::roofline::Roof;
 use crate::training::timing::{self, Effort, Subject, Timing};
 use clap::Args;
@@ -76,25 +78,25 @@ pub fn run(args: GrowthArgs) -> anyhow::Result<()> {
 
     let device = open(most)?;
     let roof = Roof::measure(&*device)?;
-    println!("{}: {}.\n", device.name(), rates(&roof));
+    outln!("{}: {}.\n", device.name(), rates(&roof))?;
 
-    println!("{pair}, {SIDE}x{SIDE} images:\n");
-    print_head("batch");
+    outln!("{pair}, {SIDE}x{SIDE} images:\n")?;
+    print_head("batch")?;
     for &batch in &args.batches {
-        print_row(&batch.to_string(), &measure(&*device, &distill, batch, SIDE)?, &roof);
+        print_row(&batch.to_string(), &measure(&*device, &distill, batch, SIDE)?, &roof)?;
     }
-    println!("\nTraining step of {}, batch {BATCH}:\n", args.sized);
-    print_head("image");
+    outln!("\nTraining step of {}, batch {BATCH}:\n", args.sized)?;
+    print_head("image")?;
     for &side in &args.sides {
         let timing = measure(&*device, &Subject::Vanilla(args.sized.clone()), BATCH, side)?;
-        print_row(&format!("{side}x{side}"), &timing, &roof);
+        print_row(&format!("{side}x{side}"), &timing, &roof)?;
     }
-    println!("\n{pair}, batch {BATCH}; each number of threads against its own rates:\n");
-    print_head("threads");
+    outln!("\n{pair}, batch {BATCH}; each number of threads against its own rates:\n")?;
+    print_head("threads")?;
     for &threads in &args.thread_counts {
         let device = open(threads)?;
         let roof = Roof::measure(&*device)?;
-        print_row(&threads.to_string(), &measure(&*device, &distill, BATCH, SIDE)?, &roof);
+        print_row(&threads.to_string(), &measure(&*device, &distill, BATCH, SIDE)?, &roof)?;
     }
     Ok(())
 }
@@ -103,17 +105,17 @@ fn rates(roof: &Roof) -> String {
     format!("matrix product {:.0} GFLOP/s, copy {:.1} GB/s", roof.flops / 1e9, roof.bytes / 1e9)
 }
 
-fn print_head(what: &str) {
-    println!(
+fn print_head(what: &str) -> Result<(), OutputError> {
+    outln!(
         "| {what} | step, median (fastest) ms | images/s | GFLOP | at the product's rate, ms | MiB moved | at the copy's rate, ms | time / larger bound |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
+    )?;
+    outln!("|---|---|---|---|---|---|---|---|")
 }
 
-fn print_row(name: &str, timing: &Timing, roof: &Roof) {
+fn print_row(name: &str, timing: &Timing, roof: &Roof) -> Result<(), OutputError> {
     let (compute, memory) = roof.bounds(timing.flops, timing.moved);
     let median = timing.median();
-    println!(
+    outln!(
         "| {name} | {median:.1} ({:.1}) | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:.2} |",
         timing.fastest(),
         timing.images as f64 / median * 1e3,
@@ -122,5 +124,5 @@ fn print_row(name: &str, timing: &Timing, roof: &Roof) {
         timing.moved as f64 / 1048576.0,
         memory * 1e3,
         median / 1e3 / compute.max(memory),
-    );
+    )
 }

@@ -1,6 +1,7 @@
 //! `sld models`.
 
 use crate::distill::Vanilla;
+use crate::outln;
 use crate::training::step::{self, Networks};
 use clap::Args;
 use nn::optimizer::{Sgd, SgdOptions};
@@ -35,15 +36,19 @@ pub fn run(args: ModelsArgs) -> anyhow::Result<()> {
         rows.push(Row::new(name, args.classes as usize)?);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        outln!("{}", serde_json::to_string_pretty(&rows)?)?;
         return Ok(());
     }
-    println!(
+    outln!(
         "{:<24} {:>12} {:>10} {:>9} {:>14}  images",
-        "model", "parameters", "MACs (M)", "MiB", "training (MiB)"
-    );
+        "model",
+        "parameters",
+        "MACs (M)",
+        "MiB",
+        "training (MiB)"
+    )?;
     for row in rows {
-        println!(
+        outln!(
             "{:<24} {:>12} {:>10.1} {:>9.1} {:>14.0}  {}x{}",
             row.model,
             row.parameters,
@@ -52,11 +57,11 @@ pub fn run(args: ModelsArgs) -> anyhow::Result<()> {
             row.training_bytes as f64 / 1048576.0,
             row.side,
             row.side
-        );
+        )?;
     }
-    println!(
+    outln!(
         "\nMACs: multiply-adds of one image. training: a cross-entropy step at batch {BATCH}, weights and momenta included."
-    );
+    )?;
     Ok(())
 }
 

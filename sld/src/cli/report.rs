@@ -1,5 +1,6 @@
 //! `sld report`.
 
+use crate::{outln, warn};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,8 @@ pub fn run(args: ReportArgs) -> anyhow::Result<()> {
         _ => PathBuf::from("report.html"),
     });
     for why in crate::report::write(&folders, &output)? {
-        eprintln!("skipped: {why}");
+        warn!("skipped: {why}");
     }
-    println!("{}", output.display());
+    outln!("{}", output.display())?;
     Ok(())
 }

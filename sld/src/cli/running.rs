@@ -1,8 +1,9 @@
 //! A training run as people see it: progress on the terminal, files in the run's folder.
 
+use crate::say;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -62,19 +63,6 @@ impl fmt::Display for Finished {
     }
 }
 
-/// A flag that the first Ctrl-C (or a polite kill) raises; the second ends the program at once.
-pub fn stop_on_interrupt() -> anyhow::Result<&'static AtomicBool> {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nfinishing the step and saving; once more to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(&STOP)
-}
-
 /// Trains the config's student in `folder`. `None` if it was interrupted.
 pub fn train(
     device: &dyn Device,
@@ -91,7 +79,7 @@ pub fn train(
     let saved = match mode {
         Mode::New => None,
         Mode::Resume if !latest.exists() => {
-            println!("# nothing saved in {} yet: starting from the beginning", folder.display());
+            say!("# nothing saved in {} yet: starting from the beginning", folder.display());
             None
         }
         Mode::Resume => Some(checkpoint::read(&latest)?),
@@ -112,7 +100,7 @@ pub fn train(
             format!("the teacher {} cannot be read; give its checkpoint with --teacher", teacher.name())
         })?;
         let accuracy = evaluate(device, teacher, config, data)?.top1();
-        println!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
+        say!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
         if let Some(teacher) = &mut info.teacher {
             teacher.top1 = Some(accuracy);
         }
@@ -131,7 +119,7 @@ pub fn train(
     .stop_when(stop);
     if let Some(saved) = saved {
         let progress = trainer.resume(saved, &latest)?;
-        println!("# going on in epoch {} after {} batches", progress.epoch, progress.batch);
+        say!("# going on in epoch {} after {} batches", progress.epoch, progress.batch);
     }
     let mut observer = RunObserver::new(config, &*distiller, run);
     match trainer.run(&mut observer)? {
@@ -372,7 +360,7 @@ impl Observer for RunObserver<'_> {
             result.images_per_second,
         );
         if self.bar.is_hidden() {
-            println!("{line}");
+            say!("{line}");
         } else {
             self.bar.println(line);
         }

@@ -1,9 +1,11 @@
 //! `sld train`.
 
 use super::device::DeviceArgs;
+use super::interrupt::{self, Interrupted};
 use super::running::{self, Mode};
 use super::session;
 use crate::config::{Config, ConfigError, Overrides};
+use crate::say;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -85,20 +87,20 @@ impl TrainArgs {
 /// Trains.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let (config, folder) = args.resolve()?;
-    print!("{}", config.to_yaml());
-    println!("# run folder: {}", folder.display());
-    let stop = running::stop_on_interrupt()?;
+    say!("{}", config.to_yaml().trim_end());
+    say!("# run folder: {}", folder.display());
+    let stop = interrupt::stop_politely();
     let device = args.device.open()?;
-    println!("# device: {}", device.name());
+    say!("# device: {}", device.name());
     let splits = session::load_splits(config.dataset.kind, Path::new(&config.dataset.root))?;
     let data = session::RunData::new(&config, splits)?;
     let mode = if args.resume { Mode::Resume } else { Mode::New };
     let finished = running::train(&*device, &config, &folder, &data, mode, stop)?;
-    if let Some(finished) = finished {
-        println!("{finished}");
-    } else {
-        println!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
-    }
+    let Some(finished) = finished else {
+        say!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
+        return Err(Interrupted.into());
+    };
+    say!("{finished}");
     Ok(())
 }
 
