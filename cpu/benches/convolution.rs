@@ -7,7 +7,9 @@
 
 use std::time::Instant;
 
-use cpu::kernels::*;
+use autograd::Conv2d;
+use cpu::kernels::{ImagePlan, SharedSlice, Source, ThreadPool, WeightPlan};
+use schedule::ConvGeometry;
 
 /// Least seconds of a call, over a fifth of a second of calls.
 fn best(mut call: impl FnMut()) -> f64 {
@@ -68,32 +70,40 @@ fn gemm_rate(threads: usize) -> f64 {
     2.0 * (SIZE * SIZE * SIZE) as f64 / seconds / 1e9
 }
 
-fn seconds(pool: &Pool, plan: &Plan) -> f64 {
-    let s = plan.shape();
-    let (x, w, dy) = (noise(s.input_len()), noise(s.weight_len()), noise(s.output_len()));
-    let (x, dy) = (Dense::new(&x, s.h, s.w, s.cin), Dense::new(&dy, s.oh(), s.ow(), s.cout));
-    let mut workspace = Workspace::new();
-    workspace.reserve(plan.workspace_len(pool.threads()));
-    let mut packed = vec![0.0; plan.packed_len()];
-    plan.pack(pool, &w, &mut packed);
-    match plan.pass() {
-        Pass::Forward => {
-            let mut y = vec![0.0; s.output_len()];
-            best(|| forward(pool, plan, &x, &packed, &Store::new(&mut y), &mut workspace))
-        }
-        Pass::InputGrad => {
-            let mut dx = vec![0.0; s.input_len()];
-            best(|| input_grad(pool, plan, &dy, &packed, &Store::new(&mut dx), &mut workspace))
-        }
-        Pass::WeightGrad => {
-            let mut dw = vec![0.0; s.weight_len()];
-            best(|| weight_grad(pool, plan, &x, &dy, &mut dw, &mut workspace))
-        }
-    }
+/// Calls `f` with so many floats that start on a cache line.
+fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut memory = vec![0.0; len + 16];
+    let skip = memory.as_ptr().align_offset(64);
+    f(&mut memory[skip..][..len])
 }
 
-fn pack_seconds(pool: &Pool, plan: &Plan) -> f64 {
-    let w = noise(plan.shape().weight_len());
+fn len(shape: [usize; 4]) -> usize {
+    shape.iter().product()
+}
+
+fn image_seconds(pool: &ThreadPool, g: &ConvGeometry, plan: &ImagePlan) -> f64 {
+    let images = |dims: [usize; 3]| g.batch * dims.iter().product::<usize>();
+    let (operand, w) = (noise(images(plan.operand())), noise(len(g.weight_shape())));
+    let (mut packed, mut result) = (vec![0.0; plan.packed_len()], vec![0.0; images(plan.result())]);
+    plan.pack(pool, &w, &mut packed);
+    with_scratch(plan.scratch_len(pool.threads()), |scratch| {
+        let source = Source::dense(&operand, plan.operand());
+        let sink = SharedSlice::new(&mut result);
+        best(|| plan.run(pool, source, &packed, &sink, scratch))
+    })
+}
+
+fn weight_seconds(pool: &ThreadPool, g: &ConvGeometry) -> f64 {
+    let plan = WeightPlan::new(g);
+    let (x, dy) = (noise(len(g.input_shape())), noise(len(g.output_shape())));
+    let mut dw = vec![0.0; len(g.weight_shape())];
+    let x = Source::dense(&x, [g.height, g.width, g.in_channels]);
+    let dy = Source::dense(&dy, [g.out_height, g.out_width, g.out_channels]);
+    with_scratch(plan.scratch_len(pool.threads()), |scratch| best(|| plan.run(pool, x, dy, &mut dw, scratch)))
+}
+
+fn pack_seconds(pool: &ThreadPool, g: &ConvGeometry, plan: &ImagePlan) -> f64 {
+    let w = noise(len(g.weight_shape()));
     let mut packed = vec![0.0; plan.packed_len()];
     best(|| plan.pack(pool, &w, &mut packed))
 }
@@ -115,8 +125,12 @@ fn main() {
             _ => wanted.push(arg),
         }
     }
-    let pool = Pool::new(threads);
-    let same = |size, cin, cout, k, stride| ConvShape::same(64, size, cin, cout, k, stride);
+    let pool = ThreadPool::new(threads);
+    let grouped = |size: usize, cin: usize, cout: usize, k: usize, stride: usize, groups: usize| {
+        let conv = Conv2d::new(stride, k / 2).groups(groups);
+        ConvGeometry::new([64, size, size, cin], [cout, cin / groups, k, k], conv)
+    };
+    let same = |size, cin, cout, k, stride| grouped(size, cin, cout, k, stride, 1);
     let shapes = [
         ("3x3 16->16@32", same(32, 16, 16, 3, 1)),
         ("3x3 32->32@16", same(16, 32, 32, 3, 1)),
@@ -133,9 +147,9 @@ fn main() {
         ("1x1/2 128->256@16", same(16, 128, 256, 1, 2)),
         ("3x3 3->16@32", same(32, 3, 16, 3, 1)),
         ("3x3 3->32@32", same(32, 3, 32, 3, 1)),
-        ("depthwise 58@16", ConvShape { groups: 58, ..same(16, 58, 58, 3, 1) }),
-        ("depthwise/2 96@16", ConvShape { groups: 96, ..same(16, 96, 96, 3, 2) }),
-        ("grouped 1x1 240->60@16", ConvShape { groups: 3, ..same(16, 240, 60, 1, 1) }),
+        ("depthwise 58@16", grouped(16, 58, 58, 3, 1, 58)),
+        ("depthwise/2 96@16", grouped(16, 96, 96, 3, 2, 96)),
+        ("grouped 1x1 240->60@16", grouped(16, 240, 60, 1, 1, 3)),
     ];
     let peak = gemm_rate(threads);
     println!("gemm 1024^3: {:.0} GFLOP/s on one thread, {peak:.0} on {threads}", gemm_rate(1));
@@ -146,12 +160,13 @@ fn main() {
             continue;
         }
         print!("{name:24}");
-        for pass in [Pass::Forward, Pass::InputGrad, Pass::WeightGrad] {
-            let seconds = seconds(&pool, &Plan::new(pass, shape));
-            let rate = shape.flops() / seconds / 1e9;
+        let (forward, backward) = (ImagePlan::forward(&shape), ImagePlan::input_grad(&shape));
+        let images = [&forward, &backward].map(|plan| image_seconds(&pool, &shape, plan));
+        for seconds in [images[0], images[1], weight_seconds(&pool, &shape)] {
+            let rate = shape.flops() as f64 / seconds / 1e9;
             print!(" {rate:7.1} ({:4.2}) {:6.0}us", rate / peak, seconds * 1e6);
         }
-        let pack = pack_seconds(&pool, &Plan::new(Pass::Forward, shape));
+        let pack = pack_seconds(&pool, &shape, &forward);
         println!(" {:6.0}us", pack * 1e6);
     }
 }

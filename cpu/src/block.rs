@@ -196,7 +196,7 @@ fn address(place: Place, memory: &Memory, externals: &[*mut f32]) -> *mut f32 {
     }
 }
 
-multiversion!(fn run_steps = run_steps_generic(steps: &[Step], context: &Context, extent: Extent));
+multiversion!(fn run_steps = run_steps_generic(steps: &[Step], context: &Context<'_>, extent: Extent));
 
 #[inline(always)]
 fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {

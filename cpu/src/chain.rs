@@ -7,18 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use autograd::Result;
 use schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View};
 
 use crate::block;
 use crate::dispatch;
-use crate::kernel::{Area, Compile, Runtime};
-use crate::kernels::{Pool, Workspace};
-use crate::memory::{Floats, Memory};
+use crate::kernels::ThreadPool;
+use crate::launch::{Compile, Launch, Runtime};
+use crate::memory::{Floats, Memory, SharedSlice, lines};
 
 /// Fewer kernels than this are not worth it.
 const SHORTEST: usize = 3;
@@ -154,7 +152,7 @@ fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &HashSet
                 && of_images(&lhs.shape)
                 && of_images(&epilogue.shape)
                 && (sums.is_empty() || epilogue.kept > 0)
-                && dispatch::loads(&rhs.program).all(|b| frozen.contains(&b) && add(b, Use::Whole))
+                && rhs.program.buffers().all(|b| frozen.contains(&b) && add(b, Use::Whole))
                 && program_uses(&lhs.program, &lhs.shape, images, len, &mut add)
                 && program_uses(&epilogue.program, &epilogue.shape, images, len, &mut add)
                 && epilogue.stores.iter().all(|store| {
@@ -239,18 +237,18 @@ fn resized(kernel: &Kernel, images: usize) -> Kernel {
 
 /// A chain, compiled.
 pub struct Chain {
-    kernels: Vec<dispatch::Kernel>,
+    kernels: Vec<Box<dyn Launch>>,
     blocks: usize,
     /// Where the buffers that it uses lie.
-    places: Vec<(BufferId, Place)>,
+    homes: Vec<(BufferId, Home)>,
     /// Each thread's own memory.
     threads: Vec<Mutex<Own>>,
     /// What the kernels believe to run on: one thread.
-    alone: Pool,
+    alone: ThreadPool,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum Home {
     /// In the schedule's memory, all of it.
     Whole,
     /// In the schedule's memory, so many elements a block.
@@ -262,118 +260,122 @@ enum Place {
 struct Own {
     floats: Floats,
     area: Floats,
-    workspace: Workspace,
     memory: Memory,
+    /// Seconds of each kernel since the chain was last asked for them.
+    seconds: Vec<f64>,
 }
 
 impl Chain {
-    /// Compiles a chain; `regions` is that of [`Compile`].
-    ///
-    /// # Errors
-    /// As [`dispatch::Kernel::new`].
-    pub fn new(
-        schedule: &Schedule,
-        found: &Found,
-        regions: &[usize],
-        threads: usize,
-        frozen: &HashSet<BufferId>,
-    ) -> Result<Chain> {
+    /// Compiles a chain; `compile` is what the schedule's other kernels are compiled from.
+    pub fn new(schedule: &Schedule, found: &Found, compile: &Compile) -> Chain {
         let list = &schedule.kernels[found.kernels.clone()];
         let in_block = |buffer: BufferId| schedule.buffers[buffer].len() / found.images * found.block;
         let slots = Slots::new(list, &found.own, in_block);
-        let mut regions = regions.to_vec();
+        let mut regions = compile.regions.clone();
         let first_region = regions.iter().max().map_or(0, |last| last + 1);
         slots.of.iter().for_each(|(&buffer, &slot)| regions[buffer] = first_region + slot);
-        let compile = Compile { threads: 1, regions };
-        let compiled = list.iter().map(|k| dispatch::Kernel::new(&compile, &resized(k, found.block), frozen));
-        let kernels: Vec<dispatch::Kernel> = compiled.collect::<Result<_>>()?;
+        let inner = Compile { threads: 1, regions, frozen: compile.frozen.clone() };
+        let compiled = list.iter().map(|k| dispatch::compile(&inner, &resized(k, found.block)));
+        let kernels: Vec<Box<dyn Launch>> = compiled.collect();
 
-        let place = |(&buffer, of): (&BufferId, &Use)| {
-            let place = match (slots.of.get(&buffer), of) {
-                (Some(&slot), _) => Place::Own(slots.starts[slot]),
-                (None, Use::Whole) => Place::Whole,
-                (None, Use::Parts) => Place::Parts(in_block(buffer)),
+        let home = |(&buffer, of): (&BufferId, &Use)| {
+            let home = match (slots.of.get(&buffer), of) {
+                (Some(&slot), _) => Home::Own(slots.starts[slot]),
+                (None, Use::Whole) => Home::Whole,
+                (None, Use::Parts) => Home::Parts(in_block(buffer)),
             };
-            (buffer, place)
+            (buffer, home)
         };
-        let places: Vec<(BufferId, Place)> = found.uses.iter().map(place).collect();
+        let homes: Vec<(BufferId, Home)> = found.uses.iter().map(home).collect();
         let count = schedule.buffers.len();
         let mut lens = vec![0; count];
         for (&buffer, of) in &found.uses {
             lens[buffer] = if *of == Use::Parts { in_block(buffer) } else { schedule.buffers[buffer].len() };
         }
-        let area = kernels.iter().map(dispatch::Kernel::area_len).max().unwrap_or(0);
+        let area = kernels.iter().map(|kernel| kernel.area_len()).max().unwrap_or(0);
         let own = |_| {
-            let mut workspace = Workspace::new();
-            kernels.iter().for_each(|kernel| workspace.reserve(kernel.workspace_len()));
             let memory = Memory { bases: vec![std::ptr::null_mut(); count], lens: lens.clone() };
-            Mutex::new(Own { floats: Floats::zeros(slots.len), area: Floats::zeros(area), workspace, memory })
+            let (floats, area) = (Floats::zeros(slots.len), Floats::zeros(area));
+            Mutex::new(Own { floats, area, memory, seconds: vec![0.0; kernels.len()] })
         };
-        let threads = (0..threads).map(own).collect();
-        Ok(Chain { blocks: found.images / found.block, threads, places, kernels, alone: Pool::new(1) })
+        let threads = (0..compile.threads).map(own).collect();
+        Chain { blocks: found.images / found.block, threads, homes, kernels, alone: ThreadPool::new(1) }
+    }
+}
+
+impl Launch for Chain {
+    /// For [`Chain::prepare`].
+    fn area_len(&self) -> usize {
+        self.kernels.iter().map(|kernel| kernel.area_len()).max().unwrap_or(0)
     }
 
-    /// Kernels of the schedule.
-    pub fn len(&self) -> usize {
-        self.kernels.len()
-    }
-
-    /// Floats of scratch memory for [`Chain::prepare`].
-    pub fn area_len(&self) -> usize {
-        self.kernels.iter().map(dispatch::Kernel::area_len).max().unwrap_or(0)
-    }
-
-    /// Bytes that it holds.
-    pub fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let own = |own: &Mutex<Own>| {
             let own = own.lock().unwrap_or_else(PoisonError::into_inner);
-            own.floats.bytes() + own.area.bytes() + 4 * own.workspace.len() as u64
+            own.floats.bytes() + own.area.bytes()
         };
         self.threads.iter().map(own).sum::<u64>()
-            + self.kernels.iter().map(dispatch::Kernel::packed_bytes).sum::<u64>()
+            + self.kernels.iter().map(|kernel| kernel.bytes()).sum::<u64>()
     }
 
     /// Packs weights.
-    ///
-    /// # Safety
-    /// As for [`dispatch::Kernel::run`].
-    pub unsafe fn prepare(&mut self, runtime: &Runtime) {
+    unsafe fn prepare(&mut self, runtime: &Runtime) {
         // SAFETY: the caller's promise. Weights are whole, so they lie where the schedule has them.
         self.kernels.iter_mut().for_each(|kernel| unsafe { kernel.prepare(runtime) });
     }
 
-    /// Runs all kernels for all images. `nanoseconds` receives what each kernel took, summed over the
-    /// threads, if asked for.
-    ///
-    /// # Safety
-    /// As for [`dispatch::Kernel::run`].
-    pub unsafe fn run(&self, runtime: &Runtime, nanoseconds: Option<&[AtomicU64]>) {
+    /// Runs all kernels for all images.
+    unsafe fn run(&self, runtime: &Runtime) {
         runtime.pool.run(self.blocks, &|block, thread| {
             let own = &mut *self.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            for &(buffer, place) in &self.places {
-                own.memory.bases[buffer] = match place {
-                    Place::Whole => runtime.memory.base(buffer),
-                    Place::Parts(len) => runtime.memory.base(buffer).wrapping_add(block * len),
-                    Place::Own(start) => own.floats.as_mut_ptr().wrapping_add(start),
+            for &(buffer, home) in &self.homes {
+                own.memory.bases[buffer] = match home {
+                    Home::Whole => runtime.memory.base(buffer),
+                    Home::Parts(len) => runtime.memory.base(buffer).wrapping_add(block * len),
+                    Home::Own(start) => own.floats.as_mut_ptr().wrapping_add(start),
                 };
             }
-            for (number, kernel) in self.kernels.iter().enumerate() {
-                let start = nanoseconds.is_some().then(Instant::now);
+            for (kernel, seconds) in self.kernels.iter().zip(&mut own.seconds) {
+                let start = Instant::now();
                 let inner = Runtime {
                     isa: runtime.isa,
                     launch: block::launch(),
                     pool: &self.alone,
                     memory: &own.memory,
-                    area: Area(own.area.as_mut_ptr()),
+                    area: SharedSlice::new(own.area.as_mut_slice()),
                 };
                 // SAFETY: the caller's promise; blocks write parts of their own, and temporaries are the
                 // thread's.
-                unsafe { kernel.run(&inner, &mut own.workspace) };
-                if let (Some(all), Some(start)) = (nanoseconds, start) {
-                    all[number].fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                }
+                unsafe { kernel.run(&inner) };
+                *seconds += start.elapsed().as_secs_f64();
             }
         });
+    }
+
+    /// The kernels' shares of the time that the chain takes.
+    unsafe fn profile(&mut self, runtime: &Runtime) -> Vec<f64> {
+        let mut each = vec![0.0; self.kernels.len()];
+        self.take_seconds(|_, _| {});
+        let start = Instant::now();
+        // SAFETY: the caller's promise.
+        unsafe { self.run(runtime) };
+        let took = start.elapsed().as_secs_f64();
+        self.take_seconds(|number, seconds| each[number] += seconds);
+        let all = each.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        each.iter().map(|seconds| seconds / all * took).collect()
+    }
+}
+
+impl Chain {
+    /// Hands over the seconds of each thread's kernels, and sets them back.
+    fn take_seconds(&mut self, mut f: impl FnMut(usize, f64)) {
+        for own in &mut self.threads {
+            let own = own.get_mut().unwrap_or_else(PoisonError::into_inner);
+            own.seconds
+                .iter_mut()
+                .enumerate()
+                .for_each(|(number, seconds)| f(number, std::mem::take(seconds)));
+        }
     }
 }
 
@@ -403,7 +405,7 @@ impl Slots {
                     Some(position) => free.swap_remove(position).0,
                     None => {
                         slots.starts.push(slots.len);
-                        slots.len += len.next_multiple_of(16);
+                        slots.len += lines(len);
                         slots.starts.len() - 1
                     }
                 };

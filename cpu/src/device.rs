@@ -7,13 +7,13 @@ use schedule::{Device, Executable, Options, Schedule};
 
 use crate::executable::CpuExecutable;
 use crate::isa::Isa;
-use crate::kernels::Pool;
+use crate::kernels::ThreadPool;
 use crate::state::Store;
 
 /// What a device and its executables share.
 pub struct Shared {
     pub isa: Isa,
-    pub pool: Pool,
+    pub pool: ThreadPool,
     store: Mutex<Store>,
 }
 
@@ -40,7 +40,7 @@ impl CpuDevice {
     pub fn new(threads: usize) -> CpuDevice {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { available() } else { threads };
-        let shared = Shared { isa: Isa::detect(), pool: Pool::new(threads), store: Mutex::default() };
+        let shared = Shared { isa: Isa::best(), pool: ThreadPool::new(threads), store: Mutex::default() };
         CpuDevice { shared: Arc::new(shared) }
     }
 

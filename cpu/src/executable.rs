@@ -2,21 +2,18 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
 
 use autograd::{Error, Result};
-use schedule::{BufferId, Role, Schedule};
+use schedule::{BufferId, Kernel, Role, Schedule};
 use schedule::{Executable, Value};
 
 use crate::block;
 use crate::chain::{self, Chain};
 use crate::device::Shared;
-use crate::dispatch::{self, Kernel, is_updated};
-use crate::kernel::{Area, Compile, Runtime};
-use crate::kernels::Workspace;
-use crate::memory::{Floats, Memory};
+use crate::dispatch::{self, is_updated};
+use crate::launch::{Compile, Launch, Runtime};
+use crate::memory::{Floats, Memory, SharedSlice};
 use crate::state::Store;
 use crate::validate;
 
@@ -31,20 +28,15 @@ pub struct CpuExecutable {
     /// What `memory` points into, besides the device's state.
     owned: Vec<Floats>,
     inputs: Vec<Input>,
-    prepare: Vec<Kernel>,
-    kernels: Vec<Launch>,
+    /// What runs when state that it reads has changed, and what runs at every call; each with the number of
+    /// its first kernel in the schedule.
+    prepare: Vec<(usize, Box<dyn Launch>)>,
+    launches: Vec<(usize, Box<dyn Launch>)>,
     area: Floats,
-    workspace: Workspace,
     /// The state that prepared buffers and packed weights are made of, with its version then.
     prepared_from: Vec<(u64, u64)>,
     prepared: bool,
     called: bool,
-}
-
-/// What runs at once: a kernel, or several on a few images at a time.
-enum Launch {
-    Kernel(Kernel),
-    Chain(Chain),
 }
 
 struct Input {
@@ -91,45 +83,34 @@ impl CpuExecutable {
         }
         drop(store);
         let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
-        let compile = Compile { threads: shared.pool.threads(), regions };
-        let prepare: Vec<Kernel> =
-            schedule.prepare.iter().map(|k| Kernel::new(&compile, k, &frozen)).collect::<Result<_>>()?;
+        let compile = Compile { threads: shared.pool.threads(), regions, frozen };
+        let compiled = |kernels: &[Kernel], number: usize| dispatch::compile(&compile, &kernels[number]);
+        let prepare: Vec<_> =
+            (0..schedule.prepare.len()).map(|number| (number, compiled(&schedule.prepare, number))).collect();
         let mut chains = chains.into_iter().peekable();
-        let mut kernels = Vec::new();
+        let mut launches: Vec<(usize, Box<dyn Launch>)> = Vec::new();
         let mut number = 0;
         while number < schedule.kernels.len() {
-            let launch = match chains.next_if(|chain| chain.kernels.start == number) {
-                Some(found) => {
-                    let threads = compile.threads;
-                    Launch::Chain(Chain::new(&schedule, &found, &compile.regions, threads, &frozen)?)
-                }
-                None => Launch::Kernel(Kernel::new(&compile, &schedule.kernels[number], &frozen)?),
+            let (launch, end): (Box<dyn Launch>, _) = match chains.next_if(|c| c.kernels.start == number) {
+                Some(found) => (Box::new(Chain::new(&schedule, &found, &compile)), found.kernels.end),
+                None => (compiled(&schedule.kernels, number), number + 1),
             };
-            number += launch.len();
-            kernels.push(launch);
+            launches.push((number, launch));
+            number = end;
         }
-        let area_lens = prepare.iter().map(Kernel::area_len).chain(kernels.iter().map(Launch::area_len));
-        let area_len = area_lens.max().unwrap_or(0);
-        let mut workspace = Workspace::new();
-        let workspace_lens = kernels.iter().map(Launch::workspace_len);
-        prepare
-            .iter()
-            .map(Kernel::workspace_len)
-            .chain(workspace_lens)
-            .for_each(|len| workspace.reserve(len));
+        let area_len = prepare.iter().chain(&launches).map(|(_, launch)| launch.area_len()).max();
         Ok(CpuExecutable {
             prepared_from: prepared_from(&schedule),
             prepared: false,
             called: false,
-            area: Floats::zeros(area_len),
-            workspace,
+            area: Floats::zeros(area_len.unwrap_or(0)),
             schedule,
             shared,
             memory,
             owned,
             inputs,
             prepare,
-            kernels,
+            launches,
         })
     }
 
@@ -198,39 +179,40 @@ impl CpuExecutable {
             launch: 0,
             pool: &shared.pool,
             memory: &self.memory,
-            area: Area(self.area.as_mut_ptr()),
+            area: SharedSlice::new(self.area.as_mut_slice()),
         };
         let mut latest = None;
-        let workspace = &mut self.workspace;
         // Kernels do not panic; should one do so all the same, the caller gets an error and the
         // device stays usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY (all): the schedule was checked, its buffers live in `owned` and in the store,
             // whose lock is held, and kernels run one after the other.
             if prepare {
-                for (number, kernel) in self.prepare.iter_mut().enumerate() {
-                    latest = Some(&self.schedule.prepare[number].label);
+                for (number, launch) in &mut self.prepare {
+                    latest = Some(&self.schedule.prepare[*number].label);
                     runtime.launch = block::launch();
                     unsafe {
-                        kernel.prepare(&runtime);
-                        kernel.renew(&runtime);
-                        kernel.run(&runtime, workspace);
+                        launch.prepare(&runtime);
+                        launch.renew(&runtime);
+                        launch.run(&runtime);
                     }
                 }
-                let mut number = 0;
-                for launch in &mut self.kernels {
-                    latest = Some(&self.schedule.kernels[number].label);
+                for (number, launch) in &mut self.launches {
+                    latest = Some(&self.schedule.kernels[*number].label);
                     runtime.launch = block::launch();
                     unsafe { launch.prepare(&runtime) };
-                    number += launch.len();
                 }
             }
-            let mut number = 0;
-            for launch in &mut self.kernels {
-                latest = Some(&self.schedule.kernels[number].label);
+            for (number, launch) in &mut self.launches {
+                latest = Some(&self.schedule.kernels[*number].label);
                 runtime.launch = block::launch();
-                unsafe { launch.run(&runtime, workspace, seconds.as_deref_mut()) };
-                number += launch.len();
+                match &mut seconds {
+                    Some(seconds) => seconds.extend(unsafe { launch.profile(&runtime) }),
+                    None => unsafe {
+                        launch.renew(&runtime);
+                        launch.run(&runtime);
+                    },
+                }
             }
         }));
         for &buffer in &self.schedule.updated {
@@ -275,16 +257,15 @@ impl Executable for CpuExecutable {
 
     fn bytes(&self) -> u64 {
         let owned: u64 = self.owned.iter().map(Floats::bytes).sum();
-        let prepare: u64 = self.prepare.iter().map(Kernel::packed_bytes).sum();
-        let kernels: u64 = self.kernels.iter().map(Launch::bytes).sum();
-        owned + prepare + kernels + self.area.bytes() + 4 * self.workspace.len() as u64
+        let launches = self.prepare.iter().chain(&self.launches);
+        owned + launches.map(|(_, launch)| launch.bytes()).sum::<u64>() + self.area.bytes()
     }
 
     fn profile(&mut self) -> Result<Vec<(String, f64)>> {
         if !self.called {
             return Err(Error::Step("the profile repeats a call: call once before".into()));
         }
-        let mut seconds = Vec::with_capacity(self.kernels.len());
+        let mut seconds = Vec::with_capacity(self.schedule.kernels.len());
         self.run(Some(&mut seconds))?;
         let labels = self.schedule.kernels.iter().map(|kernel| kernel.label.clone());
         Ok(labels.zip(seconds).collect())
@@ -306,78 +287,6 @@ fn slot_lens(schedule: &Schedule, chains: &[chain::Found]) -> Vec<usize> {
         }
     }
     lens
-}
-
-impl Launch {
-    /// Kernels of the schedule.
-    fn len(&self) -> usize {
-        match self {
-            Launch::Kernel(_) => 1,
-            Launch::Chain(chain) => chain.len(),
-        }
-    }
-
-    fn area_len(&self) -> usize {
-        match self {
-            Launch::Kernel(kernel) => kernel.area_len(),
-            Launch::Chain(chain) => chain.area_len(),
-        }
-    }
-
-    fn workspace_len(&self) -> usize {
-        match self {
-            Launch::Kernel(kernel) => kernel.workspace_len(),
-            Launch::Chain(_) => 0,
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Launch::Kernel(kernel) => kernel.packed_bytes(),
-            Launch::Chain(chain) => chain.bytes(),
-        }
-    }
-
-    /// # Safety
-    /// As for [`Kernel::run`].
-    unsafe fn prepare(&mut self, runtime: &Runtime) {
-        // SAFETY: the caller's promise.
-        match self {
-            Launch::Kernel(kernel) => unsafe { kernel.prepare(runtime) },
-            Launch::Chain(chain) => unsafe { chain.prepare(runtime) },
-        }
-    }
-
-    /// Runs it; `seconds` receives the time of each kernel, if asked for.
-    ///
-    /// # Safety
-    /// As for [`Kernel::run`].
-    unsafe fn run(&mut self, runtime: &Runtime, workspace: &mut Workspace, seconds: Option<&mut Vec<f64>>) {
-        let start = seconds.is_some().then(Instant::now);
-        match self {
-            Launch::Kernel(kernel) => {
-                // SAFETY (all): the caller's promise.
-                unsafe {
-                    kernel.renew(runtime);
-                    kernel.run(runtime, workspace);
-                }
-                if let (Some(seconds), Some(start)) = (seconds, start) {
-                    seconds.push(start.elapsed().as_secs_f64());
-                }
-            }
-            Launch::Chain(chain) => {
-                let Some(seconds) = seconds else { return unsafe { chain.run(runtime, None) } };
-                let nanoseconds: Vec<AtomicU64> = (0..chain.len()).map(|_| AtomicU64::new(0)).collect();
-                unsafe { chain.run(runtime, Some(&nanoseconds)) };
-                // The kernels' shares of the time that the chain took.
-                let took = start.map_or(0.0, |start| start.elapsed().as_secs_f64());
-                let each = nanoseconds.into_iter().map(|n| n.into_inner() as f64);
-                let each: Vec<f64> = each.collect();
-                let all: f64 = each.iter().sum::<f64>().max(1.0);
-                seconds.extend(each.iter().map(|n| n / all * took));
-            }
-        }
-    }
 }
 
 /// The state that this step reads but does not overwrite, with no version yet.

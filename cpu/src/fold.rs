@@ -5,6 +5,7 @@
 use schedule::ReduceKind;
 
 use crate::isa::{Isa, multiversion};
+use crate::memory::{SharedSlice, lines};
 
 /// Values side by side in the vector loops.
 const LANES: usize = 16;
@@ -22,7 +23,27 @@ pub struct Columns<'a> {
     pub second: &'a mut [f64],
 }
 
-impl Columns<'_> {
+/// Floats that `count` states of `width` columns take in an area.
+pub fn states_len(count: usize, width: usize) -> usize {
+    lines(count * 4 * width)
+}
+
+impl<'a> Columns<'a> {
+    /// The state number `number` of those that begin at float `start` of an area.
+    ///
+    /// # Safety
+    /// No two users of one state at a time.
+    pub unsafe fn in_area(area: SharedSlice<'a>, start: usize, number: usize, width: usize) -> Columns<'a> {
+        let first = start + number * 4 * width;
+        // SAFETY: the caller's promise; areas and what begins in them are aligned.
+        let (first, second) = unsafe { area.range(first..first + 4 * width) }.split_at_mut(2 * width);
+        let doubles = |floats: &'a mut [f32]| {
+            // SAFETY: as above; any bits are an f64.
+            unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<f64>(), width) }
+        };
+        Columns { first: doubles(first), second: doubles(second) }
+    }
+
     /// The state of no values.
     pub fn reset(&mut self, kind: ReduceKind) {
         self.first.fill(match kind {
@@ -154,7 +175,7 @@ fn larger(a: f64, b: f64) -> f64 {
 }
 
 multiversion!(fn merge = merge_generic(
-    kind: ReduceKind, into: &mut Columns, from: &Columns, count: usize, added: usize));
+    kind: ReduceKind, into: &mut Columns<'_>, from: &Columns<'_>, count: usize, added: usize));
 multiversion!(fn sum = sum_generic(values: &[f32]) -> f64);
 multiversion!(fn max = max_generic(values: &[f32]) -> f32);
 multiversion!(fn moments = moments_generic(values: &[f32]) -> (f64, f64));
@@ -364,7 +385,7 @@ mod tests {
 
     #[test]
     fn folds_agree_with_their_definitions() {
-        for isa in Isa::available() {
+        for &isa in Isa::available() {
             for width in [1, 2, 7, 16, 17, 40] {
                 for rows in [1, 2, 5, 33] {
                     for nan in [false, true] {

@@ -14,8 +14,8 @@ mod dispatch;
 mod executable;
 mod fold;
 mod isa;
-mod kernel;
 pub mod kernels;
+mod launch;
 mod map;
 mod math;
 mod matmul;
@@ -23,7 +23,7 @@ mod memory;
 #[cfg(test)]
 mod naive;
 mod operand;
-mod pool;
+mod pooling;
 mod program;
 mod reduce;
 pub mod reference;

@@ -3,7 +3,7 @@
 use schedule::{MapPart, Program, Store};
 
 use crate::block;
-use crate::kernel::{Compile, Runtime};
+use crate::launch::{Compile, Launch, Runtime};
 use crate::program::{BlockProgram, Output, Spec};
 
 /// Below this many elements times instructions a second thread is not worth waking.
@@ -52,14 +52,13 @@ impl Map {
     ///
     /// # Safety
     /// As for [`block::run`], over the whole space.
-    pub unsafe fn run(&self, runtime: &Runtime, externals: &[*mut f32]) {
+    pub unsafe fn evaluate(&self, runtime: &Runtime, externals: &[*mut f32]) {
         if self.program.len() == 0 {
             return;
         }
         let externals = Externals(externals);
         // SAFETY: the caller's promise; tasks are disjoint.
-        let part = |task: usize, _: usize| unsafe { self.run_task(runtime, task, externals.get()) };
-        if self.tasks == 1 { part(0, 0) } else { runtime.pool.run(self.tasks, &part) }
+        runtime.pool.run(self.tasks, &|task, _| unsafe { self.run_task(runtime, task, externals.get()) });
     }
 
     /// Runs one of its tasks.
@@ -78,6 +77,13 @@ impl Map {
     /// Elements times instructions.
     fn work(&self) -> usize {
         self.program.len() * (self.program.per_block.len() + self.program.stores.len() + 1)
+    }
+}
+
+impl Launch for Map {
+    unsafe fn run(&self, runtime: &Runtime) {
+        // SAFETY: the caller's promise.
+        unsafe { self.evaluate(runtime, &[]) };
     }
 }
 
@@ -104,16 +110,14 @@ impl Maps {
         }));
         Maps { small: parts.iter().map(Map::work).sum::<usize>() < SMALL, parts, starts }
     }
+}
 
-    /// Runs all parts.
-    ///
-    /// # Safety
-    /// As for [`block::run`], over all spaces; no part may touch what another writes.
-    pub unsafe fn run(&self, runtime: &Runtime) {
+impl Launch for Maps {
+    unsafe fn run(&self, runtime: &Runtime) {
         let tasks = self.starts[self.parts.len()];
         let run = |number: usize, _: usize| {
             let part = self.starts.partition_point(|&start| start <= number) - 1;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise; no part touches what another writes.
             unsafe { self.parts[part].run_task(runtime, number - self.starts[part], &[]) };
         };
         if self.small { (0..tasks).for_each(|number| run(number, 0)) } else { runtime.pool.run(tasks, &run) }
@@ -139,8 +143,8 @@ mod tests {
 
     use super::*;
     use crate::isa::Isa;
-    use crate::kernel::Area;
-    use crate::kernels::Pool;
+    use crate::kernels::ThreadPool;
+    use crate::memory::SharedSlice;
     use crate::naive::{self, Buffers, Dice};
 
     fn stores(
@@ -166,13 +170,13 @@ mod tests {
             .collect()
     }
 
-    fn run(map: &Map, isa: Isa, pool: &Pool, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    fn run(map: &Map, isa: Isa, pool: &ThreadPool, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let mut copies = Buffers::new(buffers);
         let memory = copies.memory();
         let runtime =
-            Runtime { isa, launch: block::launch(), pool, memory: &memory, area: Area(std::ptr::null_mut()) };
+            Runtime { isa, launch: block::launch(), pool, memory: &memory, area: SharedSlice::new(&mut []) };
         // SAFETY: the buffers are as long as their views reach.
-        unsafe { map.run(&runtime, &[]) };
+        unsafe { map.run(&runtime) };
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()
     }
 
@@ -195,11 +199,11 @@ mod tests {
         stores: &[Store],
         buffers: &[Vec<f32>],
     ) {
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         let expected = naive(shape, program, stores, buffers);
-        for isa in Isa::available() {
+        for &isa in Isa::available() {
             let regions = (0..buffers.len()).collect();
-            let compile = Compile { threads, regions };
+            let compile = Compile { threads, regions, ..Compile::default() };
             let map = Map::new(&compile, shape, program, stores);
             let results = run(&map, isa, &pool, buffers);
             for (buffer, (result, expected)) in results.iter().zip(&expected).enumerate() {

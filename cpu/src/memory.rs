@@ -1,9 +1,18 @@
-//! Memory that kernels work on: aligned arrays, and the table of where each buffer lies.
+//! Memory that kernels work on: aligned arrays, slices that threads share, and the table of where each
+//! buffer lies.
+
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use schedule::BufferId;
 
 /// Floats in a cache line.
-const LINE: usize = 16;
+pub const LINE: usize = 16;
+
+/// Rounds a number of floats up to whole cache lines, so that what follows them starts on one.
+pub fn lines(len: usize) -> usize {
+    len.next_multiple_of(LINE)
+}
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -53,6 +62,59 @@ impl Floats {
     }
 }
 
+/// A mutable slice that several threads write disjoint parts of.
+#[derive(Clone, Copy)]
+pub struct SharedSlice<'a> {
+    start: *mut f32,
+    len: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is only a pointer; every access goes through `range`, whose contract is disjointness.
+unsafe impl Send for SharedSlice<'_> {}
+unsafe impl Sync for SharedSlice<'_> {}
+
+impl<'a> SharedSlice<'a> {
+    /// Takes the slice over for as long as any copy of the result lives.
+    pub fn new(data: &'a mut [f32]) -> SharedSlice<'a> {
+        SharedSlice { start: data.as_mut_ptr(), len: data.len(), owner: PhantomData }
+    }
+
+    /// Elements of the whole slice.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where element `at` lies, for kernels whose parts are not runs of elements.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end.
+    pub fn pointer(&self, at: usize) -> *mut f32 {
+        assert!(at <= self.len);
+        self.start.wrapping_add(at)
+    }
+
+    /// A part of the slice, as shared as the whole.
+    pub fn part(&self, range: Range<usize>) -> SharedSlice<'a> {
+        assert!(range.start <= range.end && range.end <= self.len);
+        SharedSlice { start: self.start.wrapping_add(range.start), len: range.len(), owner: PhantomData }
+    }
+
+    /// A part of the slice, to be written.
+    ///
+    /// # Safety
+    /// No two parts that overlap may be alive at once.
+    ///
+    /// # Panics
+    /// If the range is not inside the slice.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: in bounds by the assertion, alive for 'a, unaliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
 /// Where each buffer of a schedule lies.
 ///
 /// The arrays belong to the executable and to the device's state; both outlive the table, and the
@@ -75,6 +137,11 @@ impl Memory {
     /// Elements of a buffer.
     pub fn len(&self, buffer: BufferId) -> usize {
         self.lens[buffer]
+    }
+
+    /// A buffer's elements, shared by threads.
+    pub fn shared(&self, buffer: BufferId) -> SharedSlice<'_> {
+        SharedSlice { start: self.bases[buffer], len: self.lens[buffer], owner: PhantomData }
     }
 
     /// A buffer's elements.

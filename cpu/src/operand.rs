@@ -6,14 +6,69 @@ use std::ops::Range;
 use schedule::{BufferId, Epilogue, Instr, Operand, Program, Reg, Store, View};
 
 use crate::block;
-use crate::kernel::{Compile, Runtime};
 use crate::kernels::prefetch;
+use crate::launch::{Compile, Runtime};
 use crate::map::Map;
+use crate::memory::{SharedSlice, lines};
 use crate::program::{BlockProgram, Output, Place, Spec};
 
-/// An operand that is evaluated into scratch memory as a whole.
-pub fn materialise(compile: &Compile, operand: &Operand) -> Map {
-    Map::with_outputs(compile, &operand.shape, &operand.program, &[dense(&operand.shape, operand.value)])
+/// An operand or a result that lies in memory as a whole, and the kernel that makes the operand or uses the
+/// result, if there is one.
+pub enum Whole {
+    Buffer(BufferId),
+    /// In scratch memory, so many floats; the kernel's external number 0.
+    Scratch(Map, usize),
+}
+
+impl Whole {
+    /// An operand: in its buffer if it is nothing but a dense load.
+    pub fn operand(compile: &Compile, operand: &Operand) -> Whole {
+        if let Some(buffer) = operand.as_buffer() {
+            return Whole::Buffer(buffer);
+        }
+        let outputs = [dense(&operand.shape, operand.value)];
+        let map = Map::with_outputs(compile, &operand.shape, &operand.program, &outputs);
+        Whole::Scratch(map, operand.shape.iter().product())
+    }
+
+    /// A result: in its buffer if the epilogue does nothing but store it there.
+    pub fn result(compile: &Compile, epilogue: &Epilogue) -> Whole {
+        let alone = epilogue.stores.len() == 1 && epilogue.channel_reductions.is_empty();
+        match plain_store(epilogue).filter(|_| alone) {
+            Some((_, buffer)) => Whole::Buffer(buffer),
+            None => {
+                let map = Map::new(compile, &epilogue.shape, &epilogue.program, &epilogue.stores);
+                Whole::Scratch(map, epilogue.shape.iter().product())
+            }
+        }
+    }
+
+    /// Floats of scratch memory.
+    pub fn area_len(&self) -> usize {
+        match self {
+            Whole::Buffer(_) => 0,
+            Whole::Scratch(_, len) => lines(*len),
+        }
+    }
+
+    /// Where it lies, if its scratch memory begins at `start` of the area.
+    pub fn place<'a>(&self, runtime: &Runtime<'a>, start: usize) -> SharedSlice<'a> {
+        match self {
+            Whole::Buffer(buffer) => runtime.memory.shared(*buffer),
+            Whole::Scratch(_, len) => runtime.area.part(start..start + len),
+        }
+    }
+
+    /// Makes an operand before it is used, or uses a result once it is made.
+    ///
+    /// # Safety
+    /// As for [`Map::evaluate`]; `place` is that of [`Whole::place`].
+    pub unsafe fn evaluate(&self, runtime: &Runtime, place: SharedSlice) {
+        if let Whole::Scratch(map, _) = self {
+            // SAFETY: the caller's promise.
+            unsafe { map.evaluate(runtime, &[place.pointer(0)]) };
+        }
+    }
 }
 
 /// An operand that is evaluated a few rows at a time.
@@ -77,17 +132,6 @@ pub fn plain_store(epilogue: &Epilogue) -> Option<(usize, BufferId)> {
         let bare = epilogue.program.instrs[store.value] == Instr::Accumulator(0);
         (bare && store.view.is_dense(&epilogue.shape)).then_some((number, store.buffer))
     })
-}
-
-/// The buffer that the bare result goes to, where an epilogue does nothing else.
-pub fn only_store(epilogue: &Epilogue) -> Option<BufferId> {
-    let alone = epilogue.stores.len() == 1 && epilogue.channel_reductions.is_empty();
-    plain_store(epilogue).filter(|_| alone).map(|(_, buffer)| buffer)
-}
-
-/// The epilogue's stores as a kernel over the whole result, which is external number 0.
-pub fn epilogue_map(compile: &Compile, epilogue: &Epilogue) -> Map {
-    Map::new(compile, &epilogue.shape, &epilogue.program, &epilogue.stores)
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! columns side by side. A long fold is cut into parts, whose number depends on the shape alone and
 //! which are merged in order: results do not depend on the number of threads.
 
-use schedule::{Body, Instr, Program, ReduceKind, View};
+use schedule::{Instr, Program, ReduceKind, Reg, Store, View};
 
 use crate::block;
-use crate::fold::{self, Columns};
-use crate::kernel::{Compile, Runtime};
+use crate::fold::{self, Columns, states_len};
+use crate::launch::{Compile, Launch, Runtime};
 use crate::map::Map;
-use crate::program::{self, BlockProgram, Output, Spec};
+use crate::memory::SharedSlice;
+use crate::program::{self, BlockProgram, Spec};
 use crate::space::BLOCK;
 
 /// Elements times instructions that are worth a task of their own.
@@ -37,10 +38,16 @@ pub struct Reduce {
 }
 
 impl Reduce {
-    /// Compiles a [`Body::Reduce`]; nothing for another body.
-    pub fn new(compile: &Compile, body: &Body) -> Option<Reduce> {
-        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else { return None };
-        let order = Order::new(shape, *outer, program, accumulators.iter().map(|a| a.1));
+    /// Compiles a reduction: what its fields are is said at [`schedule::Body::Reduce`].
+    pub fn new(
+        compile: &Compile,
+        shape: &[usize],
+        outer: usize,
+        program: &Program,
+        accumulators: &[(ReduceKind, Reg)],
+        (finish, stores): (&Program, &[Store]),
+    ) -> Reduce {
+        let order = Order::new(shape, outer, program, accumulators.iter().map(|a| a.1));
         let results: Vec<_> = accumulators.iter().map(|&(_, value)| value).collect();
         let blocks = BlockProgram::new(&Spec {
             shape: &order.shape,
@@ -51,8 +58,7 @@ impl Reduce {
             granularity: order.length * order.width,
             regions: &compile.regions,
         });
-        let outputs: Vec<Output> = stores.iter().map(Output::from).collect();
-        let finish = Map::with_outputs(compile, &shape[..*outer], finish, &outputs);
+        let finish = Map::new(compile, &shape[..outer], finish, stores);
         let group = order.length * order.width;
         let work = blocks.per_block.len() + accumulators.len();
         let tiling = &blocks.tiling;
@@ -64,7 +70,7 @@ impl Reduce {
         let part_rows = group_rows.div_ceil(wanted).next_multiple_of(unit.max(1)).max(1);
         let parts = group_rows.div_ceil(part_rows).max(1);
         let task = if parts > 1 { 1 } else { (TASK / (group * work).max(1)).max(1) };
-        Some(Reduce {
+        Reduce {
             kinds: accumulators.iter().map(|a| a.0).collect(),
             groups: order.groups,
             length: order.length,
@@ -75,12 +81,12 @@ impl Reduce {
             threads: compile.threads,
             program: blocks,
             finish,
-        })
+        }
     }
 
-    /// Floats of one task's states: two `f64` arrays for each accumulator.
+    /// Floats of one task's states.
     fn state_len(&self) -> usize {
-        (self.kinds.len() * 2 * self.width * 2).next_multiple_of(16)
+        states_len(self.kinds.len(), self.width)
     }
 
     /// Number of states: one a thread, or one a part.
@@ -88,48 +94,19 @@ impl Reduce {
         if self.parts == 1 { self.threads } else { self.groups * self.parts }
     }
 
-    /// Floats of scratch memory.
-    pub fn area_len(&self) -> usize {
-        self.states() * self.state_len() + self.kinds.len() * self.groups * self.width
+    /// Results of an accumulator.
+    fn results_len(&self) -> usize {
+        self.groups * self.width
     }
 
+    /// Where an accumulator's results of a group go.
+    ///
     /// # Safety
-    /// The schedule's buffers must be valid, and nothing else may use those that this kernel writes.
-    pub unsafe fn run(&self, runtime: &Runtime) {
-        let results = self.states() * self.state_len();
-        let outer = self.groups * self.width;
-        let tasks = if self.parts == 1 { self.groups.div_ceil(self.task) } else { self.groups * self.parts };
-        let run = |task: usize, thread: usize| {
-            // SAFETY: states and results of different tasks (of different threads) are disjoint.
-            unsafe {
-                if self.parts > 1 {
-                    let (group, part) = (task / self.parts, task % self.parts);
-                    self.fold_part(runtime, group, part, self.columns(runtime, task));
-                } else {
-                    let groups = task * self.task..((task + 1) * self.task).min(self.groups);
-                    self.fold_groups(runtime, groups, thread, runtime.area.0.add(results));
-                }
-            }
-        };
-        if tasks == 1 {
-            run(0, 0)
-        } else {
-            runtime.pool.run(tasks, &run)
-        }
-        // SAFETY: all tasks are done; the area is as long as was asked for.
-        unsafe {
-            let results = runtime.area.0.add(results);
-            if self.parts > 1 {
-                self.merge_parts(runtime, results);
-            }
-            let externals: [*mut f32; 8] = std::array::from_fn(|i| results.wrapping_add(i * outer));
-            if self.kinds.len() <= externals.len() {
-                self.finish.run(runtime, &externals);
-            } else {
-                let many: Vec<_> = (0..self.kinds.len()).map(|i| results.wrapping_add(i * outer)).collect();
-                self.finish.run(runtime, &many);
-            }
-        }
+    /// No two users of one group at a time.
+    unsafe fn results<'a>(&self, area: SharedSlice<'a>, accumulator: usize, group: usize) -> &'a mut [f32] {
+        let start = self.states() * self.state_len() + accumulator * self.results_len() + group * self.width;
+        // SAFETY: the caller's promise.
+        unsafe { area.range(start..start + self.width) }
     }
 
     /// The state number `number`, for each accumulator.
@@ -137,22 +114,13 @@ impl Reduce {
     /// # Safety
     /// No two users of one state at a time.
     unsafe fn columns<'a>(
-        &'a self,
-        runtime: &'a Runtime,
+        &self,
+        area: SharedSlice<'a>,
         number: usize,
     ) -> impl Fn(usize) -> Columns<'a> + use<'a> {
-        let base = runtime.area.0.wrapping_add(number * self.state_len()).cast::<f64>();
-        let width = self.width;
-        move |accumulator| {
-            let first = base.wrapping_add(accumulator * 2 * width);
-            // SAFETY: inside the area, which is aligned for f64; exclusive by the caller's promise.
-            unsafe {
-                Columns {
-                    first: std::slice::from_raw_parts_mut(first, width),
-                    second: std::slice::from_raw_parts_mut(first.add(width), width),
-                }
-            }
-        }
+        let (start, width) = (number * self.state_len(), self.width);
+        // SAFETY: the caller's promise.
+        move |accumulator| unsafe { Columns::in_area(area, start, accumulator, width) }
     }
 
     /// Folds one part of a group into a state.
@@ -191,26 +159,17 @@ impl Reduce {
     }
 
     /// Folds whole groups, one after the other, into results.
-    unsafe fn fold_groups(
-        &self,
-        runtime: &Runtime,
-        groups: std::ops::Range<usize>,
-        thread: usize,
-        results: *mut f32,
-    ) {
-        let (isa, size) = (runtime.isa, self.length * self.width);
-        let outer = self.groups * self.width;
+    unsafe fn fold_groups(&self, runtime: &Runtime, groups: std::ops::Range<usize>, thread: usize) {
+        let (isa, area, size) = (runtime.isa, runtime.area, self.length * self.width);
         if size == 0 {
             // SAFETY: exclusive, as everything below, by the caller's promise.
-            let columns = unsafe { self.columns(runtime, thread) };
+            let columns = unsafe { self.columns(area, thread) };
             for (number, &kind) in self.kinds.iter().enumerate() {
                 let mut state = columns(number);
                 state.reset(kind);
                 for group in groups.clone() {
-                    let start = number * outer + group * self.width;
                     // SAFETY: as above.
-                    let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
-                    state.finish(kind, 0, out);
+                    state.finish(kind, 0, unsafe { self.results(area, number, group) });
                 }
             }
             return;
@@ -219,7 +178,7 @@ impl Reduce {
         let rows = groups.start * group_rows..groups.end * group_rows;
         let mut at = groups.start * size;
         // SAFETY: as above.
-        let columns = unsafe { self.columns(runtime, thread) };
+        let columns = unsafe { self.columns(area, thread) };
         let visit = |block: &block::Block| {
             for (number, &kind) in self.kinds.iter().enumerate() {
                 let values = block.result(number);
@@ -227,9 +186,8 @@ impl Reduce {
                 while done < values.len() {
                     let (group, inside) = ((at + done) / size, (at + done) % size);
                     let values = &values[done..values.len().min(done + size - inside)];
-                    let start = number * outer + group * self.width;
                     // SAFETY: as above.
-                    let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
+                    let out = unsafe { self.results(area, number, group) };
                     if self.width == 1 && values.len() == size {
                         out[0] = fold::finish(kind, fold::row(isa, kind, values), size);
                     } else {
@@ -251,15 +209,15 @@ impl Reduce {
     }
 
     /// Merges the parts of each group, in order.
-    unsafe fn merge_parts(&self, runtime: &Runtime, results: *mut f32) {
-        let outer = self.groups * self.width;
+    unsafe fn merge_parts(&self, runtime: &Runtime) {
+        let area = runtime.area;
         let part_len = self.part_rows * self.program.tiling.inner / self.width;
         for group in 0..self.groups {
             // SAFETY: only this thread is left.
-            let all = unsafe { self.columns(runtime, group * self.parts) };
+            let all = unsafe { self.columns(area, group * self.parts) };
             for part in 1..self.parts {
                 // SAFETY: as above, and another state.
-                let other = unsafe { self.columns(runtime, group * self.parts + part) };
+                let other = unsafe { self.columns(area, group * self.parts + part) };
                 let count = part * part_len;
                 let added = part_len.min(self.length - count);
                 for (number, &kind) in self.kinds.iter().enumerate() {
@@ -267,10 +225,46 @@ impl Reduce {
                 }
             }
             for (number, &kind) in self.kinds.iter().enumerate() {
-                let start = number * outer + group * self.width;
-                // SAFETY: inside the area.
-                let out = unsafe { std::slice::from_raw_parts_mut(results.add(start), self.width) };
-                all(number).finish(kind, self.length, out);
+                // SAFETY: as above.
+                all(number).finish(kind, self.length, unsafe { self.results(area, number, group) });
+            }
+        }
+    }
+}
+
+impl Launch for Reduce {
+    fn area_len(&self) -> usize {
+        self.states() * self.state_len() + self.kinds.len() * self.results_len()
+    }
+
+    unsafe fn run(&self, runtime: &Runtime) {
+        let tasks = if self.parts == 1 { self.groups.div_ceil(self.task) } else { self.groups * self.parts };
+        runtime.pool.run(tasks, &|task, thread| {
+            // SAFETY: states and results of different tasks (of different threads) are disjoint.
+            unsafe {
+                if self.parts > 1 {
+                    let (group, part) = (task / self.parts, task % self.parts);
+                    self.fold_part(runtime, group, part, self.columns(runtime.area, task));
+                } else {
+                    let groups = task * self.task..((task + 1) * self.task).min(self.groups);
+                    self.fold_groups(runtime, groups, thread);
+                }
+            }
+        });
+        // SAFETY: all tasks are done; the area is as long as was asked for.
+        unsafe {
+            if self.parts > 1 {
+                self.merge_parts(runtime);
+            }
+            let result = |i: usize| {
+                runtime.area.pointer(self.states() * self.state_len()).wrapping_add(i * self.results_len())
+            };
+            let few: [*mut f32; 8] = std::array::from_fn(result);
+            if self.kinds.len() <= few.len() {
+                self.finish.evaluate(runtime, &few);
+            } else {
+                let many: Vec<_> = (0..self.kinds.len()).map(result).collect();
+                self.finish.evaluate(runtime, &many);
             }
         }
     }
@@ -380,12 +374,11 @@ fn side_by_side(
 
 #[cfg(test)]
 mod tests {
-    use schedule::Store;
+    use schedule::Body;
 
     use super::*;
     use crate::isa::Isa;
-    use crate::kernel::Area;
-    use crate::kernels::Pool;
+    use crate::kernels::ThreadPool;
     use crate::memory::Floats;
     use crate::naive::{self, Buffers, Dice};
 
@@ -394,19 +387,22 @@ mod tests {
 
     fn run(body: &Body, isa: Isa, threads: usize, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let regions = (0..buffers.len()).collect();
-        let compile = Compile { threads, regions };
-        let reduce = Reduce::new(&compile, body).expect("a reduction");
+        let compile = Compile { threads, regions, ..Compile::default() };
+        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else {
+            unreachable!()
+        };
+        let reduce = Reduce::new(&compile, shape, *outer, program, accumulators, (finish, stores));
         let mut copies = Buffers::new(buffers);
         let memory = copies.memory();
         let mut area = Floats::zeros(reduce.area_len());
         area.as_mut_slice().fill(f32::NAN);
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         let runtime = Runtime {
             isa,
             launch: block::launch(),
             pool: &pool,
             memory: &memory,
-            area: Area(area.as_mut_ptr()),
+            area: SharedSlice::new(area.as_mut_slice()),
         };
         // SAFETY: the buffers are as long as their views reach.
         unsafe { reduce.run(&runtime) };
@@ -453,7 +449,7 @@ mod tests {
     fn check(seed: u64, body: &Body, buffers: &[Vec<f32>], outputs: usize) {
         let expected = naive(body, buffers);
         let mut single: Option<Vec<Vec<f32>>> = None;
-        for isa in Isa::available() {
+        for &isa in Isa::available() {
             for threads in [1, 3] {
                 let results = run(body, isa, threads, buffers);
                 for buffer in buffers.len() - outputs..buffers.len() {

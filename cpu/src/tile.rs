@@ -6,9 +6,8 @@ use std::ops::Range;
 use schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
 
 use crate::block;
-use crate::dispatch::loads;
-use crate::fold::Columns;
-use crate::kernel::{Compile, Runtime};
+use crate::fold::{Columns, states_len};
+use crate::launch::{Compile, Runtime};
 use crate::operand;
 use crate::program::{BlockProgram, Output, Spec};
 
@@ -50,17 +49,19 @@ struct StatisticOutput {
 }
 
 impl TileEpilogue {
-    /// For results of `[images, height, elements of a row, channels]`.
+    /// For results of so many images `[height, width, channels]`.
     pub fn new(
         compile: &Compile,
         epilogue: &Epilogue,
-        [images, height, row_len, channels]: [usize; 4],
+        images: usize,
+        [height, width, channels]: [usize; 3],
         tile_rows: usize,
     ) -> TileEpilogue {
+        let row_len = width * channels;
         // Storing the bare result first would change what the program loads from the same memory.
         let region = |buffer: BufferId| compile.regions[buffer];
         let target = operand::plain_store(epilogue)
-            .filter(|&(_, buffer)| loads(&epilogue.program).all(|loaded| region(loaded) != region(buffer)));
+            .filter(|&(_, buffer)| epilogue.program.buffers().all(|loaded| region(loaded) != region(buffer)));
         let stores = epilogue.stores.iter().enumerate();
         let outputs: Vec<Output> = stores
             .filter(|(number, _)| target.is_none_or(|(plain, _)| plain != *number))
@@ -145,43 +146,28 @@ impl TileEpilogue {
         self.images * self.tiles * self.state_len()
     }
 
-    /// Floats of a tile's statistics: two `f64` arrays for each.
     fn state_len(&self) -> usize {
-        (self.statistics.len() * self.channels * 4).next_multiple_of(16)
+        states_len(self.statistics.len(), self.channels)
     }
 
     /// A statistic of a tile.
     ///
     /// # Safety
-    /// `area` is as long as was asked for; no two users of one tile's statistics at a time.
-    unsafe fn state<'a>(&self, area: *mut f32, tile: usize, statistic: usize) -> Columns<'a> {
-        let base = area.wrapping_add(tile * self.state_len()).cast::<f64>();
-        let first = base.wrapping_add(statistic * 2 * self.channels);
-        // SAFETY: the caller's promise; the area is aligned.
-        unsafe {
-            Columns {
-                first: std::slice::from_raw_parts_mut(first, self.channels),
-                second: std::slice::from_raw_parts_mut(first.add(self.channels), self.channels),
-            }
-        }
+    /// No two users of one tile's statistics at a time.
+    unsafe fn state<'a>(&self, runtime: &Runtime<'a>, tile: usize, statistic: usize) -> Columns<'a> {
+        // SAFETY: the caller's promise.
+        unsafe { Columns::in_area(runtime.area, tile * self.state_len(), statistic, self.channels) }
     }
 
     /// Takes rows `rows` of image `image`, which start at a multiple of the tile's rows.
     ///
     /// # Safety
-    /// As for [`block::run`]; once for each tile, and `area` as long as was asked for.
-    pub unsafe fn finish(
-        &self,
-        runtime: &Runtime,
-        area: *mut f32,
-        image: usize,
-        rows: Range<usize>,
-        tile: &mut [f32],
-    ) {
+    /// As for [`block::run`]; once for each tile.
+    pub unsafe fn finish(&self, runtime: &Runtime, image: usize, rows: Range<usize>, tile: &mut [f32]) {
         let number = image * self.tiles + rows.start / self.tile_rows;
         for (index, statistic) in self.statistics.iter().enumerate() {
             // SAFETY: this tile's statistics are this call's.
-            let mut state = unsafe { self.state(area, number, index) };
+            let mut state = unsafe { self.state(runtime, number, index) };
             state.reset(statistic.kind);
             if statistic.result.is_none() {
                 state.add(runtime.isa, statistic.kind, tile, 0, 0);
@@ -196,7 +182,7 @@ impl TileEpilogue {
             for (index, statistic) in self.statistics.iter().enumerate() {
                 if let Some(result) = statistic.result {
                     // SAFETY: as above.
-                    let mut state = unsafe { self.state(area, number, index) };
+                    let mut state = unsafe { self.state(runtime, number, index) };
                     state.add_at(runtime.isa, statistic.kind, block.result(result), at, 0);
                 }
             }
@@ -211,7 +197,7 @@ impl TileEpilogue {
     ///
     /// # Safety
     /// All tiles are finished; the outputs' buffers are nobody else's.
-    pub unsafe fn merge(&self, runtime: &Runtime, area: *mut f32) {
+    pub unsafe fn merge(&self, runtime: &Runtime) {
         let per_group = self.images / self.groups.max(1) * self.tiles;
         let width = self.row_len / self.channels;
         let rows = |tile: usize| {
@@ -223,17 +209,17 @@ impl TileEpilogue {
             let mut counts = 0;
             for (index, statistic) in self.statistics.iter().enumerate() {
                 // SAFETY (both): the caller's promise; different tiles are disjoint.
-                let mut all = unsafe { self.state(area, tiles.start, index) };
+                let mut all = unsafe { self.state(runtime, tiles.start, index) };
                 counts = rows(tiles.start);
                 for tile in tiles.clone().skip(1) {
-                    let other = unsafe { self.state(area, tile, index) };
+                    let other = unsafe { self.state(runtime, tile, index) };
                     all.merge(runtime.isa, statistic.kind, &other, counts, rows(tile));
                     counts += rows(tile);
                 }
             }
             for output in &self.outputs {
                 // SAFETY (both): as above.
-                let all = unsafe { self.state(area, tiles.start, output.statistic) };
+                let all = unsafe { self.state(runtime, tiles.start, output.statistic) };
                 let out = unsafe { runtime.memory.slice_mut(output.buffer) };
                 let out = &mut out[group * self.channels..(group + 1) * self.channels];
                 let kind = self.statistics[output.statistic].kind;

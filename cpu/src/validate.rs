@@ -9,7 +9,7 @@ use schedule::{
     Store, View,
 };
 
-use crate::convolution;
+use crate::kernels;
 use crate::program::{operands, view};
 
 /// Every kernel's registers, views and sizes.
@@ -88,10 +88,10 @@ impl Check<'_> {
             }
             Body::Convolution { kind, geometry: g, lhs, rhs, epilogue } => {
                 use schedule::ConvKind::{Forward, InputGrad, WeightGrad};
-                convolution::check(g)?;
-                let x = [g.batch, g.height, g.width, g.in_channels];
-                let y = [g.batch, g.out_height, g.out_width, g.out_channels];
-                let w = [g.out_channels, g.in_channels / g.conv.groups, g.kernel[0], g.kernel[1]];
+                if !kernels::is_valid(g) {
+                    return Err(format!("{g:?} is not a convolution"));
+                }
+                let (x, w, y) = (g.input_shape(), g.weight_shape(), g.output_shape());
                 let (left, right, result) = match kind {
                     Forward => (x, w, y),
                     InputGrad => (y, w, x),

@@ -4,72 +4,56 @@
 //! Each output pixel is a short sum over taps, so this runs at the speed of loads. Where the
 //! channels are not whole vectors, the last vector is moved back to end with the last channel; it
 //! computes some channels twice, with the same result.
-//!
-//! An input gradient is taken apart by residues as in `direct.rs`, whose axes it shares.
 
-use std::ops::Range;
+use schedule::ConvGeometry;
 
-use super::direct::geometry::{Axis, axes, span};
-use super::plan::Pass;
-use super::shape::ConvShape;
-use super::simd::{Isa, Kernel, Simd};
-use super::stream::{fetch, lines};
-use super::{Pool, SharedSlice, Sink, Source};
+use super::algorithm::{Band, Bands, ImageAlgorithm, WeightAlgorithm, even};
+use super::geometry::{Axis, Geometry};
+use super::stream::Source;
+use super::threads::ThreadPool;
+use crate::isa::{Isa, Simd, WithSimd};
+use crate::memory::{SharedSlice, lines};
 
 /// Result floats of a band, which stay in cache.
 const BAND_FLOATS: usize = 32 * 1024;
 /// Chunks of images that a weight gradient is summed in.
 const CHUNKS: usize = 16;
 
+/// Whether there is one channel a group, and at least a vector of them.
+fn applies(conv: &ConvGeometry, isa: Isa) -> bool {
+    let channels = conv.conv.groups;
+    [conv.in_channels, conv.out_channels] == [channels; 2] && channels >= isa.lanes()
+}
+
+/// A depthwise convolution's forward pass or input gradient.
 #[derive(Clone, Debug)]
 pub(super) struct Depthwise {
     isa: Isa,
-    shape: ConvShape,
-    /// Rows and columns.
-    from: [usize; 2],
-    to: [usize; 2],
-    vertical: Vec<Axis>,
-    horizontal: Vec<Axis>,
-    band_rows: usize,
+    bands: Bands,
 }
 
 impl Depthwise {
-    /// Nothing if there are groups of several channels, less channels than lanes, or a gradient
-    /// that is strided and dilated at once. For a weight gradient the pass's geometry is the
-    /// forward one.
-    pub fn new(pass: Pass, shape: &ConvShape, isa: Isa) -> Option<Depthwise> {
-        let adjoint = pass == Pass::InputGrad;
-        let strided = shape.stride != [1, 1] && shape.dilation != [1, 1];
-        let depthwise = shape.cin == shape.groups && shape.cout == shape.groups;
-        if !depthwise || shape.groups < isa.lanes() || adjoint && strided {
-            return None;
-        }
-        let (x, y) = ([shape.h, shape.w], [shape.oh(), shape.ow()]);
-        let (from, to) = if adjoint { (y, x) } else { (x, y) };
-        let axis = |i: usize, k: usize| axes(adjoint, k, shape.stride[i], shape.pad[i], shape.dilation[i]);
-        let band_rows = (BAND_FLOATS / (to[1] * shape.groups)).clamp(1, to[0]);
-        Some(Depthwise {
-            isa,
-            shape: *shape,
-            from,
-            to,
-            vertical: axis(0, shape.kh),
-            horizontal: axis(1, shape.kw),
-            band_rows: to[0].div_ceil(to[0].div_ceil(band_rows)),
-        })
+    /// Nothing for other convolutions, or less channels than lanes.
+    pub fn new(conv: &ConvGeometry, adjoint: bool, isa: Isa) -> Option<Depthwise> {
+        let geometry = Geometry::new(conv, adjoint);
+        let [height, width, channels] = geometry.to;
+        let rows = even(height, BAND_FLOATS / (width * channels));
+        applies(conv, isa).then_some(Depthwise { isa, bands: Bands { geometry, rows, images: 1 } })
+    }
+}
+
+impl ImageAlgorithm for Depthwise {
+    fn bands(&self) -> &Bands {
+        &self.bands
     }
 
-    pub fn tile_rows(&self) -> usize {
-        self.band_rows
-    }
-
-    pub fn packed_len(&self) -> usize {
-        self.shape.weight_len()
+    fn packed_len(&self) -> usize {
+        self.bands.geometry.groups * self.bands.geometry.taps()
     }
 
     /// Weights `[channels, 1, kh, kw]` to `[kh, kw, channels]`.
-    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let (channels, taps) = (self.shape.groups, self.shape.kh * self.shape.kw);
+    fn pack(&self, _pool: &ThreadPool, weights: &[f32], packed: &mut [f32]) {
+        let (channels, taps) = (self.bands.geometry.groups, self.bands.geometry.taps());
         for (channel, weights) in weights.chunks_exact(taps).enumerate() {
             for (tap, &weight) in weights.iter().enumerate() {
                 packed[tap * channels + channel] = weight;
@@ -77,94 +61,63 @@ impl Depthwise {
         }
     }
 
-    /// The operand rows, inside of the image, that a band reads.
-    fn rows(&self, band: Range<usize>) -> Range<usize> {
-        let rows = span(&self.vertical, band);
-        let inside = |at: isize| at.clamp(0, self.from[0] as isize) as usize;
-        inside(rows.start)..inside(rows.end).max(inside(rows.start))
+    fn scratch_len(&self) -> usize {
+        self.bands.lens().iter().sum()
     }
 
-    /// Floats of a thread's operand rows and result rows.
-    fn scratch(&self) -> [usize; 2] {
-        let most = (0..self.to[0])
-            .step_by(self.band_rows)
-            .map(|first| self.rows(first..(first + self.band_rows).min(self.to[0])).len())
-            .max()
-            .unwrap_or(0);
-        let channels = self.shape.groups;
-        [lines(most * self.from[1] * channels), lines(self.band_rows * self.to[1] * channels)]
+    fn make(&self, band: &Band, packed: &[f32], scratch: &mut [f32]) {
+        let (operand, tile) = scratch.split_at_mut(self.bands.lens()[0]);
+        let image = band.images.start;
+        let operand = band.operand(image, operand);
+        // SAFETY: the only use of this image's rows.
+        let tile = unsafe { band.tile(image, tile) };
+        let make = Make {
+            geometry: &self.bands.geometry,
+            band,
+            operand,
+            first: band.operand_rows().start,
+            packed,
+            tile,
+        };
+        // SAFETY: the instruction set was found on this machine.
+        unsafe { self.isa.run(make) };
+        band.finish(image, tile);
+    }
+}
+
+/// A depthwise convolution's weight gradient.
+#[derive(Clone, Debug)]
+pub(super) struct DepthwiseWeights {
+    isa: Isa,
+    /// Of the forward pass.
+    geometry: Geometry,
+    chunks: usize,
+}
+
+impl DepthwiseWeights {
+    /// Nothing for other convolutions, or less channels than lanes.
+    pub fn new(conv: &ConvGeometry, isa: Isa) -> Option<DepthwiseWeights> {
+        let (geometry, chunks) = (Geometry::new(conv, false), CHUNKS.min(conv.batch));
+        applies(conv, isa).then_some(DepthwiseWeights { isa, geometry, chunks })
     }
 
-    pub fn workspace(&self, threads: usize) -> usize {
-        threads * self.scratch().iter().sum::<usize>()
+    /// Floats of a chunk's sums, and of a thread's images.
+    fn lens(&self) -> [usize; 3] {
+        let Geometry { from, to, groups, .. } = &self.geometry;
+        let vectors = groups.next_multiple_of(self.isa.lanes());
+        [lines(vectors * self.geometry.taps()), lines(from.iter().product()), lines(to.iter().product())]
+    }
+}
+
+impl WeightAlgorithm for DepthwiseWeights {
+    fn scratch_len(&self, threads: usize) -> usize {
+        let [sum, x, y] = self.lens();
+        self.chunks * sum + threads * (x + y)
     }
 
-    pub fn run(
-        &self,
-        pool: &Pool,
-        source: &dyn Source,
-        packed: &[f32],
-        sink: &dyn Sink,
-        scratch: &mut [f32],
-    ) {
-        let bands = self.to[0].div_ceil(self.band_rows);
-        let [from_len, to_len] = self.scratch();
-        let each = from_len + to_len;
-        let to_row = self.to[1] * self.shape.groups;
-        let scratch = SharedSlice::new(scratch);
-        let target = sink.target();
-        pool.run(self.shape.n * bands, &|task, thread| {
-            let (image, first) = (task / bands, task % bands * self.band_rows);
-            let to = first..(first + self.band_rows).min(self.to[0]);
-            // SAFETY: every thread has its own part.
-            let own = unsafe { scratch.range(thread * each..(thread + 1) * each) };
-            let (operand, tile) = own.split_at_mut(from_len);
-            let from = self.rows(to.clone());
-            let operand =
-                fetch(source, [self.from[0], self.from[1], self.shape.groups], image, from.clone(), operand);
-            let tile = match &target {
-                Some(all) => {
-                    let start = (image * self.to[0] + to.start) * to_row;
-                    // SAFETY: every task has its own rows.
-                    unsafe { all.range(start..start + to.len() * to_row) }
-                }
-                None => &mut tile[..to.len() * to_row],
-            };
-            let (rows, first) = (to.clone(), from.start);
-            let band = Band { plan: self, operand, first, packed, rows, tile: &mut *tile };
-            // SAFETY: the instruction set was found on this machine.
-            unsafe { self.isa.run(band) };
-            sink.finish(image, to, tile);
-        });
-    }
-
-    /// Floats of a weight gradient's sums and a thread's images.
-    fn weights_scratch(&self) -> [usize; 3] {
-        let s = &self.shape;
-        let lanes = self.isa.lanes();
-        [
-            lines(s.groups.div_ceil(lanes) * lanes * s.kh * s.kw),
-            lines(s.h * s.w * s.cin),
-            lines(s.oh() * s.ow() * s.cout),
-        ]
-    }
-
-    pub fn weights_workspace(&self, threads: usize) -> usize {
-        let [sum, x, y] = self.weights_scratch();
-        CHUNKS.min(self.shape.n) * sum + threads * (x + y)
-    }
-
-    pub fn run_weights(
-        &self,
-        pool: &Pool,
-        x: &dyn Source,
-        dy: &dyn Source,
-        dw: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let s = &self.shape;
-        let chunks = CHUNKS.min(s.n);
-        let [sum_len, x_len, y_len] = self.weights_scratch();
+    fn run(&self, pool: &ThreadPool, x: Source, dy: Source, dw: &mut [f32], scratch: &mut [f32]) {
+        let (g, chunks) = (&self.geometry, self.chunks);
+        let [sum_len, x_len, y_len] = self.lens();
         let (sums, own) = scratch.split_at_mut(chunks * sum_len);
         {
             let (sums, own) = (SharedSlice::new(sums), SharedSlice::new(own));
@@ -175,19 +128,19 @@ impl Depthwise {
                 let own = unsafe { own.range(thread * each..(thread + 1) * each) };
                 let (x_own, y_own) = own.split_at_mut(x_len);
                 sum.fill(0.0);
-                for image in s.n * chunk / chunks..s.n * (chunk + 1) / chunks {
-                    let x = fetch(x, [s.h, s.w, s.cin], image, 0..s.h, x_own);
-                    let y = fetch(dy, [s.oh(), s.ow(), s.cout], image, 0..s.oh(), y_own);
-                    let kernel = Image { plan: self, x, y, sum: &mut *sum };
+                for image in g.images * chunk / chunks..g.images * (chunk + 1) / chunks {
+                    let x = x.rows(image, 0..g.from[0], x_own);
+                    let y = dy.rows(image, 0..g.to[0], y_own);
+                    let sum = Sum { geometry: g, x, y, sum: &mut *sum };
                     // SAFETY: the instruction set was found on this machine.
-                    unsafe { self.isa.run(kernel) };
+                    unsafe { self.isa.run(sum) };
                 }
             });
         }
-        let (lanes, taps) = (self.isa.lanes(), s.kh * s.kw);
+        let (lanes, taps) = (self.isa.lanes(), g.taps());
         for (channel, dw) in dw.chunks_exact_mut(taps).enumerate() {
             let vector = channel / lanes;
-            let lane = channel - first_channel(vector, lanes, s.groups);
+            let lane = channel - first_channel(vector, lanes, g.groups);
             for (tap, dw) in dw.iter_mut().enumerate() {
                 let at = (vector * taps + tap) * lanes + lane;
                 *dw = (0..chunks).map(|chunk| sums[chunk * sum_len + at]).sum();
@@ -202,33 +155,35 @@ fn first_channel(vector: usize, lanes: usize, channels: usize) -> usize {
     (vector * lanes).min(channels - lanes)
 }
 
-struct Band<'a> {
-    plan: &'a Depthwise,
+struct Make<'a> {
+    geometry: &'a Geometry,
+    band: &'a Band<'a>,
     operand: &'a [f32],
     /// The operand's first row.
     first: usize,
     packed: &'a [f32],
-    rows: Range<usize>,
     tile: &'a mut [f32],
 }
 
-impl Kernel for Band<'_> {
+impl WithSimd for Make<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Band { plan, operand, first, packed, rows, tile } = self;
-        let channels = plan.shape.groups;
-        let to_row = plan.to[1] * channels;
-        for vertical in &plan.vertical {
+        let Make { geometry, band, operand, first, packed, tile } = self;
+        let [_, width, channels] = geometry.to;
+        let (rows, to_row) = (band.rows.clone(), width * channels);
+        for vertical in &geometry.vertical {
             for index in 0..vertical.count(rows.clone()) {
                 let row = vertical.at_or_after(rows.start) + index * vertical.out_step;
                 let out = &mut tile[(row - rows.start) * to_row..][..to_row];
                 let source = vertical.source(row);
-                for horizontal in &plan.horizontal {
-                    let count = horizontal.count(0..plan.to[1]);
-                    let inner = horizontal.inside(count, plan.from[1]);
+                for horizontal in &geometry.horizontal {
+                    let count = horizontal.count(0..width);
+                    let inner = horizontal.inside(count, geometry.from[1]);
                     for vector in 0..channels.div_ceil(S::LANES) {
                         let line = Line {
-                            plan,
+                            geometry,
                             operand,
                             first,
                             packed,
@@ -262,7 +217,7 @@ impl Kernel for Band<'_> {
 
 /// The pixels of one class of one result row, for one vector of channels.
 struct Line<'a> {
-    plan: &'a Depthwise,
+    geometry: &'a Geometry,
     operand: &'a [f32],
     first: usize,
     packed: &'a [f32],
@@ -277,10 +232,7 @@ impl Line<'_> {
     /// `P` pixels of the class, from number `j`. With `EDGE` taps outside of the image are skipped.
     #[inline(always)]
     unsafe fn pixels<S: Simd, const P: usize, const EDGE: bool>(&self, j: usize, out: *mut f32) {
-        let plan = self.plan;
-        let channels = plan.shape.groups;
-        let (height, width) = (plan.from[0], plan.from[1]);
-        let h = self.horizontal;
+        let ([height, width, channels], h) = (self.geometry.from, self.horizontal);
         let column = h.source(h.first + j * h.out_step);
         unsafe {
             let mut sums = [S::splat(0.0); P];
@@ -296,7 +248,7 @@ impl Line<'_> {
                     if EDGE && x >= width {
                         continue;
                     }
-                    let tap = ky * plan.shape.kw + kx;
+                    let tap = ky * self.geometry.kernel[1] + kx;
                     let weight = S::load(self.packed.as_ptr().add(tap * channels + self.channel));
                     for p in 0..P {
                         let x = S::load(row.add((x + p * h.in_step) * channels));
@@ -311,22 +263,23 @@ impl Line<'_> {
     }
 }
 
-struct Image<'a> {
-    plan: &'a Depthwise,
+/// Adds an image's gradient to a chunk's sum.
+struct Sum<'a> {
+    geometry: &'a Geometry,
     x: &'a [f32],
     y: &'a [f32],
     /// `[vector][tap][lane]`
     sum: &'a mut [f32],
 }
 
-impl Kernel for Image<'_> {
+impl WithSimd for Sum<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let plan = self.plan;
-        let s = &plan.shape;
-        let (channels, taps) = (s.groups, s.kh * s.kw);
-        let (vertical, horizontal) = (&plan.vertical[0], &plan.horizontal[0]);
-        let [height, width] = plan.to;
+        let g = self.geometry;
+        let (vertical, horizontal) = (&g.vertical[0], &g.horizontal[0]);
+        let ([from_height, from_width, _], [height, width, channels]) = (g.from, g.to);
         for vector in 0..channels.div_ceil(S::LANES) {
             let channel = first_channel(vector, S::LANES, channels);
             for &(ky, dy) in &vertical.taps {
@@ -334,15 +287,15 @@ impl Kernel for Image<'_> {
                     // SAFETY: only pixels whose tap is inside of the image are visited.
                     unsafe {
                         let mut sums = [S::splat(0.0); 4];
-                        let columns = horizontal.inside_tap(width, plan.from[1], dx);
+                        let columns = horizontal.inside_tap(width, from_width, dx);
                         for row in 0..height {
                             let source = (vertical.source(row) + dy as isize) as usize;
-                            if source >= s.h || columns.is_empty() {
+                            if source >= from_height || columns.is_empty() {
                                 continue;
                             }
                             let first = (horizontal.source(columns.start) + dx as isize) as usize;
                             let step = horizontal.in_step * channels;
-                            let mut x = self.x.as_ptr().add((source * s.w + first) * channels);
+                            let mut x = self.x.as_ptr().add((source * from_width + first) * channels);
                             let mut y = self.y.as_ptr();
                             y = y.add((row * width + columns.start) * channels + channel);
                             x = x.add(channel);
@@ -364,7 +317,7 @@ impl Kernel for Image<'_> {
                             }
                         }
                         let all = S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3]));
-                        let at = (vector * taps + ky * s.kw + kx) * S::LANES;
+                        let at = (vector * g.taps() + ky * g.kernel[1] + kx) * S::LANES;
                         let sum = self.sum[at..at + S::LANES].as_mut_ptr();
                         S::store(sum, S::add(S::load(sum), all));
                     }

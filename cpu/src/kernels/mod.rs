@@ -1,16 +1,12 @@
-//! Native f32 convolution kernels: plain functions over slices, knowing nothing of the graph.
+//! Native f32 convolution kernels: plain functions over slices, knowing nothing of programs.
 //!
 //! Images are channels-last, `[N, H, W, C]`; weights come as PyTorch stores them,
-//! `[Cout, Cin / groups, kh, kw]`, and are packed by [`Plan::pack`].
+//! `[Cout, Cin / groups, kh, kw]`, and are packed by [`ImagePlan::pack`] (once for frozen weights, after
+//! every update otherwise).
 //!
-//! The way of use, the same for every shape:
-//!
-//! 1. [`Plan::new`] picks the algorithm for a [`ConvShape`] and a [`Pass`] (see `plan.rs`, the one
-//!    place where that is decided);
-//! 2. [`Plan::pack`] lays the weights out for it (once for frozen weights, after every update
-//!    otherwise);
-//! 3. [`forward`], [`input_grad`] or [`weight_grad`] runs it on a [`Pool`], with a [`Workspace`]
-//!    that holds all scratch memory, so that a call allocates nothing.
+//! [`ImagePlan`] is a forward pass or an input gradient, [`WeightPlan`] a weight gradient; making one picks
+//! the algorithm (see `plan.rs`, the one place where that is decided). Both run on a [`ThreadPool`], with
+//! scratch memory from the caller, so that a call allocates nothing.
 //!
 //! Operands are fetched through a [`Source`] and results leave through a [`Sink`], so that
 //! elementwise work before and after a convolution (batch-norm apply and ReLU before it; residual
@@ -19,27 +15,21 @@
 //! Results depend on the shape and the instruction set only: not on the number of threads, nor on
 //! which thread ran which task.
 
+mod algorithm;
 mod depthwise;
 mod direct;
-mod exact;
-mod general;
-mod moments;
+mod geometry;
 mod plan;
 mod product;
-mod run;
-mod shape;
-mod simd;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod winograd;
 
-pub use exact::exact;
-pub use moments::{Moments, block_moments};
-pub use plan::{Algorithm, Pass, Plan};
-pub use run::{forward, input_grad, weight_grad};
-pub use shape::ConvShape;
-pub use simd::Isa;
-pub use stream::{Dense, SharedSlice, Sink, Source, Store, Workspace, prefetch};
-pub use threads::Pool;
+pub use geometry::is_valid;
+pub use plan::{ImagePlan, WeightPlan};
+pub use stream::{Fetch, Sink, Source, prefetch};
+pub use threads::ThreadPool;
+
+pub use crate::memory::SharedSlice;

@@ -1,182 +1,199 @@
 //! Which algorithm computes which convolution: the one place where that is decided.
 
-use super::depthwise::Depthwise;
+use schedule::ConvGeometry;
+
+use super::algorithm::{ImageAlgorithm, WeightAlgorithm};
+use super::depthwise::{Depthwise, DepthwiseWeights};
 use super::direct::Direct;
 use super::direct::weights::DirectWeights;
-use super::shape::ConvShape;
-use super::simd::Isa;
+use super::geometry::is_valid;
+use super::stream::{Sink, Source};
+use super::threads::ThreadPool;
 use super::winograd::Winograd;
 use super::winograd::weights::WinogradWeights;
-use super::{Pool, general};
+use crate::isa::Isa;
 
-/// What is computed.
+/// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
-    /// `x, w -> y`
-    Forward,
-    /// `dy, w -> dx`
-    InputGrad,
-    /// `x, dy -> dw`
-    WeightGrad,
-}
-
-/// How it is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// A matrix product for every tap and row of pixels; any shape.
-    General,
-    /// One channel a group, at least a vector of channels.
-    Depthwise,
-    /// A matrix product of all taps that is never written out: any shape but depthwise ones, and
-    /// input gradients that are strided and dilated at once.
-    Direct,
+pub(super) enum Algorithm {
     /// F(4x4, 3x3): 3x3, stride 1, one group, whole vectors of channels.
     Winograd,
+    /// One channel a group, at least a vector of channels.
+    Depthwise,
+    /// A matrix product of all taps that is never written out: any shape.
+    Direct,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Chosen {
-    General,
-    Depthwise(Depthwise),
-    Direct(Direct),
-    DirectWeights(DirectWeights),
-    Winograd(Winograd),
-    WinogradWeights(WinogradWeights),
+impl Algorithm {
+    /// By decreasing speed.
+    const ALL: [Algorithm; 3] = [Algorithm::Winograd, Algorithm::Depthwise, Algorithm::Direct];
 }
 
-/// Whether Winograd's rounding error is at most four times a direct convolution's. Only the weight
-/// gradient of tiny images is worse: a direct sum over so few pixels is very accurate (4x4: 4.1 to 6.8
-/// times, 6x6: 4.3 times, 7x7: 3.6 times).
-fn winograd_is_accurate(pass: Pass, shape: &ConvShape) -> bool {
-    pass != Pass::WeightGrad || shape.oh().min(shape.ow()) >= 7
+/// The fastest algorithm of those that `with` has, and what it makes of it. The wider instruction set comes
+/// first, but a narrower one that fits the channels before a slower algorithm.
+fn fastest<P>(with: impl Fn(Algorithm, Isa) -> Option<P>) -> P {
+    let pairs = Algorithm::ALL.into_iter().flat_map(|a| Isa::available().iter().map(move |&isa| (a, isa)));
+    let mut found = pairs.filter_map(|(algorithm, isa)| with(algorithm, isa));
+    found.next().expect("the direct algorithm computes every convolution")
 }
 
-/// A convolution pass with its algorithm chosen and its memory needs known.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub(super) pass: Pass,
-    pub(super) shape: ConvShape,
-    pub(super) chosen: Chosen,
+fn check(geometry: &ConvGeometry, isa: Isa) {
+    assert!(is_valid(geometry), "not a convolution: {geometry:?}");
+    assert!(Isa::available().contains(&isa), "this machine does not have {isa:?}");
 }
 
-impl Plan {
-    /// Chooses the algorithm that is fastest for this shape on this machine.
+/// A forward pass or an input gradient with its algorithm chosen and its memory needs known.
+#[derive(Debug)]
+pub struct ImagePlan {
+    algorithm: Box<dyn ImageAlgorithm>,
+}
+
+impl ImagePlan {
+    /// `y = conv(x, w)`: the operand `x` is `[n, h, w, cin]`, the result `[n, oh, ow, cout]`. The fastest
+    /// algorithm for this shape on this machine.
     ///
     /// # Panics
-    /// If the shape is not [valid](ConvShape::is_valid).
-    pub fn new(pass: Pass, shape: ConvShape) -> Plan {
-        let isas = Isa::available();
-        // By decreasing speed; the wider instruction set first, but a narrower one that fits the
-        // channels before a slower algorithm.
-        [Algorithm::Winograd, Algorithm::Depthwise, Algorithm::Direct]
-            .into_iter()
-            .filter(|&algorithm| algorithm != Algorithm::Winograd || winograd_is_accurate(pass, &shape))
-            .flat_map(|algorithm| isas.iter().map(move |&isa| (algorithm, isa)))
-            .find_map(|(algorithm, isa)| Plan::with(pass, shape, algorithm, isa))
-            .unwrap_or(Plan { pass, shape, chosen: Chosen::General })
+    /// If the geometry is not [valid](is_valid).
+    pub fn forward(geometry: &ConvGeometry) -> ImagePlan {
+        fastest(|algorithm, isa| ImagePlan::with(geometry, false, algorithm, isa))
     }
 
-    /// The same with a given algorithm and instruction set, or nothing if the algorithm does not
-    /// handle this shape or the machine does not have the instructions.
+    /// The gradient of a forward pass with respect to `x`: the operand `dy` is `[n, oh, ow, cout]`, the
+    /// result `[n, h, w, cin]`.
     ///
     /// # Panics
-    /// If the shape is not [valid](ConvShape::is_valid).
-    pub fn with(pass: Pass, shape: ConvShape, algorithm: Algorithm, isa: Isa) -> Option<Plan> {
-        assert!(shape.is_valid(), "not a convolution: {shape:?}");
-        if !Isa::available().contains(&isa) {
-            return None;
-        }
-        let chosen = match algorithm {
-            Algorithm::General => Chosen::General,
-            Algorithm::Depthwise => Chosen::Depthwise(Depthwise::new(pass, &shape, isa)?),
-            Algorithm::Direct if pass == Pass::WeightGrad => {
-                Chosen::DirectWeights(DirectWeights::new(&shape, isa)?)
-            }
-            Algorithm::Direct => Chosen::Direct(Direct::new(pass, &shape, isa)?),
-            Algorithm::Winograd if pass == Pass::WeightGrad => {
-                Chosen::WinogradWeights(WinogradWeights::new(&shape, isa)?)
-            }
-            Algorithm::Winograd => Chosen::Winograd(Winograd::new(pass, &shape, isa)?),
-        };
-        Some(Plan { pass, shape, chosen })
+    /// If the geometry is not [valid](is_valid).
+    pub fn input_grad(geometry: &ConvGeometry) -> ImagePlan {
+        fastest(|algorithm, isa| ImagePlan::with(geometry, true, algorithm, isa))
     }
 
-    /// What it computes.
-    pub fn pass(&self) -> Pass {
-        self.pass
+    /// A forward pass or, `adjoint`, an input gradient by a given algorithm; nothing if that does not
+    /// compute this shape.
+    pub(super) fn with(g: &ConvGeometry, adjoint: bool, algorithm: Algorithm, isa: Isa) -> Option<ImagePlan> {
+        check(g, isa);
+        Some(ImagePlan {
+            algorithm: match algorithm {
+                Algorithm::Winograd => Box::new(Winograd::new(g, adjoint, isa)?),
+                Algorithm::Depthwise => Box::new(Depthwise::new(g, adjoint, isa)?),
+                Algorithm::Direct => Box::new(Direct::new(g, adjoint, isa)),
+            },
+        })
     }
 
-    /// The convolution it is for.
-    pub fn shape(&self) -> ConvShape {
-        self.shape
+    /// Rows, columns and channels of an image of the operand.
+    pub fn operand(&self) -> [usize; 3] {
+        self.algorithm.bands().geometry.from
     }
 
-    /// The algorithm chosen.
-    pub fn algorithm(&self) -> Algorithm {
-        match self.chosen {
-            Chosen::General => Algorithm::General,
-            Chosen::Depthwise(_) => Algorithm::Depthwise,
-            Chosen::Direct(_) | Chosen::DirectWeights(_) => Algorithm::Direct,
-            Chosen::Winograd(_) | Chosen::WinogradWeights(_) => Algorithm::Winograd,
-        }
+    /// Rows, columns and channels of an image of the result.
+    pub fn result(&self) -> [usize; 3] {
+        self.algorithm.bands().geometry.to
     }
 
-    /// Floats of the packed weights; 0 for a weight gradient, which takes none.
+    /// Rows of the result in one [`Sink`] call (the last call of an image may have fewer). Does not
+    /// depend on the number of threads.
+    pub fn tile_rows(&self) -> usize {
+        self.algorithm.bands().rows
+    }
+
+    /// Floats of the packed weights.
     pub fn packed_len(&self) -> usize {
-        match &self.chosen {
-            Chosen::General if self.pass == Pass::WeightGrad => 0,
-            Chosen::General => general::packed_len(&self.shape),
-            Chosen::Depthwise(_) if self.pass == Pass::WeightGrad => 0,
-            Chosen::Depthwise(plan) => plan.packed_len(),
-            Chosen::Direct(plan) => plan.packed_len(),
-            Chosen::Winograd(plan) => plan.packed_len(),
-            Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => 0,
-        }
+        self.algorithm.packed_len()
     }
 
-    /// Lays out weights `[Cout, Cin / groups, kh, kw]` for this plan.
+    /// Lays out weights `[cout, cin / groups, kh, kw]` for this plan.
     ///
     /// # Panics
     /// If a length is wrong.
-    pub fn pack(&self, pool: &Pool, weights: &[f32], packed: &mut [f32]) {
-        assert_eq!(weights.len(), self.shape.weight_len(), "weights of {:?}", self.shape);
-        assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        match &self.chosen {
-            Chosen::General if self.pass == Pass::WeightGrad => {}
-            Chosen::General => general::pack(pool, &self.shape, self.pass, weights, packed),
-            Chosen::Depthwise(_) if self.pass == Pass::WeightGrad => {}
-            Chosen::Depthwise(plan) => plan.pack(weights, packed),
-            Chosen::Direct(plan) => plan.pack(pool, weights, packed),
-            Chosen::Winograd(plan) => plan.pack(pool, weights, packed),
-            Chosen::DirectWeights(_) | Chosen::WinogradWeights(_) => {}
-        }
+    pub fn pack(&self, pool: &ThreadPool, weights: &[f32], packed: &mut [f32]) {
+        let g = &self.algorithm.bands().geometry;
+        assert_eq!(weights.len(), g.from[2] * g.group_channels[1] * g.taps(), "weights of {self:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {self:?}");
+        self.algorithm.pack(pool, weights, packed);
     }
 
-    /// Floats of scratch memory that a call on `threads` threads needs.
-    pub fn workspace_len(&self, threads: usize) -> usize {
-        match &self.chosen {
-            Chosen::General if self.pass == Pass::WeightGrad => {
-                general::weight_grad_workspace(&self.shape, threads)
-            }
-            Chosen::General => general::workspace(&self.shape, self.pass, threads),
-            Chosen::Depthwise(plan) if self.pass == Pass::WeightGrad => plan.weights_workspace(threads),
-            Chosen::Depthwise(plan) => plan.workspace(threads),
-            Chosen::Direct(plan) => plan.workspace(threads),
-            Chosen::Winograd(plan) => plan.workspace(threads),
-            Chosen::DirectWeights(plan) => plan.workspace(threads),
-            Chosen::WinogradWeights(plan) => plan.workspace(threads),
-        }
+    /// Floats of scratch memory that a call on so many threads needs.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        threads * self.algorithm.scratch_len()
     }
 
-    /// Rows of the result in one [`Sink`](super::Sink) call (the last call of an image may have
-    /// fewer). Does not depend on the number of threads.
-    pub fn tile_rows(&self) -> usize {
-        match &self.chosen {
-            Chosen::Depthwise(plan) => plan.tile_rows(),
-            Chosen::Direct(plan) => plan.tile_rows(),
-            Chosen::Winograd(plan) => plan.tile_rows(),
-            _ => general::tile_rows(&self.shape, self.pass),
+    /// Computes it.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn run(
+        &self,
+        pool: &ThreadPool,
+        source: Source,
+        packed: &[f32],
+        sink: &dyn Sink,
+        scratch: &mut [f32],
+    ) {
+        let bands = self.algorithm.bands();
+        let g = &bands.geometry;
+        source.check(g.images, g.from);
+        if let Some(target) = sink.target() {
+            assert_eq!(target.len(), g.images * g.to.iter().product::<usize>(), "result of {self:?}");
         }
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {self:?}");
+        let scratch = &mut scratch[..self.scratch_len(pool.threads())];
+        bands.run(&*self.algorithm, pool, source, packed, sink, scratch);
+    }
+}
+
+/// A weight gradient with its algorithm chosen and its memory needs known.
+#[derive(Debug)]
+pub struct WeightPlan {
+    pub(super) geometry: ConvGeometry,
+    pub(super) algorithm: Box<dyn WeightAlgorithm>,
+}
+
+impl WeightPlan {
+    /// The gradient of `conv(x, w)` with respect to `w`, by the fastest algorithm for this shape on this
+    /// machine.
+    ///
+    /// # Panics
+    /// If the geometry is not [valid](is_valid).
+    pub fn new(geometry: &ConvGeometry) -> WeightPlan {
+        fastest(|algorithm, isa| {
+            // Winograd's rounding error should be at most four times a direct convolution's. That of tiny
+            // images is not: a direct sum over so few pixels is very accurate (4x4: 4.1 to 6.8 times,
+            // 6x6: 4.3 times, 7x7: 3.6 times).
+            let is_accurate = geometry.out_height.min(geometry.out_width) >= 7;
+            let fits = algorithm != Algorithm::Winograd || is_accurate;
+            fits.then(|| WeightPlan::with(geometry, algorithm, isa))?
+        })
+    }
+
+    /// The same by a given algorithm; nothing if that does not compute this shape.
+    pub(super) fn with(g: &ConvGeometry, algorithm: Algorithm, isa: Isa) -> Option<WeightPlan> {
+        check(g, isa);
+        Some(WeightPlan {
+            geometry: g.clone(),
+            algorithm: match algorithm {
+                Algorithm::Winograd => Box::new(WinogradWeights::new(g, isa)?),
+                Algorithm::Depthwise => Box::new(DepthwiseWeights::new(g, isa)?),
+                Algorithm::Direct => Box::new(DirectWeights::new(g, isa)),
+            },
+        })
+    }
+
+    /// Floats of scratch memory that a call on so many threads needs.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.algorithm.scratch_len(threads)
+    }
+
+    /// Computes it, as PyTorch lays it out, `[cout, cin / groups, kh, kw]`: `x` is `[n, h, w, cin]`, `dy` is
+    /// `[n, oh, ow, cout]`.
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn run(&self, pool: &ThreadPool, x: Source, dy: Source, dw: &mut [f32], scratch: &mut [f32]) {
+        let g = &self.geometry;
+        x.check(g.batch, [g.height, g.width, g.in_channels]);
+        dy.check(g.batch, [g.out_height, g.out_width, g.out_channels]);
+        assert_eq!(dw.len(), g.weight_shape().iter().product::<usize>(), "weight gradient of {g:?}");
+        let scratch = &mut scratch[..self.scratch_len(pool.threads())];
+        self.algorithm.run(pool, x, dy, dw, scratch);
     }
 }

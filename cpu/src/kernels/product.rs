@@ -7,37 +7,50 @@
 //! are small (tens of rows, tens of steps) and their operands are written in the micro-kernel's
 //! layout to begin with, so that it is called without anything around it.
 
-use super::simd::Simd;
+use crate::isa::{Isa, MicroKernels, Simd};
 
-/// A micro-kernel: see `gemm_common::microkernel::MicroKernelFn`, of which this is the f32 kind.
-/// That crate counts columns first: its `m` are the floats of our rows, its `n` our rows.
-pub(super) type MicroKernel = unsafe fn(
-    m: usize,
-    n: usize,
-    k: usize,
-    dst: *mut f32,
-    lhs: *const f32,
-    rhs: *const f32,
-    dst_cs: isize,
-    dst_rs: isize,
-    lhs_cs: isize,
-    rhs_rs: isize,
-    rhs_cs: isize,
-    alpha: f32,
-    beta: f32,
-    alpha_status: u8,
-    conj_dst: bool,
-    conj_lhs: bool,
-    conj_rhs: bool,
-    next_lhs: *const f32,
-);
+/// Most vectors of a result row that a product keeps in registers beside each other.
+fn most_vectors(isa: Isa) -> usize {
+    if isa.lanes() == 4 { 4 } else { 2 }
+}
 
-/// The micro-kernels of an instruction set.
-pub(super) struct MicroKernels {
-    /// Floats in their vectors.
+/// A run of result channels of a group that is computed at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChannelBlock {
+    /// First channel in the group, and channels.
+    pub first: usize,
+    pub count: usize,
+    /// Floats of the vectors that hold them. Only the last block of a group has more of these than
+    /// channels.
     pub lanes: usize,
-    /// By the vectors of a row, and by rows, each less one.
-    pub tiles: &'static [&'static [MicroKernel]],
+}
+
+impl ChannelBlock {
+    /// Splits `channels` into blocks of as many vectors as suit the registers.
+    pub fn split(channels: usize, isa: Isa) -> Vec<ChannelBlock> {
+        let mut blocks = Vec::new();
+        let mut first = 0;
+        while first < channels {
+            let vectors = (channels - first).div_ceil(isa.lanes()).next_power_of_two().min(most_vectors(isa));
+            let lanes = vectors * isa.lanes();
+            let count = lanes.min(channels - first);
+            blocks.push(ChannelBlock { first, count, lanes });
+            first += count;
+        }
+        blocks
+    }
+
+    /// Floats of all blocks' vectors.
+    pub fn all_lanes(blocks: &[ChannelBlock]) -> usize {
+        blocks.last().map_or(0, |last| last.first + last.lanes)
+    }
+
+    /// Channels of each block where all are equal and full. `channels` are whole vectors.
+    pub fn equal(channels: usize, isa: Isa) -> usize {
+        let vectors = [4, 2].into_iter().filter(|&vectors| vectors <= most_vectors(isa));
+        let mut lanes = vectors.map(|vectors| vectors * isa.lanes());
+        lanes.find(|&lanes| channels.is_multiple_of(lanes)).unwrap_or(isa.lanes())
+    }
 }
 
 /// Some consecutive steps of a sum: where the first of them is, in floats of the left operand and in

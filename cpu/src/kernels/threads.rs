@@ -34,7 +34,7 @@ struct Shared {
 }
 
 /// A fixed set of threads, the caller's among them.
-pub struct Pool {
+pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     caller: Mutex<()>,
@@ -45,10 +45,10 @@ thread_local! {
     static INSIDE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-impl Pool {
+impl ThreadPool {
     /// A pool of `threads` threads in all (at least one). Where the system refuses a thread, the
     /// pool is that much smaller.
-    pub fn new(threads: usize) -> Pool {
+    pub fn new(threads: usize) -> ThreadPool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -67,7 +67,7 @@ impl Pool {
                     .ok()
             })
             .collect();
-        Pool { shared, workers, caller: Mutex::new(()) }
+        ThreadPool { shared, workers, caller: Mutex::new(()) }
     }
 
     /// Threads, the caller's included.
@@ -76,7 +76,7 @@ impl Pool {
     }
 
     /// Calls `task(index, thread)` for every index below `tasks`, each exactly once, and returns
-    /// when all are done. `thread` is below [`Pool::threads`], and no two tasks run at once with
+    /// when all are done. `thread` is below [`ThreadPool::threads`], and no two tasks run at once with
     /// the same one. Tasks are handed out in order, to whichever thread is free.
     ///
     /// A call from within a task runs on that thread alone. A panic in a task is passed on when
@@ -123,7 +123,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
         drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_and_threads_do_not_collide() {
-        let pool = Pool::new(3);
+        let pool = ThreadPool::new(3);
         let busy: Vec<AtomicBool> = (0..3).map(|_| AtomicBool::new(false)).collect();
         for tasks in [0, 1, 2, 3, 7, 100] {
             for _ in 0..200 {
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_loop_inside_a_task_runs_on_its_thread() {
-        let pool = Pool::new(2);
+        let pool = ThreadPool::new(2);
         let count = AtomicUsize::new(0);
         pool.run(4, &|_, outer| {
             pool.run(5, &|_, inner| {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_survives() {
-        let pool = Pool::new(2);
+        let pool = ThreadPool::new(2);
         let result = catch_unwind(AssertUnwindSafe(|| {
             pool.run(8, &|index, _| assert_ne!(index, 5, "task five"));
         }));
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn sleeping_workers_wake() {
-        let pool = Pool::new(2);
+        let pool = ThreadPool::new(2);
         for _ in 0..5 {
             std::thread::sleep(std::time::Duration::from_millis(3));
             let seen = [const { AtomicBool::new(false) }; 2];

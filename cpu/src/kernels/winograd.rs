@@ -19,13 +19,16 @@
 mod transform;
 pub(super) mod weights;
 
-use super::plan::Pass;
-use super::product::{Product, Run};
-use super::shape::ConvShape;
-use super::simd::{Isa, Kernel, Simd};
-use super::stream::{Ahead, LINE, fetch, lines, spread};
-use super::{Pool, SharedSlice, Sink, Source};
-use transform::{IN, OUT, POINTS};
+use schedule::ConvGeometry;
+
+use self::transform::{IN, OUT, POINTS};
+use super::algorithm::{Band, Bands, ImageAlgorithm, even};
+use super::geometry::Geometry;
+use super::product::{ChannelBlock, Product, Run};
+use super::stream::spread;
+use super::threads::ThreadPool;
+use crate::isa::{Isa, Simd, WithSimd};
+use crate::memory::{LINE, SharedSlice, lines};
 
 /// Tiles of a group, and the floats of `V` and `M` together that it may take.
 const GROUP_TILES: usize = 32;
@@ -40,172 +43,86 @@ const LEAST_TILES: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     isa: Isa,
-    images: usize,
-    /// Rows, columns, channels.
-    from: [usize; 3],
-    to: [usize; 3],
-    pad: [usize; 2],
-    /// Whether weights `[cout, cin, 3, 3]` are turned by 180 degrees and transposed.
-    adjoint: bool,
-    /// Tiles down and across an image.
-    tiles: [usize; 2],
-    /// Tile rows, and images, of a group; one of the two is 1 or all.
-    group_rows: usize,
-    group_images: usize,
-    /// Vectors in a block of to-channels.
-    vectors: usize,
+    bands: Bands,
+    /// Tiles of a task: across an image, and in all.
+    across: usize,
+    tiles: usize,
+    /// Channels of a block of to-channels.
+    block: usize,
 }
 
 impl Winograd {
     /// Nothing if the shape or the number of channels is not for this algorithm.
-    pub fn new(pass: Pass, shape: &ConvShape, isa: Isa) -> Option<Winograd> {
-        let x = [shape.h, shape.w, shape.cin];
-        let y = [shape.oh(), shape.ow(), shape.cout];
-        let (from, to, pad, adjoint) = match pass {
-            Pass::Forward => (x, y, shape.pad, false),
-            Pass::InputGrad => {
-                (y, x, [2usize.checked_sub(shape.pad[0])?, 2usize.checked_sub(shape.pad[1])?], true)
-            }
-            Pass::WeightGrad => return None,
-        };
-        let lanes = isa.lanes();
-        let fits = applies(shape) && from[2] % lanes == 0 && to[2] % lanes == 0;
-        if !fits {
+    pub fn new(conv: &ConvGeometry, adjoint: bool, isa: Isa) -> Option<Winograd> {
+        if !applies(conv, isa) {
             return None;
         }
-        let vectors = vectors(isa, to[2]);
-        let tiles = [to[0].div_ceil(OUT), to[1].div_ceil(OUT)];
-        let wanted = (GROUP_FLOATS / POINTS / (from[2] + to[2])).clamp(LEAST_TILES, GROUP_TILES.max(16));
-        let (group_rows, group_images) = if tiles[0] * tiles[1] > wanted {
-            // Bands of nearly the same height.
-            let rows = (wanted / tiles[1]).clamp(1, tiles[0]);
-            (tiles[0].div_ceil(tiles[0].div_ceil(rows)), 1)
+        let geometry = Geometry::new(conv, adjoint);
+        let [height, width, to] = geometry.to;
+        let [down, across] = [height.div_ceil(OUT), width.div_ceil(OUT)];
+        let wanted = (GROUP_FLOATS / POINTS / (geometry.from[2] + to)).clamp(LEAST_TILES, GROUP_TILES);
+        let (rows, images) = if down * across > wanted {
+            (even(down, wanted / across), 1)
         } else {
-            (tiles[0], (wanted / (tiles[0] * tiles[1])).clamp(1, shape.n))
+            (down, (wanted / (down * across)).clamp(1, geometry.images))
         };
-        Some(Winograd {
-            isa,
-            images: shape.n,
-            from,
-            to,
-            pad,
-            adjoint,
-            tiles,
-            group_rows,
-            group_images,
-            vectors,
-        })
-    }
-
-    pub fn tile_rows(&self) -> usize {
-        (self.group_rows * OUT).min(self.to[0])
-    }
-
-    pub fn packed_len(&self) -> usize {
-        POINTS * self.u_pitch()
-    }
-
-    fn block(&self) -> usize {
-        self.vectors * self.isa.lanes()
-    }
-
-    fn group_tiles(&self) -> usize {
-        self.group_rows * self.tiles[1] * self.group_images
+        let bands = Bands { geometry, rows: (rows * OUT).min(height), images };
+        let block = ChannelBlock::equal(to, isa);
+        Some(Winograd { isa, bands, across, tiles: rows * across * images, block })
     }
 
     /// Floats of a thread's parts of the scratch memory: a zero pixel row, `V`, `M`, operand rows,
     /// result rows.
     fn scratch(&self) -> [usize; 5] {
-        [
-            lines(IN * self.from[2]),
-            POINTS * self.v_pitch(),
-            POINTS * self.m_pitch(),
-            lines((self.group_rows * OUT + 2).min(self.from[0]) * self.from[1] * self.from[2]),
-            lines(self.tile_rows() * self.to[1] * self.to[2]),
-        ]
+        let [operand, result] = self.bands.lens();
+        let zero = lines(IN * self.bands.geometry.from[2]);
+        [zero, POINTS * self.v_pitch(), POINTS * self.m_pitch(), operand, result]
     }
 
     fn u_pitch(&self) -> usize {
-        plane(self.from[2] * self.to[2])
+        plane(self.bands.geometry.from[2] * self.bands.geometry.to[2])
     }
 
     fn v_pitch(&self) -> usize {
-        plane(self.group_tiles() * spread(self.from[2]))
+        plane(self.tiles * spread(self.bands.geometry.from[2]))
     }
 
     fn m_pitch(&self) -> usize {
-        plane(self.group_tiles() * self.to[2])
+        plane(self.tiles * self.bands.geometry.to[2])
+    }
+}
+
+impl ImageAlgorithm for Winograd {
+    fn bands(&self) -> &Bands {
+        &self.bands
     }
 
-    pub fn workspace(&self, threads: usize) -> usize {
-        threads * self.scratch().iter().sum::<usize>()
+    fn packed_len(&self) -> usize {
+        POINTS * self.u_pitch()
     }
 
-    /// Weights `[cout, cin, 3, 3]` to `U`.
-    pub fn pack(&self, pool: &Pool, weights: &[f32], packed: &mut [f32]) {
-        let (nr, channels) = (self.block(), self.from[2]);
-        let blocks = self.to[2] / nr;
+    /// To `U`.
+    fn pack(&self, pool: &ThreadPool, weights: &[f32], packed: &mut [f32]) {
+        let [channels, to] = self.bands.geometry.group_channels;
         // Enough tasks for the threads, each a run of from-channels of one block.
         let run = channels.div_ceil(8).max(4);
         let runs = channels.div_ceil(run);
         let packed = SharedSlice::new(packed);
-        pool.run(blocks * runs, &|task, _| {
+        pool.run(to / self.block * runs, &|task, _| {
             let (block, first) = (task / runs, task % runs * run);
-            let kernel =
-                Pack { plan: self, weights, packed, block, channels: first..(first + run).min(channels) };
+            let channels = first..(first + run).min(channels);
             // SAFETY: the instruction set was found on this machine.
-            unsafe { self.isa.run(kernel) }
+            unsafe { self.isa.run(Pack { plan: self, weights, packed, block, channels }) }
         });
     }
 
-    pub fn run(
-        &self,
-        pool: &Pool,
-        source: &dyn Source,
-        packed: &[f32],
-        sink: &dyn Sink,
-        scratch: &mut [f32],
-    ) {
-        let bands = self.tiles[0].div_ceil(self.group_rows);
-        let groups = self.images.div_ceil(self.group_images);
-        let each = self.scratch().iter().sum::<usize>();
-        let scratch = SharedSlice::new(scratch);
-        pool.run(groups * bands, &|task, thread| {
-            let place = |task: usize| Place {
-                images: (task / bands * self.group_images).min(self.images)
-                    ..((task / bands + 1) * self.group_images).min(self.images),
-                first_row: task % bands * self.group_rows,
-            };
-            let at = place(task);
-            // The task that this thread takes next if all go on at the same pace.
-            let next = place(task + pool.threads());
-            let ahead = Ahead {
-                source,
-                sink,
-                read: [next.images.clone(), next.operand_rows(self)],
-                make: [at.images.clone(), at.result_rows(self)],
-                target: sink.target().map(|target| {
-                    let len = self.to[1] * self.to[2];
-                    let rows = at.result_rows(self);
-                    let last = (at.images.end - 1) * self.to[0];
-                    let first = at.images.start * self.to[0];
-                    target.part((first + rows.start) * len..(last + rows.end) * len)
-                }),
-            };
-            let kernel = Group {
-                plan: self,
-                source,
-                packed,
-                sink,
-                ahead: &ahead,
-                // SAFETY: every thread has its own part.
-                scratch: unsafe { scratch.range(thread * each..(thread + 1) * each) },
-                at,
-            };
-            // SAFETY: the instruction set was found on this machine; every task has its own rows
-            // of the result.
-            unsafe { self.isa.run(kernel) }
-        });
+    fn scratch_len(&self) -> usize {
+        self.scratch().iter().sum()
+    }
+
+    fn make(&self, band: &Band, packed: &[f32], scratch: &mut [f32]) {
+        // SAFETY: the instruction set was found on this machine.
+        unsafe { self.isa.run(Make { plan: self, band, packed, scratch }) }
     }
 }
 
@@ -214,21 +131,14 @@ fn plane(len: usize) -> usize {
     lines(len) + LINE
 }
 
-/// Whether Winograd's algorithm computes this convolution at all.
-pub(super) fn applies(shape: &ConvShape) -> bool {
-    [shape.kh, shape.kw] == [3, 3]
-        && shape.stride == [1, 1]
-        && shape.dilation == [1, 1]
-        && shape.groups == 1
-        && shape.pad[0] <= 2
-        && shape.pad[1] <= 2
-}
-
-/// Vectors in a block of `channels` channels: as many as the registers allow and divide them.
-pub(super) fn vectors(isa: Isa, channels: usize) -> usize {
-    let count = channels / isa.lanes();
-    let most = if isa.lanes() == 4 { 4 } else { 2 };
-    [4, 2].into_iter().find(|v| *v <= most && count.is_multiple_of(*v)).unwrap_or(1)
+/// Whether Winograd's algorithm computes this convolution at all, and channels are whole vectors.
+fn applies(g: &ConvGeometry, isa: Isa) -> bool {
+    let conv = &g.conv;
+    g.kernel == [3, 3]
+        && (conv.stride, conv.dilation, conv.groups) == ([1, 1], [1, 1], 1)
+        && conv.padding.iter().all(|&pad| pad <= 2)
+        && g.in_channels.is_multiple_of(isa.lanes())
+        && g.out_channels.is_multiple_of(isa.lanes())
 }
 
 struct Pack<'a> {
@@ -239,32 +149,31 @@ struct Pack<'a> {
     channels: std::ops::Range<usize>,
 }
 
-impl Kernel for Pack<'_> {
+impl WithSimd for Pack<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let plan = self.plan;
-        let (from, nr) = (plan.from[2], plan.block());
-        let plane = plan.u_pitch();
+        let Pack { plan, weights, packed, block, channels } = self;
+        let (g, nr, plane) = (&plan.bands.geometry, plan.block, plan.u_pitch());
+        // An input gradient meets the taps in the opposite order.
+        let last = g.vertical[0].taps[0].0 * 3 + g.horizontal[0].taps[0].0;
         let mut taps = [0.0f32; 9 * 64];
-        for channel in self.channels {
+        for channel in channels {
             for lane in 0..nr {
-                let to = self.block * nr + lane;
-                let (out, at) = if plan.adjoint { (channel, to * 9) } else { (to, channel * 9) };
-                let cin = if plan.adjoint { plan.to[2] } else { from };
-                let weights = &self.weights[out * cin * 9 + at..][..9];
+                let weights = &weights[g.weights(0, channel, block * nr + lane)..][..9];
                 for (tap, &weight) in weights.iter().enumerate() {
-                    let tap = if plan.adjoint { 8 - tap } else { tap };
-                    taps[tap * nr + lane] = weight;
+                    taps[tap.abs_diff(last) * nr + lane] = weight;
                 }
             }
-            for v in 0..plan.vectors {
+            for first in (0..nr).step_by(S::LANES) {
                 // SAFETY: the taps are in the array, and the 36 results in the packed weights at
                 // places that belong to this block and channel.
                 unsafe {
-                    let u = transform::weights::<S>(taps.as_ptr().add(v * S::LANES), nr);
+                    let u = transform::weights::<S>(taps.as_ptr().add(first), nr);
                     for (point, u) in u.into_iter().enumerate() {
-                        let at = point * plane + (self.block * from + channel) * nr + v * S::LANES;
-                        S::store(self.packed.range(at..at + S::LANES).as_mut_ptr(), u);
+                        let at = point * plane + (block * g.from[2] + channel) * nr + first;
+                        S::store(packed.range(at..at + S::LANES).as_mut_ptr(), u);
                     }
                 }
             }
@@ -272,126 +181,66 @@ impl Kernel for Pack<'_> {
     }
 }
 
-/// Which tiles are a group.
-struct Place {
-    images: std::ops::Range<usize>,
-    /// First tile row.
-    first_row: usize,
-}
-
-impl Place {
-    fn tile_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
-        self.first_row..(self.first_row + plan.group_rows).min(plan.tiles[0])
-    }
-
-    /// The operand rows that it reads of each image.
-    fn operand_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
-        let rows = self.tile_rows(plan);
-        let first = (rows.start * OUT).saturating_sub(plan.pad[0]).min(plan.from[0]);
-        let end = (rows.end * OUT + 2).saturating_sub(plan.pad[0]).min(plan.from[0]);
-        first..end.max(first)
-    }
-
-    /// The result rows that it makes of each image.
-    fn result_rows(&self, plan: &Winograd) -> std::ops::Range<usize> {
-        let rows = self.tile_rows(plan);
-        rows.start * OUT..(rows.end * OUT).min(plan.to[0])
-    }
-}
-
 /// One group of tiles through the three steps.
-struct Group<'a> {
+struct Make<'a> {
     plan: &'a Winograd,
-    source: &'a dyn Source,
+    band: &'a Band<'a>,
     packed: &'a [f32],
-    sink: &'a dyn Sink,
-    ahead: &'a Ahead<'a>,
     scratch: &'a mut [f32],
-    at: Place,
 }
 
-impl Kernel for Group<'_> {
+impl WithSimd for Make<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let plan = self.plan;
+        let Make { plan, band, packed, scratch } = self;
         let [zero_len, v_len, m_len, operand_len, _] = plan.scratch();
-        let (zero, rest) = self.scratch.split_at_mut(zero_len);
+        let (zero, rest) = scratch.split_at_mut(zero_len);
         let (v, rest) = rest.split_at_mut(v_len);
         let (m, rest) = rest.split_at_mut(m_len);
         let (operand, result) = rest.split_at_mut(operand_len);
         zero.fill(0.0);
 
-        let (band, images) = (self.at.tile_rows(plan), self.at.images.clone());
-        let needed = self.at.operand_rows(plan);
-        let image_tiles = band.len() * plan.tiles[1];
-        for (at, image) in images.clone().enumerate() {
-            let rows = fetch(self.source, plan.from, image, needed.clone(), operand);
-            for (row, tile_row) in band.clone().enumerate() {
+        let g = &plan.bands.geometry;
+        let tile_rows = band.rows.start / OUT..band.rows.end.div_ceil(OUT);
+        let image_tiles = tile_rows.len() * plan.across;
+        for (at, image) in band.images.clone().enumerate() {
+            let rows = band.operand(image, operand);
+            for (row, tile_row) in tile_rows.clone().enumerate() {
+                let operand = transform::Operand {
+                    rows,
+                    first_row: band.operand_rows().start,
+                    dims: g.from,
+                    pad: [g.vertical[0].origin, g.horizontal[0].origin].map(|first| -first as usize),
+                    zero,
+                    tile_row,
+                    tiles: plan.across,
+                };
+                let (tile, pitch) = (at * image_tiles + row * plan.across, spread(g.from[2]));
                 // SAFETY: tiles read inside `rows` and `zero`, and write inside `v`.
                 unsafe {
-                    let tile = at * image_tiles + row * plan.tiles[1];
-                    operand_tiles::<S>(plan, rows, needed.start, tile_row, zero, v, tile);
+                    let v = v.as_mut_ptr().add(tile * pitch);
+                    transform::operand_row::<S>(&operand, v, plan.v_pitch(), pitch);
                 }
             }
         }
 
-        let tiles = images.len() * image_tiles;
         // SAFETY: everything lies inside `v`, `m` and the packed weights.
-        unsafe {
-            products::<S>(plan, v, self.packed, m, tiles, self.ahead);
-        }
+        unsafe { products::<S>(plan, v, packed, m, band.images.len() * image_tiles, band) };
 
-        let rows = self.at.result_rows(plan);
-        let row_len = plan.to[1] * plan.to[2];
-        let target = self.sink.target();
-        for (at, image) in images.enumerate() {
-            let tile = match &target {
-                Some(all) => {
-                    let start = (image * plan.to[0] + rows.start) * row_len;
-                    // SAFETY: every task has its own rows.
-                    unsafe { all.range(start..start + rows.len() * row_len) }
-                }
-                None => &mut result[..rows.len() * row_len],
-            };
-            for row in 0..band.len() {
+        for (at, image) in band.images.clone().enumerate() {
+            // SAFETY: the only use of this image's rows.
+            let tile = unsafe { band.tile(image, result) };
+            for row in 0..tile_rows.len() {
                 // SAFETY: tiles lie inside `m`, and `tile` has their rows.
                 unsafe {
-                    let first = at * image_tiles + row * plan.tiles[1];
-                    result_tiles::<S>(plan, m, first, row, rows.len(), tile);
+                    let first = at * image_tiles + row * plan.across;
+                    result_tiles::<S>(plan, m, first, row, band.rows.len(), tile);
                 }
             }
-            self.sink.finish(image, rows.clone(), tile);
+            band.finish(image, tile);
         }
-    }
-}
-
-/// Step 1 for one row of tiles. `rows` are operand rows from `first_row`; results go to tiles from
-/// `tile` of `V`.
-#[inline(always)]
-unsafe fn operand_tiles<S: Simd>(
-    plan: &Winograd,
-    rows: &[f32],
-    first_row: usize,
-    tile_row: usize,
-    zero: &[f32],
-    v: &mut [f32],
-    tile: usize,
-) {
-    unsafe {
-        transform::operand_row::<S>(
-            &transform::Operand {
-                rows,
-                first_row,
-                dims: plan.from,
-                pad: plan.pad,
-                zero,
-                tile_row,
-                tiles: plan.tiles[1],
-            },
-            v.as_mut_ptr().add(tile * spread(plan.from[2])),
-            plan.v_pitch(),
-            spread(plan.from[2]),
-        );
     }
 }
 
@@ -403,9 +252,9 @@ unsafe fn products<S: Simd>(
     packed: &[f32],
     m: &mut [f32],
     tiles: usize,
-    ahead: &Ahead,
+    band: &Band,
 ) {
-    let (nr, from) = (plan.block(), plan.from[2]);
+    let ([_, _, from], [_, _, to], nr) = (plan.bands.geometry.from, plan.bands.geometry.to, plan.block);
     let product = Product {
         rows: tiles,
         width: nr,
@@ -418,12 +267,12 @@ unsafe fn products<S: Simd>(
     let runs =
         (0..from).step_by(RUN).map(|first| Run { left: first, right: first, depth: RUN.min(from - first) });
     for point in 0..POINTS {
-        ahead.step(point, POINTS);
-        for block in 0..plan.to[2] / nr {
+        band.ahead(point, POINTS);
+        for block in 0..to / nr {
             unsafe {
                 let x = v.as_ptr().add(point * plan.v_pitch());
                 let weights = packed.as_ptr().add(point * plan.u_pitch() + block * from * nr);
-                let out = m.as_mut_ptr().add(point * plan.m_pitch() + block * plan.group_tiles() * nr);
+                let out = m.as_mut_ptr().add(point * plan.m_pitch() + block * plan.tiles * nr);
                 product.run::<S>(x, weights, out, runs.clone());
             }
         }
@@ -441,10 +290,10 @@ unsafe fn result_tiles<S: Simd>(
     height: usize,
     out: &mut [f32],
 ) {
-    let [_, width, channels] = plan.to;
-    let (nr, count, plane) = (plan.block(), plan.group_tiles(), plan.m_pitch());
+    let [_, width, channels] = plan.bands.geometry.to;
+    let (nr, count, plane) = (plan.block, plan.tiles, plan.m_pitch());
     let valid_rows = OUT.min(height - row * OUT);
-    for tile in 0..plan.tiles[1] {
+    for tile in 0..plan.across {
         let valid_cols = OUT.min(width - tile * OUT);
         for channel in (0..channels).step_by(S::LANES) {
             let (block, within) = (channel / nr, channel % nr);

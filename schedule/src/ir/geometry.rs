@@ -28,6 +28,41 @@ pub struct ConvGeometry {
 }
 
 impl ConvGeometry {
+    /// A convolution of images `[N, H, W, Cin]` with weights `[Cout, Cin / groups, kh, kw]`. The kernel must
+    /// fit into the padded image.
+    pub fn new(input: [usize; 4], weight: [usize; 4], conv: Conv2d) -> ConvGeometry {
+        let extent = |i: usize| {
+            let covered = conv.dilation[i] * (weight[2 + i] - 1) + 1;
+            (input[1 + i] + 2 * conv.padding[i]).saturating_sub(covered) / conv.stride[i] + 1
+        };
+        ConvGeometry {
+            batch: input[0],
+            height: input[1],
+            width: input[2],
+            in_channels: input[3],
+            out_channels: weight[0],
+            kernel: [weight[2], weight[3]],
+            out_height: extent(0),
+            out_width: extent(1),
+            conv,
+        }
+    }
+
+    /// `[N, H, W, Cin]`
+    pub fn input_shape(&self) -> [usize; 4] {
+        [self.batch, self.height, self.width, self.in_channels]
+    }
+
+    /// `[Cout, Cin / groups, kh, kw]`
+    pub fn weight_shape(&self) -> [usize; 4] {
+        [self.out_channels, self.in_channels / self.conv.groups, self.kernel[0], self.kernel[1]]
+    }
+
+    /// `[N, Ho, Wo, Cout]`
+    pub fn output_shape(&self) -> [usize; 4] {
+        [self.batch, self.out_height, self.out_width, self.out_channels]
+    }
+
     /// Floating point operations of the direct algorithm (two a multiply-add), for any of the three uses.
     pub fn flops(&self) -> u64 {
         let [kh, kw] = self.kernel;

@@ -6,7 +6,7 @@
 //!
 //! Each two-dimensional transform is the one-dimensional one down the columns, then along the rows.
 
-use crate::kernels::simd::Simd;
+use crate::isa::Simd;
 
 /// Rows and columns of a result tile, of an operand tile, and values of an operand tile.
 pub const OUT: usize = 4;

@@ -13,13 +13,17 @@
 
 use std::ops::Range;
 
+use schedule::ConvGeometry;
+
 use super::transform::{self, IN, OUT, POINTS};
-use super::{applies, plane, vectors};
-use crate::kernels::product::{Product, Run};
-use crate::kernels::shape::ConvShape;
-use crate::kernels::simd::{Isa, Kernel, Simd};
-use crate::kernels::stream::{fetch, lines, spread};
-use crate::kernels::{Pool, SharedSlice, Source};
+use super::{applies, plane};
+use crate::isa::{Isa, Simd, WithSimd};
+use crate::kernels::algorithm::{WeightAlgorithm, even};
+use crate::kernels::geometry::Geometry;
+use crate::kernels::product::{ChannelBlock, Product, Run};
+use crate::kernels::stream::{Source, spread};
+use crate::kernels::threads::ThreadPool;
+use crate::memory::{SharedSlice, lines};
 
 /// Floats of all chunks' sums; with less than `LEAST_CHUNKS` in that, there is one sum instead.
 const SUMS_FLOATS: usize = 640 * 1024;
@@ -33,18 +37,16 @@ const SHARED_FLOATS: usize = 512 * 1024;
 /// of a batch are summed at two levels of about the same length.
 const RUN: usize = 24;
 const SHARED_RUN: usize = 14;
+
 #[derive(Clone, Debug)]
 pub(in crate::kernels) struct WinogradWeights {
     isa: Isa,
-    images: usize,
-    /// Rows, columns, channels.
-    x: [usize; 3],
-    y: [usize; 3],
-    pad: [usize; 2],
+    /// Of the forward pass.
+    geometry: Geometry,
     /// Tiles down and across an image.
     tiles: [usize; 2],
-    /// Vectors in a block of to-channels.
-    vectors: usize,
+    /// Channels of a block of to-channels.
+    block: usize,
     /// Chunks with their own sums, or 1.
     chunks: usize,
     /// Tile rows of a group.
@@ -53,26 +55,26 @@ pub(in crate::kernels) struct WinogradWeights {
 
 impl WinogradWeights {
     /// Nothing if the shape or the number of channels is not for this algorithm.
-    pub fn new(shape: &ConvShape, isa: Isa) -> Option<WinogradWeights> {
-        WinogradWeights::with_limits(shape, isa, SUMS_FLOATS, SHARED_FLOATS)
+    pub fn new(conv: &ConvGeometry, isa: Isa) -> Option<WinogradWeights> {
+        WinogradWeights::with_limits(conv, isa, SUMS_FLOATS, SHARED_FLOATS)
     }
 
     /// The same with other limits for the floats of all chunks' sums and of a shared group.
     pub fn with_limits(
-        shape: &ConvShape,
+        conv: &ConvGeometry,
         isa: Isa,
         sums_floats: usize,
         shared_floats: usize,
     ) -> Option<WinogradWeights> {
-        let lanes = isa.lanes();
-        if !applies(shape) || !shape.cin.is_multiple_of(lanes) || !shape.cout.is_multiple_of(lanes) {
+        if !applies(conv, isa) {
             return None;
         }
-        let y = [shape.oh(), shape.ow(), shape.cout];
-        let tiles = [y[0].div_ceil(OUT), y[1].div_ceil(OUT)];
-        let rows = shape.n * tiles[0];
-        let sum = POINTS * shape.cin * shape.cout;
-        let row = POINTS * tiles[1] * (shape.cin + shape.cout);
+        let geometry = Geometry::new(conv, false);
+        let ([_, _, from], [height, width, to]) = (geometry.from, geometry.to);
+        let tiles = [height.div_ceil(OUT), width.div_ceil(OUT)];
+        let rows = geometry.images * tiles[0];
+        let sum = POINTS * from * to;
+        let row = POINTS * tiles[1] * (from + to);
         let (chunks, group) = if sums_floats / sum >= LEAST_CHUNKS {
             let chunks = (sums_floats / sum).min(MOST_CHUNKS);
             // A power of two divides the work well among the usual numbers of threads.
@@ -80,25 +82,9 @@ impl WinogradWeights {
             // A group is one run.
             (chunks, (GROUP_FLOATS / row).min(RUN / tiles[1]).clamp(1, rows.div_ceil(chunks)))
         } else {
-            // Groups of nearly the same size.
-            let groups = rows.div_ceil((shared_floats / row).max(1));
-            (1, rows.div_ceil(groups))
+            (1, even(rows, shared_floats / row))
         };
-        Some(WinogradWeights {
-            isa,
-            images: shape.n,
-            x: [shape.h, shape.w, shape.cin],
-            y,
-            pad: shape.pad,
-            tiles,
-            vectors: vectors(isa, shape.cout),
-            chunks,
-            group,
-        })
-    }
-
-    fn block(&self) -> usize {
-        self.vectors * self.isa.lanes()
+        Some(WinogradWeights { isa, geometry, tiles, block: ChannelBlock::equal(to, isa), chunks, group })
     }
 
     fn group_tiles(&self) -> usize {
@@ -115,11 +101,11 @@ impl WinogradWeights {
     }
 
     fn sum_pitch(&self) -> usize {
-        plane(self.x[2] * self.y[2])
+        plane(self.geometry.from[2] * self.geometry.to[2])
     }
 
     fn tile_pitch(&self) -> usize {
-        spread(self.x[2])
+        spread(self.geometry.from[2])
     }
 
     fn v_pitch(&self) -> usize {
@@ -127,7 +113,7 @@ impl WinogradWeights {
     }
 
     fn d_pitch(&self) -> usize {
-        plane(self.group_tiles() * self.y[2])
+        plane(self.group_tiles() * self.geometry.to[2])
     }
 
     /// Floats of `V` and `D`.
@@ -137,47 +123,45 @@ impl WinogradWeights {
 
     /// Floats of a thread's zero pixel row, operand rows and gradient rows.
     fn rows_len(&self) -> [usize; 3] {
-        let rows = self.group.min(self.tiles[0]);
+        let rows = self.group.min(self.tiles[0]) * OUT;
+        let Geometry { from, to, .. } = &self.geometry;
         [
-            lines(IN * self.x[2]),
-            lines((rows * OUT + 2).min(self.x[0]) * self.x[1] * self.x[2]),
-            lines((rows * OUT).min(self.y[0]) * self.y[1] * self.y[2]),
+            lines(IN * from[2]),
+            lines((rows + 2).min(from[0]) * from[1] * from[2]),
+            lines(rows.min(to[0]) * to[1] * to[2]),
         ]
     }
 
-    pub fn workspace(&self, threads: usize) -> usize {
+    /// The rows of `x` and of `dy` that a band of tile rows reads.
+    fn band_rows(&self, band: &Range<usize>) -> [Range<usize>; 2] {
+        let y = band.start * OUT..(band.end * OUT).min(self.geometry.to[0]);
+        [self.geometry.inner_rows(y.clone()), y]
+    }
+
+    /// Hints at the operands of some tile rows, counted through all images; step `point` of all.
+    fn ahead(&self, x: Source, dy: Source, rows: Range<usize>, point: usize) {
+        let mut next = rows.start;
+        while next < rows.end {
+            let (image, first) = (next / self.tiles[0], next % self.tiles[0]);
+            let band = first..(first + rows.end - next).min(self.tiles[0]);
+            next += band.len();
+            let [x_rows, y_rows] = self.band_rows(&band);
+            x.ahead(image, x_rows, point, POINTS);
+            dy.ahead(image, y_rows, point, POINTS);
+        }
+    }
+}
+
+impl WeightAlgorithm for WinogradWeights {
+    fn scratch_len(&self, threads: usize) -> usize {
         let tiles: usize = self.tiles_len().iter().sum();
         self.chunks * self.sum_len()
             + if self.shared() { tiles } else { threads * tiles }
             + threads * self.rows_len().iter().sum::<usize>()
     }
 
-    /// The rows of `x` that a band of tile rows reads.
-    fn x_rows(&self, band: &Range<usize>) -> Range<usize> {
-        let start = (band.start * OUT).saturating_sub(self.pad[0]).min(self.x[0]);
-        let end = (band.end * OUT + 2).saturating_sub(self.pad[0]).min(self.x[0]);
-        start..end.max(start)
-    }
-
-    /// The rows of `dy` of a band of tile rows.
-    fn y_rows(&self, band: &Range<usize>) -> Range<usize> {
-        band.start * OUT..(band.end * OUT).min(self.y[0])
-    }
-
-    /// Hints at the operands of some tile rows, counted through all images; step `point` of all.
-    fn ahead(&self, x: &dyn Source, dy: &dyn Source, rows: Range<usize>, point: usize) {
-        let mut next = rows.start;
-        while next < rows.end {
-            let (image, first) = (next / self.tiles[0], next % self.tiles[0]);
-            let band = first..(first + rows.end - next).min(self.tiles[0]);
-            next += band.len();
-            x.ahead(image, self.x_rows(&band), point, POINTS);
-            dy.ahead(image, self.y_rows(&band), point, POINTS);
-        }
-    }
-
-    pub fn run(&self, pool: &Pool, x: &dyn Source, dy: &dyn Source, dw: &mut [f32], scratch: &mut [f32]) {
-        let rows = self.images * self.tiles[0];
+    fn run(&self, pool: &ThreadPool, x: Source, dy: Source, dw: &mut [f32], scratch: &mut [f32]) {
+        let rows = self.geometry.images * self.tiles[0];
         let [v_len, d_len] = self.tiles_len();
         let rows_len = self.rows_len().iter().sum::<usize>();
         let scratch = SharedSlice::new(scratch);
@@ -188,7 +172,7 @@ impl WinogradWeights {
         // is shared goes by pointer: `V` and `D` are written at disjoint tiles, and only read while
         // the products are made, each of which has its own plane of the sum.
         let part = |start: usize, len: usize| unsafe { scratch.range(start..start + len) };
-        let run = |kernel: Step| unsafe { self.isa.run(kernel) };
+        let run = |stage: Stage| unsafe { self.isa.run(stage) };
         if self.shared() {
             let (v, d) = (tiles, tiles + v_len);
             part(0, self.sum_len()).fill(0.0);
@@ -198,7 +182,7 @@ impl WinogradWeights {
                 let some = self.tiles[0].min(8);
                 pool.run(group.len().div_ceil(some), &|task, thread| {
                     let start = group.start + task * some;
-                    run(Step::Transform {
+                    run(Stage::Transform {
                         plan: self,
                         x,
                         dy,
@@ -210,7 +194,7 @@ impl WinogradWeights {
                     });
                 });
                 pool.run(POINTS, &|point, _| {
-                    run(Step::Products {
+                    run(Stage::Products {
                         plan: self,
                         v: scratch.pointer(v),
                         d: scratch.pointer(d),
@@ -230,7 +214,7 @@ impl WinogradWeights {
                 for first in all.clone().step_by(self.group) {
                     let group = first..(first + self.group).min(all.end);
                     let count = group.len() * self.tiles[1];
-                    run(Step::Transform {
+                    run(Stage::Transform {
                         plan: self,
                         x,
                         dy,
@@ -249,7 +233,7 @@ impl WinogradWeights {
                     };
                     for point in 0..POINTS {
                         self.ahead(x, dy, next.clone(), point);
-                        run(Step::Products {
+                        run(Stage::Products {
                             plan: self,
                             v: v.as_ptr(),
                             d: d.as_ptr(),
@@ -262,13 +246,14 @@ impl WinogradWeights {
             });
         }
         let dw = SharedSlice::new(dw);
-        let channels = self.x[2].min(16);
-        pool.run(self.x[2].div_ceil(channels), &|task, _| {
+        let from = self.geometry.from[2];
+        let channels = from.min(16);
+        pool.run(from.div_ceil(channels), &|task, _| {
             let first = task * channels;
-            run(Step::Finish {
+            run(Stage::Finish {
                 plan: self,
                 sums: scratch.pointer(0),
-                channels: first..(first + channels).min(self.x[2]),
+                channels: first..(first + channels).min(from),
                 dw,
             });
         });
@@ -276,12 +261,12 @@ impl WinogradWeights {
 }
 
 /// One task of a weight gradient.
-enum Step<'a> {
+enum Stage<'a> {
     /// Tile rows `rows` to the tiles from `tile` of `V` and `D`.
     Transform {
         plan: &'a WinogradWeights,
-        x: &'a dyn Source,
-        dy: &'a dyn Source,
+        x: Source<'a>,
+        dy: Source<'a>,
         own: &'a mut [f32],
         rows: Range<usize>,
         v: *mut f32,
@@ -301,19 +286,21 @@ enum Step<'a> {
     Finish { plan: &'a WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice<'a> },
 }
 
-impl Kernel for Step<'_> {
+impl WithSimd for Stage<'_> {
+    type Output = ();
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the pointers are to whole areas of the plan's sizes.
         unsafe {
             match self {
-                Step::Transform { plan, x, dy, own, rows, v, d, tile } => {
+                Stage::Transform { plan, x, dy, own, rows, v, d, tile } => {
                     transform_rows::<S>(plan, x, dy, own, rows, v, d, tile);
                 }
-                Step::Products { plan, v, d, tiles, point, sum } => {
+                Stage::Products { plan, v, d, tiles, point, sum } => {
                     products::<S>(plan, v, d, tiles, point, sum);
                 }
-                Step::Finish { plan, sums, channels, dw } => {
+                Stage::Finish { plan, sums, channels, dw } => {
                     finish::<S>(plan, sums, channels, dw);
                 }
             }
@@ -325,8 +312,8 @@ impl Kernel for Step<'_> {
 #[allow(clippy::too_many_arguments)]
 unsafe fn transform_rows<S: Simd>(
     plan: &WinogradWeights,
-    x: &dyn Source,
-    dy: &dyn Source,
+    x: Source,
+    dy: Source,
     own: &mut [f32],
     rows: Range<usize>,
     v: *mut f32,
@@ -337,7 +324,9 @@ unsafe fn transform_rows<S: Simd>(
     let (zero, own) = own.split_at_mut(zero_len);
     let (x_own, y_own) = own.split_at_mut(x_len);
     zero.fill(0.0);
-    let (count, nr) = (plan.group_tiles(), plan.block());
+    let g = &plan.geometry;
+    let pad = [g.vertical[0].origin, g.horizontal[0].origin].map(|first| -first as usize);
+    let (count, nr) = (plan.group_tiles(), plan.block);
     let (v_pitch, d_pitch) = (plan.v_pitch(), plan.d_pitch());
     let mut next = rows.start;
     while next < rows.end {
@@ -345,15 +334,15 @@ unsafe fn transform_rows<S: Simd>(
         let band = first..(first + rows.end - next).min(plan.tiles[0]);
         next += band.len();
 
-        let (x_range, y_range) = (plan.x_rows(&band), plan.y_rows(&band));
-        let x_rows = fetch(x, plan.x, image, x_range.clone(), x_own);
-        let y_rows = fetch(dy, plan.y, image, y_range.clone(), y_own);
+        let [x_range, y_range] = plan.band_rows(&band);
+        let x_rows = x.rows(image, x_range.clone(), x_own);
+        let y_rows = dy.rows(image, y_range.clone(), y_own);
         for tile_row in band {
             let operand = transform::Operand {
                 rows: x_rows,
                 first_row: x_range.start,
-                dims: plan.x,
-                pad: plan.pad,
+                dims: plan.geometry.from,
+                pad,
                 zero,
                 tile_row,
                 tiles: plan.tiles[1],
@@ -366,7 +355,7 @@ unsafe fn transform_rows<S: Simd>(
                     plan.tile_pitch(),
                 );
             }
-            let [height, width, channels] = plan.y;
+            let [height, width, channels] = g.to;
             let row = tile_row * OUT;
             let valid_rows = OUT.min(height - row);
             for column in 0..plan.tiles[1] {
@@ -403,7 +392,7 @@ unsafe fn products<S: Simd>(
     point: usize,
     sum: *mut f32,
 ) {
-    let (from, count, nr) = (plan.x[2], plan.group_tiles(), plan.block());
+    let (from, count, nr) = (plan.geometry.from[2], plan.group_tiles(), plan.block);
     let most = if plan.shared() { SHARED_RUN } else { RUN };
     let run = tiles.div_ceil(tiles.div_ceil(most));
     let runs = (0..tiles).step_by(run).map(|first| Run {
@@ -420,7 +409,7 @@ unsafe fn products<S: Simd>(
         out_row: nr,
         add: true,
     };
-    for block in 0..plan.y[2] / nr {
+    for block in 0..plan.geometry.to[2] / nr {
         // SAFETY: inside of the areas.
         unsafe {
             let x = v.add(point * plan.v_pitch());
@@ -433,7 +422,7 @@ unsafe fn products<S: Simd>(
 
 #[inline(always)]
 unsafe fn finish<S: Simd>(plan: &WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice) {
-    let (from, to, nr, len) = (plan.x[2], plan.y[2], plan.block(), plan.sum_len());
+    let (from, to, nr, len) = (plan.geometry.from[2], plan.geometry.to[2], plan.block, plan.sum_len());
     for first in (0..to).step_by(S::LANES) {
         let (block, within) = (first / nr, first % nr);
         for channel in channels.clone() {

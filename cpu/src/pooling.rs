@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
-use schedule::{Body, BufferId, PoolGeometry, PoolKind};
+use schedule::{BufferId, PoolGeometry, PoolKind};
 
 use crate::isa::multiversion;
-use crate::kernel::{Compile, Runtime};
+use crate::launch::{Compile, Launch, Runtime};
+use crate::memory::lines;
 
 /// Elements of window work that are worth a task of their own.
 const TASK: usize = 1 << 15;
 
 /// A pooling kernel.
-pub struct Pool {
+pub struct Pooling {
     kind: PoolKind,
     geometry: PoolGeometry,
     inputs: Vec<BufferId>,
@@ -21,50 +22,52 @@ pub struct Pool {
     threads: usize,
 }
 
-impl Pool {
-    /// Compiles a [`Body::Pool`]; nothing for another body.
-    pub fn new(compile: &Compile, body: &Body) -> Option<Pool> {
-        let Body::Pool { kind, geometry, inputs, output } = body else { return None };
+impl Pooling {
+    pub fn new(
+        compile: &Compile,
+        kind: PoolKind,
+        geometry: &PoolGeometry,
+        inputs: &[BufferId],
+        output: BufferId,
+    ) -> Pooling {
         let [height, width] = geometry.window.size;
         let row = geometry.out_width * geometry.channels * height * width;
-        let unit = if scatters(*kind) { row * geometry.out_height } else { row };
-        Some(Pool {
-            kind: *kind,
+        let unit = if scatters(kind) { row * geometry.out_height } else { row };
+        Pooling {
+            kind,
             geometry: geometry.clone(),
-            inputs: inputs.clone(),
-            output: *output,
+            inputs: inputs.to_vec(),
+            output,
             task: (TASK / unit.max(1)).max(1),
             threads: compile.threads,
-        })
+        }
     }
 
-    /// Floats of scratch memory: a row of channels twice, for each thread.
-    pub fn area_len(&self) -> usize {
+    /// Floats of a thread's scratch memory: a row of channels twice.
+    fn row_len(&self) -> usize {
+        lines(2 * self.geometry.channels)
+    }
+}
+
+impl Launch for Pooling {
+    fn area_len(&self) -> usize {
         self.threads * self.row_len()
     }
 
-    fn row_len(&self) -> usize {
-        (2 * self.geometry.channels).next_multiple_of(16)
-    }
-
-    /// # Safety
-    /// The schedule's buffers must be valid, and nothing else may use the one that this kernel writes.
-    pub unsafe fn run(&self, runtime: &Runtime) {
+    unsafe fn run(&self, runtime: &Runtime) {
         let g = &self.geometry;
         let units = if scatters(self.kind) { g.batch } else { g.batch * g.out_height };
         let unit_len =
             if scatters(self.kind) { g.height * g.width * g.channels } else { g.out_width * g.channels };
         let tasks = units.div_ceil(self.task);
-        let run = |task: usize, thread: usize| {
+        let all = runtime.memory.shared(self.output);
+        runtime.pool.run(tasks, &|task, thread| {
             let range = task * self.task..((task + 1) * self.task).min(units);
             // SAFETY: tasks write disjoint parts of the output, threads have scratch rows of their own.
             let (out, scratch) = unsafe {
-                let out = runtime.memory.base(self.output).add(range.start * unit_len);
-                let scratch = runtime.area.0.add(thread * self.row_len());
-                (
-                    std::slice::from_raw_parts_mut(out, range.len() * unit_len),
-                    std::slice::from_raw_parts_mut(scratch, 2 * g.channels),
-                )
+                let start = thread * self.row_len();
+                let out = all.range(range.start * unit_len..range.end * unit_len);
+                (out, runtime.area.range(start..start + 2 * g.channels))
             };
             // SAFETY: the output is none of the inputs.
             let inputs = |number: usize| unsafe { runtime.memory.slice(self.inputs[number]) };
@@ -78,8 +81,7 @@ impl Pool {
                 PoolKind::Average => average(runtime.isa, g, range, inputs(0), out),
                 PoolKind::AverageTransposed => average_transposed(runtime.isa, g, range, inputs(0), out),
             }
-        };
-        if tasks == 1 { run(0, 0) } else { runtime.pool.run(tasks, &run) }
+        });
     }
 }
 
