@@ -4,17 +4,18 @@
 use std::time::Instant;
 
 use autograd::{Error, Tensor};
-use gpu::{GpuDevice, Options};
+use gpu::{GpuDevice, Options, choose};
 use schedule::{Device, Step, Value};
 
 fn main() -> Result<(), Error> {
     let wanted = std::env::var("SLD_ADAPTER").ok();
     let precision = std::env::var("SLD_PRECISION").ok().map_or(Ok(Default::default()), |p| p.parse());
     let options = Options { checked: false, precision: precision?, ..Options::default() };
-    let device = GpuDevice::open(wanted.as_deref(), options)?;
+    let adapter = choose(wanted.as_deref())?;
+    let device = GpuDevice::with_adapter(&adapter, options)?;
     let mut sizes: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     if sizes.is_empty() {
-        sizes.push(if device.target().software { 512 } else { 4096 });
+        sizes.push(if adapter.software { 512 } else { 4096 });
     }
     println!("{}", device.name());
     for size in sizes {

@@ -105,15 +105,11 @@ impl Gpu {
                 self.limits.max_buffer_size >> 20
             )));
         }
-        // Kernels for software drivers read through uniform bindings as well.
-        let uniform =
-            if self.target.software { wgpu::BufferUsages::UNIFORM } else { wgpu::BufferUsages::empty() };
         self.scoped(&format!("{} MiB for `{label}`", size >> 20), || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size,
                 usage: wgpu::BufferUsages::STORAGE
-                    | uniform
                     | wgpu::BufferUsages::COPY_SRC
                     | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,

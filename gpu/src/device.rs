@@ -54,9 +54,6 @@ pub struct Options {
     pub webgpu_limits: bool,
     /// Keep the shaders' bounds checks.
     pub checked: bool,
-    /// Write kernels for a software driver as for a graphics card: slow there, but the way to test those
-    /// kernels where there is no card.
-    pub as_hardware: bool,
     /// In what precision convolutions and matrix products multiply.
     pub precision: Precision,
 }
@@ -68,7 +65,6 @@ impl Default for Options {
             subgroups: true,
             webgpu_limits: false,
             checked: cfg!(debug_assertions),
-            as_hardware: false,
             precision: Precision::F32,
         }
     }
@@ -120,7 +116,6 @@ impl GpuDevice {
         let (device, queue) = pollster::block_on(request)
             .map_err(|error| Error::NoDevice(format!("`{}` could not be opened: {error}", adapter.name)))?;
         let mut target = target(adapter, features, &limits);
-        target.software &= !options.as_hardware;
         if options.precision == Precision::Mixed {
             target.operands = mixed_operands(&target, features);
         }
@@ -176,15 +171,12 @@ fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) ->
     // On Metal wgpu takes one storage binding for the sizes of the others.
     let reserved = u32::from(adapter.backend == "Metal");
     Target {
-        software: adapter.software,
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(Subgroups { min, max }),
         f16: features.contains(wgpu::Features::SHADER_F16),
         operands: Operands::F32,
         limits: Limits {
             storage_buffers: limits.max_storage_buffers_per_shader_stage.saturating_sub(reserved).min(64),
             binding_bytes: limits.max_storage_buffer_binding_size,
-            uniform_buffers: limits.max_uniform_buffers_per_shader_stage,
-            uniform_bytes: limits.max_uniform_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits.max_compute_invocations_per_workgroup,
             groups: limits.max_compute_workgroups_per_dimension,

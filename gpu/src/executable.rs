@@ -182,17 +182,8 @@ impl GpuExecutable {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            let mut current = None;
             let first: &[Dispatch] = if prepare { &self.prepare } else { &[] };
-            for dispatch in first.iter().chain(&self.dispatches) {
-                // Setting a pipeline costs the host as much as the dispatch itself.
-                let pipeline = Arc::as_ptr(&dispatch.pipeline);
-                if current != Some(pipeline) {
-                    pass.set_pipeline(&dispatch.pipeline.pipeline);
-                    current = Some(pipeline);
-                }
-                dispatch.encode_with_pipeline_set(&mut pass);
-            }
+            first.iter().chain(&self.dispatches).for_each(|dispatch| dispatch.encode(&mut pass));
         }
         let index = self.gpu.queue.submit([encoder.finish()]);
         self.in_flight.push_back(index);
@@ -207,12 +198,8 @@ impl GpuExecutable {
 
 impl Dispatch {
     pub fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline.pipeline);
-        self.encode_with_pipeline_set(pass);
-    }
-
-    fn encode_with_pipeline_set(&self, pass: &mut wgpu::ComputePass) {
         let [x, y, z] = self.groups;
+        pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
@@ -337,7 +324,7 @@ impl Builder {
                     binding: i as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer,
-                        offset: bound.offset_bytes(),
+                        offset: 0,
                         size: std::num::NonZeroU64::new(bound.bytes()),
                     }),
                 });
@@ -360,8 +347,7 @@ impl Builder {
 fn params_buffer(gpu: &Gpu, launches: &[Launch]) -> Result<wgpu::Buffer> {
     let mut contents = vec![0u32; launches.len().max(1) * UNIFORM_STRIDE / 4];
     for (number, launch) in launches.iter().enumerate() {
-        let start = number * UNIFORM_STRIDE / 4;
-        contents[start..start + launch.params.len()].copy_from_slice(&launch.params);
+        contents[number * UNIFORM_STRIDE / 4] = launch.count;
     }
     let buffer = gpu.scoped("kernel parameters", || {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {

@@ -15,11 +15,6 @@ pub struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Runs of launches of one text, which may be long: it is looked up once.
-fn same_source(launches: &[Launch]) -> impl Iterator<Item = &[Launch]> {
-    launches.chunk_by(|a, b| Arc::ptr_eq(&a.source, &b.source))
-}
-
 /// The pipelines of a device.
 #[derive(Default)]
 pub struct Pipelines {
@@ -28,23 +23,19 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// The pipelines of all launches, in order; those not yet known are compiled, in parallel where the
-    /// driver compiles at creation. (A software driver compiles at the first dispatch.)
+    /// The pipelines of all launches, in order; those not yet known are compiled, in parallel.
     pub fn get(&self, gpu: &Gpu, launches: &[Launch]) -> Result<Vec<Arc<Pipeline>>> {
         let mut missing: Vec<&Launch> = Vec::new();
         {
             let compiled = lock(&self.compiled);
             let mut seen = HashSet::new();
-            for launch in same_source(launches).filter_map(|same| same.first()) {
+            for launch in launches {
                 if !compiled.contains_key(&launch.source) && seen.insert(&launch.source) {
                     missing.push(launch);
                 }
             }
         }
-        let threads = match gpu.target.software {
-            true => 1,
-            false => std::thread::available_parallelism().map_or(1, usize::from).min(missing.len()),
-        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             while let Some(launch) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -53,21 +44,14 @@ impl Pipelines {
             }
             Ok(())
         };
-        if threads <= 1 {
-            work()?;
-        } else {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-                workers.into_iter().try_for_each(|worker| {
-                    worker.join().unwrap_or_else(|_| Err(Error::Device("compiling a kernel panicked".into())))
-                })
-            })?;
-        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|_| Err(Error::Device("compiling a kernel panicked".into())))
+            })
+        })?;
         let compiled = lock(&self.compiled);
-        let found = same_source(launches).flat_map(|same| {
-            let pipeline = same.first().and_then(|launch| compiled.get(&launch.source)).cloned();
-            std::iter::repeat_n(pipeline, same.len())
-        });
+        let found = launches.iter().map(|launch| compiled.get(&launch.source).cloned());
         found
             .collect::<Option<_>>()
             .ok_or_else(|| Error::Device("a compiled kernel was not kept".to_string()))
@@ -128,10 +112,7 @@ impl Pipelines {
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
         for (i, access) in access.iter().enumerate() {
-            let ty = match access {
-                Access::Uniform => wgpu::BufferBindingType::Uniform,
-                _ => wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
-            };
+            let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
             entries.push(entry(i + 1, ty));
         }
         let made = gpu.scoped("kernel bindings", || {

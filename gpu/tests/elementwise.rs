@@ -175,50 +175,9 @@ fn reduce(
     }
 }
 
-/// Large enough for software drivers to read through several windows of uniform bindings: with a last launch
-/// that begins before it has work to do, in place (where work done twice would show), with values of a
-/// channel, and as parts of a group.
+/// One and two outer dims, a whole number of values in every chunk and not.
 #[test]
-fn maps_of_many_launches() {
-    for rows in [1 << 14, 40_004] {
-        let mut b = Builder::new(rows as u32);
-        let shape = [rows, 16];
-        let (x, y) = (b.random("x", &shape), b.random("y", &shape));
-        let (scale, other) = (b.random("scale", &[16]), b.random("other", &[5]));
-        let in_place = b.temporary(&shape, 0);
-        let (z, small) = (b.output("z", &shape), b.output("small", &[5]));
-        let scaled = vec![
-            load(x, &shape),
-            load(y, &shape),
-            strided(scale, 0, &[0, 1]),
-            Instr::Binary(BinaryOp::Mul, 0, 2),
-            Instr::Binary(BinaryOp::Add, 3, 1),
-        ];
-        b.kernel(map(&shape, scaled, vec![store(in_place, &shape, 4)]));
-        let doubled = vec![load(in_place, &shape), load(x, &shape), Instr::Binary(BinaryOp::Add, 0, 0)];
-        let instrs = [doubled, vec![Instr::Binary(BinaryOp::Sub, 2, 1)]].concat();
-        b.kernel(map(&shape, instrs, vec![store(in_place, &shape, 3)]));
-        let part = |shape: &[usize], instrs: Vec<Instr>, stores: Vec<Store>| MapPart {
-            shape: shape.to_vec(),
-            program: Program { instrs },
-            stores,
-        };
-        let half = Instr::Constant(0.5);
-        let large = vec![load(in_place, &shape), half.clone(), Instr::Binary(BinaryOp::Mul, 0, 1)];
-        let few = vec![load(other, &[5]), half, Instr::Binary(BinaryOp::Mul, 0, 1)];
-        b.kernel(Body::Maps {
-            parts: vec![
-                part(&[5], few, vec![store(small, &[5], 2)]),
-                part(&shape, large, vec![store(z, &shape, 2)]),
-            ],
-        });
-        check_unchecked_too(&b, 1e-6);
-    }
-}
-
-/// As above, for folds: one and two outer dims, whole numbers of windows and not.
-#[test]
-fn folds_of_many_launches() {
+fn folds_in_many_chunks() {
     use ReduceKind::*;
     let cases: [(&[usize], usize, &[i64]); 5] = [
         (&[16, 1 << 14], 1, &[1, 16]),

@@ -117,7 +117,7 @@ fn direct_weight_grad(
 ) -> Assembled {
     let weights: usize = epilogue.shape.iter().product();
     let pixels = geometry.batch * geometry.out_height * geometry.out_width;
-    let wanted = (if context.target.software { 1024usize } else { 65_536 }).div_ceil(weights);
+    let wanted = 65_536usize.div_ceil(weights);
     let chunks = wanted.max(pixels.div_ceil(1024)).clamp(1, pixels.div_ceil(64).max(1));
     let chunk_len = pixels.div_ceil(chunks).max(1);
     let chunks = pixels.div_ceil(chunk_len).max(1);

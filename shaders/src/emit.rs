@@ -191,7 +191,7 @@ impl Emitter {
         let element = bindings.element(buffer);
         if contiguous && bindings.binds_vectors(buffer) {
             let name = bindings.buffer(buffer, true);
-            let at = bindings.vector_at(buffer, &self.affine(view, 0));
+            let at = format!("({}) >> 2u", self.affine(view, 0));
             return match self.within(view, 0) {
                 None => element.widened(format!("{name}[{at}]"), true),
                 // The index is made safe as well: nothing outside may be touched.
@@ -202,14 +202,12 @@ impl Emitter {
             };
         }
         let name = bindings.buffer(buffer, false);
-        let bindings = &*bindings;
         self.each(view, |e, lane| {
             let at = e.affine(view, lane);
             match e.within(view, lane) {
-                None => element.widened(format!("{name}{}", bindings.element_at(buffer, &at)), false),
+                None => element.widened(format!("{name}[{at}]"), false),
                 Some(condition) => {
-                    let place = bindings.element_at(buffer, &format!("select(0, {at}, {condition})"));
-                    let inside = element.widened(format!("{name}{place}"), false);
+                    let inside = element.widened(format!("{name}[select(0, {at}, {condition})]"), false);
                     format!("select(0.0, {inside}, {condition})")
                 }
             }

@@ -8,13 +8,11 @@
 use schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
 use crate::bindings::{Access, Bindings, Scratch, Storage};
-use crate::gemm_subgroup::{SubgroupTile, fixed_subgroup};
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::tile_shared::SharedTile;
-use crate::window::Windows;
-use crate::{Assembled, Context, Element, Launch, Operands, gemm_shared, gemm_subgroup, gemm_window};
+use crate::{Assembled, Context, Element, Launch, Operands, gemm_shared};
 
 const PACK: &str = include_str!("../wgsl/pack.wgsl");
 
@@ -201,15 +199,9 @@ impl<'a> Gemm<'a> {
     }
 
     /// The kernel's functions `lhs4`, `finish4` and `finish_at4`, and its bindings so far.
-    pub fn functions<'c>(
-        &self,
-        context: Context<'c>,
-        k_padded: usize,
-        windows: Option<&Windows>,
-    ) -> (String, Bindings<'c>) {
+    pub fn functions<'c>(&self, context: Context<'c>, k_padded: usize) -> (String, Bindings<'c>) {
         let stores = self.epilogue.stores.iter().map(|s| s.buffer);
         let mut bindings = Bindings::new(context, stores);
-        windows.iter().for_each(|windows| windows.declare(&mut bindings));
         let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
         Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
         self.finisher().declare(&mut bindings);
@@ -315,7 +307,7 @@ impl<'a> Gemm<'a> {
 
     /// The launch that packs the right operand.
     fn pack(&self, context: Context, label: &str, packed: Packed) -> Launch {
-        let Packed { scratch, k_padded, columns_padded, block: width } = packed;
+        let Packed { scratch, k_padded, columns_padded } = packed;
         let (params, load) = match self.form {
             Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
             Form::Image(kind) => {
@@ -327,10 +319,6 @@ impl<'a> Gemm<'a> {
                 (WEIGHT, load)
             }
         };
-        let tap_len = k_padded * width;
-        let block_len = tap_len * self.taps();
-        let blocks = columns_padded / width;
-        let z_len = block_len * blocks;
         let functions = Functions {
             lhs: None,
             rhs: Some((self.rhs, params)),
@@ -342,13 +330,11 @@ impl<'a> Gemm<'a> {
             fill(
                 PACK,
                 &[
-                    ("width", &width),
-                    ("blocks", &blocks),
-                    ("block_len", &block_len),
+                    ("columns_padded", &columns_padded),
                     ("k_padded", &k_padded),
-                    ("tap_len", &tap_len),
+                    ("tap_len", &(k_padded * columns_padded)),
                     ("taps", &self.taps()),
-                    ("z_len", &z_len),
+                    ("z_len", &(k_padded * columns_padded * self.taps())),
                     ("columns", &self.columns),
                     ("k", &self.k),
                     ("load", &load),
@@ -395,14 +381,6 @@ fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String)
     format!("fn {name}4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
 }
 
-/// Which tile kernel computes a product.
-enum Tile {
-    /// With so many lanes.
-    Window(usize),
-    Subgroup(SubgroupTile),
-    Shared(SharedTile),
-}
-
 /// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
 pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
     let first = gemms.first()?;
@@ -410,26 +388,15 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     if first.z > 1 && (first.columns < 8 || first.k < 4) && first.form != Form::Matrix {
         return None;
     }
-    let (tile, k_multiple, column_multiple) = match fixed_subgroup(context) {
-        Some(lanes) if gemm_window::suits(context, gemms) => (Tile::Window(lanes), 4, gemm_window::COLUMNS),
-        Some(lanes) => {
-            let tile = SubgroupTile::new(lanes, first.columns);
-            (Tile::Subgroup(tile), 4, tile.columns())
-        }
-        None => {
-            let tile = SharedTile::new(context.target, first.columns, first.k);
-            (Tile::Shared(tile), tile.k, tile.columns)
-        }
-    };
-    let columns = first.columns.next_multiple_of(column_multiple);
-    let block = if matches!(tile, Tile::Window(_)) { column_multiple } else { columns };
-    let k_padded = first.k.next_multiple_of(k_multiple);
+    let tile = SharedTile::new(context.target, first.columns, first.k);
+    let columns_padded = first.columns.next_multiple_of(tile.columns);
+    let k_padded = first.k.next_multiple_of(tile.k);
     let frozen = first.is_frozen(context);
     let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
     let element = if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 };
-    let len = first.z * first.taps() * k_padded * columns;
+    let len = first.z * first.taps() * k_padded * columns_padded;
     let scratch = Scratch { storage, element, len };
-    let packed = Packed { scratch, k_padded, columns_padded: columns, block };
+    let packed = Packed { scratch, k_padded, columns_padded };
     let pack = first.pack(context, label, packed);
     let mut assembled = Assembled::default();
     if frozen {
@@ -440,30 +407,17 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
         assembled.scratch.push(scratch.bytes());
     }
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
-        match &tile {
-            Tile::Window(lanes) => {
-                assembled.launches.extend(gemm_window::launches(context, label, gemm, *lanes, packed)?);
-            }
-            Tile::Subgroup(tile) => {
-                assembled.launches.push(gemm_subgroup::launch(context, label, gemm, *tile, packed));
-            }
-            Tile::Shared(tile) => {
-                assembled.launches.push(gemm_shared::launch(context, label, gemm, *tile, packed));
-            }
-        }
+        assembled.launches.push(gemm_shared::launch(context, label, gemm, tile, packed));
     }
     Some(assembled)
 }
 
-/// The right operand as the tile kernels read it: `[z][block of columns][tap][k_padded][column]`, with one
-/// block for all columns or blocks of [`gemm_window::COLUMNS`].
+/// The right operand as the tile kernels read it, padded with zeros: `[z][tap][k_padded][columns_padded]`.
 #[derive(Clone, Copy)]
 pub struct Packed {
     pub scratch: Scratch,
     pub k_padded: usize,
     pub columns_padded: usize,
-    /// Columns of a block.
-    pub block: usize,
 }
 
 fn signed(value: i64) -> String {

@@ -15,7 +15,7 @@ const TEMPLATE: &str = include_str!("../wgsl/gemm_shared.wgsl");
 
 /// The launch of one product.
 pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, packed: Packed) -> Launch {
-    let (functions, mut bindings) = gemm.functions(context, packed.k_padded, None);
+    let (functions, mut bindings) = gemm.functions(context, packed.k_padded);
     let right = bindings.scratch(packed.scratch, Access::Read, true);
     let row_tiles = gemm.rows().div_ceil(tile.rows);
     let column_blocks = packed.columns_padded / tile.columns;
@@ -100,7 +100,7 @@ pub fn launch(context: Context, label: &str, gemm: &Gemm, tile: SharedTile, pack
         label: label.to_string(),
         source: (tile.enable().to_string() + &module(&source)).into(),
         bindings: bound,
-        params: vec![count as u32, 0, 0, 0],
+        count: count as u32,
         groups: context.target.fold_groups(count),
     }
 }

@@ -69,7 +69,6 @@ impl Legal {
         let buffers = numbers.zip(&self.elements).zip(&self.schedule.buffers);
         let place = |((memory, &element), buffer): ((usize, _), &Buffer)| Place {
             memory,
-            offset: 0,
             len: buffer.len(),
             element,
         };
@@ -87,7 +86,6 @@ pub fn legalise(schedule: Schedule, target: &Target) -> Legal {
         operand_slots: schedule.slots.len(),
         operands: [None, None],
         next_operand: 0,
-        software: target.software,
         rounds: target.operands != Operands::F32,
         elements: vec![Element::F32; schedule.buffers.len()],
         first_slot: schedule.slots.len() + 2,
@@ -118,8 +116,6 @@ struct Legaliser {
     operands: [Option<Computed>; 2],
     /// The one to give up next.
     next_operand: usize,
-    /// See [`Target::software`].
-    software: bool,
     /// Whether convolutions round their operands to 16 bits.
     rounds: bool,
     /// See [`Legal::elements`].
@@ -227,14 +223,13 @@ impl Legaliser {
         }
     }
 
-    /// Whether an operand reads at least two tensors of its own size. On a software driver a load costs
-    /// the same whatever its address, so there all loads count.
+    /// Whether an operand reads at least two tensors of about its own size.
     fn is_dear(&self, operand: &Operand) -> bool {
         let len: usize = operand.shape.iter().product();
         let alive = live(&operand.program, &[operand.value]);
         let instrs = operand.program.instrs.iter().zip(alive).filter(|(_, alive)| *alive);
         let loads = instrs.filter(|(instr, _)| match instr {
-            Instr::Load { buffer, .. } => self.software || 2 * self.schedule.buffers[*buffer].len() > len,
+            Instr::Load { buffer, .. } => 2 * self.schedule.buffers[*buffer].len() > len,
             _ => false,
         });
         loads.count() > 1

@@ -12,8 +12,6 @@ mod emit;
 mod fold;
 mod gemm;
 mod gemm_shared;
-mod gemm_subgroup;
-mod gemm_window;
 mod legalise;
 mod map;
 mod matmul;
@@ -25,8 +23,6 @@ mod template;
 mod thread;
 mod tile_shared;
 mod weight_grad;
-mod weight_grad_window;
-mod window;
 
 use std::sync::Arc;
 
@@ -42,9 +38,7 @@ pub use target::{Limits, Operands, Subgroups, Target};
 pub struct Place {
     /// Which allocation; two buffers that share one (slots, variables) have the same number.
     pub memory: usize,
-    /// First element within the allocation; a multiple of 64 (256 bytes).
-    pub offset: usize,
-    /// Elements reachable from `offset`.
+    /// Its elements, from the allocation's first on.
     pub len: usize,
     /// How they are stored.
     pub element: Element,
@@ -118,14 +112,13 @@ pub struct Context<'a> {
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub label: String,
-    /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform of
-    /// [`params`](Launch::params), the other bindings follow. Launches that differ only in what they bind
-    /// share it.
+    /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform that holds
+    /// [`count`](Launch::count), the other bindings follow. Kernels of one form share it whatever their sizes.
     pub source: Arc<str>,
     /// Bindings in order; number `i` is binding `i + 1`.
     pub bindings: Vec<Bound>,
-    /// Contents of the uniform, padded to 16 bytes.
-    pub params: Vec<u32>,
+    /// Threads, or workgroups, that have work: the last workgroup may have more.
+    pub count: u32,
     /// Workgroups in each dimension, none over the target's limit.
     pub groups: [u32; 3],
 }
@@ -151,7 +144,7 @@ pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let mut assembled = assemble_once(context, kernel)?;
     let limit = context.target.limits.storage_buffers as usize;
     let mut launches = assembled.prepare.iter().chain(&assembled.launches);
-    if launches.any(|launch| storage_bindings(launch) > limit) {
+    if launches.any(|launch| launch.bindings.len() > limit) {
         assembled = assemble_once(Context { tight: true, ..context }, kernel)?;
     }
     for launch in assembled.prepare.iter().chain(&assembled.launches) {
@@ -175,17 +168,13 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
     Ok(assembled)
 }
 
-fn storage_bindings(launch: &Launch) -> usize {
-    launch.bindings.iter().filter(|bound| bound.access != Access::Uniform).count()
-}
-
 fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
     let limits = &target.limits;
-    if storage_bindings(launch) > limits.storage_buffers as usize {
+    if launch.bindings.len() > limits.storage_buffers as usize {
         return Err(Error::Limit(format!(
             "kernel `{}` needs {} storage buffers, the device allows {}",
             launch.label,
-            storage_bindings(launch),
+            launch.bindings.len(),
             limits.storage_buffers
         )));
     }

@@ -9,8 +9,7 @@ use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, decompose};
 use crate::thread::{THREADS, finish_launch};
-use crate::window::{self, ALIGNMENT, Windows, moved};
-use crate::{Assembled, Bound, Context, Launch};
+use crate::{Assembled, Context};
 
 pub fn assemble(
     context: Context,
@@ -21,39 +20,19 @@ pub fn assemble(
 ) -> Result<Assembled> {
     let Some(mut map) = Map::new(shape, program, stores, "i") else { return Ok(Assembled::default()) };
     let mut bindings = Bindings::new(context, map.stores.iter().map(|s| s.buffer));
-    let windows = Windows::of_map(context, &map.shape, &map.stores, &map.program);
-    windows.iter().for_each(|windows| windows.declare(&mut bindings));
     map.declare(&mut bindings);
-    let body = match &windows {
-        None => map.write(&mut bindings),
-        Some(windows) => map.write_sections(&mut bindings, windows),
-    };
-    let (declarations, bound) = bindings.finish_windows();
-    let bindings = moved(&bound, 0);
-    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bindings);
-    let launches = match windows {
-        None => vec![launch],
-        Some(windows) => map.windows(context, &launch, &windows, &bound),
-    };
-    Ok(Assembled { launches, ..Default::default() })
+    let body = map.write(&mut bindings);
+    let (declarations, bound) = bindings.finish();
+    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bound);
+    Ok(Assembled { launches: vec![launch], ..Default::default() })
 }
 
 /// Several maps in one launch: each part has workgroups of its own, so no workgroup runs more than one.
 pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Result<Assembled> {
-    // What is read through windows has launches of its own.
-    let is_large =
-        |part: &&MapPart| context.target.software && part.shape.iter().product::<usize>() >= window::WORTH;
-    let mut assembled = Assembled::default();
-    for part in parts.iter().filter(is_large) {
-        assembled
-            .launches
-            .extend(assemble(context, label, &part.shape, &part.program, &part.stores)?.launches);
-    }
-    let parts = parts.iter().filter(|part| !is_large(part));
     let mut maps: Vec<Map> =
-        parts.filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
+        parts.iter().filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
     if maps.is_empty() {
-        return Ok(assembled);
+        return Ok(Assembled::default());
     }
     let mut bindings = Bindings::new(context, maps.iter().flat_map(|m| &m.stores).map(|s| s.buffer));
     maps.iter().for_each(|map| map.declare(&mut bindings));
@@ -72,13 +51,12 @@ pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Resul
     }
     body.push('\n');
     let (declarations, bound) = bindings.finish();
-    assembled.launches.push(finish_launch(context, label, first, &declarations, "", &body, bound));
-    Ok(assembled)
+    let launch = finish_launch(context, label, first, &declarations, "", &body, bound);
+    Ok(Assembled { launches: vec![launch], ..Default::default() })
 }
 
 /// A map that is being written.
 struct Map {
-    shape: Vec<usize>,
     program: Program,
     stores: Vec<Store>,
     indices: String,
@@ -103,54 +81,11 @@ impl Map {
         let (indices, index) = decompose(&shape, vector, linear, "i");
         let emitter = Emitter::new(index, vector, "v");
         let count = shape.iter().product::<usize>() / if vector.is_some() { 4 } else { 1 };
-        Some(Map { shape, program, stores, indices, emitter, count })
+        Some(Map { program, stores, indices, emitter, count })
     }
 
     fn declare(&self, bindings: &mut Bindings) {
         self.emitter.declare(&self.program, &self.stores, bindings);
-    }
-
-    /// The launches of one that reads through windows.
-    fn windows(
-        &self,
-        context: Context,
-        launch: &Launch,
-        windows: &Windows,
-        bound: &[(Bound, usize)],
-    ) -> Vec<Launch> {
-        let len: usize = self.shape.iter().product();
-        let lanes = len / self.count;
-        let of = |[first, _, window]: [usize; 3]| {
-            let count = windows.images / windows.sections * ALIGNMENT / lanes;
-            Launch {
-                bindings: moved(bound, window),
-                params: [count, window * ALIGNMENT / lanes, window, first * ALIGNMENT / lanes]
-                    .map(|p| p as u32)
-                    .to_vec(),
-                groups: context.target.fold_groups(count.div_ceil(THREADS)),
-                ..launch.clone()
-            }
-        };
-        windows.launches(len / ALIGNMENT).map(of).collect()
-    }
-
-    /// The statements of several windows side by side.
-    fn write_sections(&mut self, bindings: &mut Bindings, windows: &Windows) -> String {
-        let len: usize = self.shape.iter().product();
-        let threads = windows.images / windows.sections * ALIGNMENT * self.count / len;
-        let mut text = String::new();
-        for section in 0..windows.sections {
-            bindings.section(section);
-            self.emitter.code.clear();
-            let code = self.write(bindings);
-            // What the launch before has done is not done again: it may have been written over.
-            let _ = write!(
-                text,
-                "    {{\n    let i = i32(linear + params.first) + {};\n    if i >= i32(params.skip) {{\n{code}    }}\n    }}\n",
-                section * threads
-            );
-        }
-        text
     }
 
     /// The statements.

@@ -9,15 +9,11 @@ use crate::bindings::{Access, Bindings, Scratch};
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, Index, decompose, module};
 use crate::template::fill;
-use crate::window::{FoldWindows, moved};
 use crate::{Assembled, Context, Launch, fold};
 
 const TEMPLATE: &str = include_str!("../wgsl/reduce.wgsl");
-const CHUNK: &str = include_str!("../wgsl/reduce_chunk.wgsl");
 const MERGE: &str = include_str!("../wgsl/reduce_merge.wgsl");
 const THREADS: usize = 64;
-/// Those of a launch that reads through windows: so few in all that both processors get some.
-const WINDOW_THREADS: usize = 8;
 
 /// A reduction after its dims were collapsed.
 struct Reduce {
@@ -31,7 +27,6 @@ struct Reduce {
     vector: Option<usize>,
     chunks: usize,
     chunk_len: usize,
-    windows: Option<FoldWindows>,
 }
 
 pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
@@ -59,10 +54,8 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         stores,
         chunks: 1,
         chunk_len: 0,
-        windows: None,
     };
-    reduce.split(context);
-    reduce.use_windows(context);
+    reduce.split();
     Ok(reduce.assemble(context, label))
 }
 
@@ -94,32 +87,13 @@ impl Reduce {
 
     /// Chooses the chunks: enough threads to fill the device, chunks of at least 64 values (and short
     /// enough that a plain running sum stays accurate).
-    fn split(&mut self, context: Context) {
-        let wanted = if context.target.software { 256 } else { 32_768 };
+    fn split(&mut self) {
         let inner = self.inner_count();
-        let for_threads = (wanted / self.outer_count()).min(inner / 64);
+        let for_threads = (32_768 / self.outer_count()).min(inner / 64);
         let for_accuracy = inner.div_ceil(1024);
         self.chunks = for_threads.max(for_accuracy).clamp(1, 4096);
         self.chunk_len = inner.div_ceil(self.chunks).max(1);
         self.chunks = inner.div_ceil(self.chunk_len).max(1);
-    }
-
-    /// Reads through windows where values lie as images do: rows of neighbours, folded over the rows.
-    fn use_windows(&mut self, context: Context) {
-        let ([.., channels], [rows]) = (&self.outer[..], &self.inner[..]) else { return };
-        let (channels, rows) = (*channels, *rows);
-        let parts = self.outer[..self.outer.len() - 1].iter().product::<usize>();
-        if self.vector.is_none() || self.outer.len() > 2 {
-            return;
-        }
-        let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
-        let shape = [parts, channels, rows];
-        let Some(windows) = FoldWindows::new(context, shape, self.outer.len(), &self.program, &roots) else {
-            return;
-        };
-        self.chunk_len = windows.chunk_len;
-        self.chunks = rows.div_ceil(self.chunk_len);
-        self.windows = Some(windows);
     }
 
     fn state_width(&self) -> usize {
@@ -128,20 +102,22 @@ impl Reduce {
 
     fn assemble(&self, context: Context, label: &str) -> Assembled {
         if self.chunks == 1 {
-            return Assembled { launches: self.first_stage(context, label, None), ..Default::default() };
+            return Assembled {
+                launches: vec![self.first_stage(context, label, None)],
+                ..Default::default()
+            };
         }
         let lanes = if self.vector.is_some() { 4 } else { 1 };
         let scratch = self.chunks * self.state_width() * self.outer_count() * lanes;
-        let mut launches = self.first_stage(context, label, Some(scratch));
-        launches.push(self.merge(context, label, scratch));
+        let launches =
+            vec![self.first_stage(context, label, Some(scratch)), self.merge(context, label, scratch)];
         Assembled { launches, scratch: vec![Scratch::first(scratch).bytes()], ..Default::default() }
     }
 
     /// `scratch`: where partial states go, in elements; `None` if there is only one chunk.
-    fn first_stage(&self, context: Context, label: &str, scratch: Option<usize>) -> Vec<Launch> {
+    fn first_stage(&self, context: Context, label: &str, scratch: Option<usize>) -> Launch {
         let written = self.stores.iter().map(|s| s.buffer).filter(|_| scratch.is_none());
         let mut bindings = Bindings::new(context, written);
-        self.windows.iter().for_each(|windows| windows.windows.declare(&mut bindings));
         let (outer_indices, outer) = decompose(&self.outer, self.vector, "o", "o");
         let (inner_indices, inner) = decompose(&self.inner, None, "j", "j");
         let is_vector = self.vector.is_some();
@@ -151,77 +127,42 @@ impl Reduce {
         if scratch.is_none() {
             self.finish_emitter(&outer).declare(&self.finish, &self.stores, &mut bindings);
         }
-        // Windows side by side hold whole chunks, and a thread folds the same one of each.
-        let sections = self.windows.as_ref().map_or(1, |windows| windows.windows.sections);
-        let window_chunks =
-            self.windows.as_ref().map_or(0, |w| w.windows.images / w.windows.sections / self.chunk_len);
-        let mut chunks = String::new();
-        for section in 0..sections {
-            bindings.section(section);
-            let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
-            emitter.code.clear();
-            emitter.program(&self.program, &roots, &mut bindings);
-            let (mut initial, mut update) = (String::new(), String::new());
-            for (k, (kind, value)) in self.accumulators.iter().enumerate() {
-                initial += &fold::initial(*kind, k, emitter.value_type(), "start");
-                update += &fold::update(*kind, k, &emitter.reg(*value), is_vector);
-            }
-            let finish = match scratch {
-                None => self.finish(&outer, &mut bindings),
-                Some(len) => {
-                    let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
-                    let mut text = String::new();
-                    for (s, part) in self.state_names().iter().enumerate() {
-                        let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
-                    }
-                    text
-                }
-            };
-            chunks += &fill(
-                CHUNK,
-                &[
-                    ("chunk", &(section * window_chunks)),
-                    ("chunk_len", &self.chunk_len),
-                    ("inner_count", &self.inner_count()),
-                    ("initial", &initial),
-                    ("inner_indices", &inner_indices),
-                    ("program", &emitter.code),
-                    ("update", &update),
-                    ("finish", &finish),
-                ],
-            );
+        let roots: Vec<Reg> = self.accumulators.iter().map(|(_, r)| *r).collect();
+        emitter.program(&self.program, &roots, &mut bindings);
+        let (mut initial, mut update) = (String::new(), String::new());
+        for (k, (kind, value)) in self.accumulators.iter().enumerate() {
+            initial += &fold::initial(*kind, k, emitter.value_type(), "start");
+            update += &fold::update(*kind, k, &emitter.reg(*value), is_vector);
         }
-        // A launch that reads through windows has one index of all outer dims but the last.
-        let outer_count = match &self.windows {
-            None => self.outer_count(),
-            Some(windows) => windows.channels / 4,
+        let finish = match scratch {
+            None => self.finish(&outer, &mut bindings),
+            Some(len) => {
+                let name = bindings.scratch(Scratch::first(len), Access::ReadWrite, is_vector);
+                let mut text = String::new();
+                for (s, part) in self.state_names().iter().enumerate() {
+                    let _ = writeln!(text, "    {name}[{}] = {part};", self.state_index(s));
+                }
+                text
+            }
         };
-        let threads = if self.windows.is_some() { WINDOW_THREADS } else { THREADS };
-        let (declarations, bound) = bindings.finish_windows();
+        let (declarations, bound) = bindings.finish();
         let source = fill(
             TEMPLATE,
             &[
                 ("bindings", &declarations),
-                ("threads", &threads),
-                ("outer_count", &outer_count),
+                ("threads", &THREADS),
+                ("outer_count", &self.outer_count()),
+                ("chunk_len", &self.chunk_len),
+                ("inner_count", &self.inner_count()),
                 ("outer_indices", &outer_indices),
-                ("chunks", &chunks),
+                ("initial", &initial),
+                ("inner_indices", &inner_indices),
+                ("program", &emitter.code),
+                ("update", &update),
+                ("finish", &finish),
             ],
         );
-        let launch = self.launch(context, label, outer_count * self.chunks, source, moved(&bound, 0));
-        let Some(windows) = &self.windows else { return vec![launch] };
-        let of = |[part, first, rows, window]: [usize; 4]| {
-            let count = outer_count * (rows / sections).div_ceil(self.chunk_len);
-            Launch {
-                bindings: moved(&bound, window),
-                params: [count, part * outer_count, first / self.chunk_len, window]
-                    .map(|p| p as u32)
-                    .to_vec(),
-                groups: context.target.fold_groups(count.div_ceil(threads)),
-                ..launch.clone()
-            }
-        };
-        windows.launches().map(of).collect()
+        self.launch(context, label, self.outer_count() * self.chunks, source, bound)
     }
 
     fn merge(&self, context: Context, label: &str, scratch: usize) -> Launch {
@@ -231,10 +172,7 @@ impl Reduce {
         let emitter = self.finish_emitter(&outer);
         emitter.declare(&self.finish, &self.stores, &mut bindings);
 
-        let scratch = Scratch::first(scratch);
-        let fits = is_vector && scratch.bytes() <= context.target.limits.uniform_bytes;
-        let access = if context.target.software && fits { Access::Uniform } else { Access::Read };
-        let name = bindings.scratch(scratch, access, is_vector);
+        let name = bindings.scratch(Scratch::first(scratch), Access::Read, is_vector);
         let (mut initial, mut merge) = (String::new(), String::new());
         let mut position = 0;
         for (k, (kind, _)) in self.accumulators.iter().enumerate() {
@@ -302,7 +240,7 @@ impl Reduce {
             label: label.to_string(),
             source: module(&source).into(),
             bindings,
-            params: vec![count as u32, 0, 0, 0],
+            count: count as u32,
             groups: context.target.fold_groups(count.div_ceil(THREADS)),
         }
     }

@@ -3,9 +3,6 @@
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// A software driver: threads are vector lanes of a processor, workgroup memory and barriers are
-    /// slow, and registers that spill only go to the first-level cache.
-    pub software: bool,
     /// Subgroup operations, where the adapter has them.
     pub subgroups: Option<Subgroups>,
     /// 16-bit floats in shaders.
@@ -43,10 +40,6 @@ pub struct Limits {
     pub storage_buffers: u32,
     /// Bytes of one storage binding.
     pub binding_bytes: u64,
-    /// Uniform buffers bound to one kernel.
-    pub uniform_buffers: u32,
-    /// Bytes of one uniform binding.
-    pub uniform_bytes: u64,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Threads of a workgroup.
@@ -60,8 +53,6 @@ impl Limits {
     pub const WEBGPU: Limits = Limits {
         storage_buffers: 8,
         binding_bytes: 128 << 20,
-        uniform_buffers: 12,
-        uniform_bytes: 64 << 10,
         workgroup_bytes: 16 << 10,
         invocations: 256,
         groups: 65_535,
@@ -70,13 +61,8 @@ impl Limits {
 
 impl Target {
     /// The least that WebGPU guarantees: no optional feature.
-    pub const WEBGPU: Target = Target {
-        software: false,
-        subgroups: None,
-        f16: false,
-        operands: Operands::F32,
-        limits: Limits::WEBGPU,
-    };
+    pub const WEBGPU: Target =
+        Target { subgroups: None, f16: false, operands: Operands::F32, limits: Limits::WEBGPU };
 
     /// How schedules for this target are best made: one binding is left for a kernel's own scratch.
     pub fn schedule_options(&self) -> schedule::Options {

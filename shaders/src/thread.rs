@@ -66,7 +66,7 @@ pub fn finish_launch(
         label: label.to_string(),
         source: module(&source).into(),
         bindings,
-        params: vec![count as u32, 0, 0, 0],
+        count: count as u32,
         groups: context.target.fold_groups(count.div_ceil(THREADS)),
     }
 }

@@ -1,5 +1,8 @@
 // An implicit matrix product for GPUs: both operands go through workgroup memory, a thread keeps a block
-// of results in registers. See gemm_subgroup.wgsl for rows, taps and the packed right operand.
+// of results in registers.
+//
+// Rows are positions of a grid of images; the sum runs over taps (positions of the left operand around a
+// row's own) and over k. The right operand is packed [z][tap][k][column].
 
 struct Params {
     // Workgroups that have work.

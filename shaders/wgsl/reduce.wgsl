@@ -5,11 +5,6 @@
 struct Params {
     // Threads: outer indices times chunks.
     count: u32,
-    // The first outer index and the first chunk of the launch.
-    outer: u32,
-    chunk: u32,
-    // Where uniform bindings begin.
-    window: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 {{bindings}}
@@ -23,7 +18,15 @@ fn main(
     if linear >= params.count {
         return;
     }
-    let o = i32(params.outer) + i32(linear) % {{outer_count}};
-    let first_chunk = i32(params.chunk) + i32(linear) / {{outer_count}};
+    let o = i32(linear) % {{outer_count}};
+    let chunk = i32(linear) / {{outer_count}};
+    let start = chunk * {{chunk_len}};
+    let end = min(start + {{chunk_len}}, {{inner_count}});
 {{outer_indices}}
-{{chunks}}}
+{{initial}}
+    for (var j = start; j < end; j++) {
+{{inner_indices}}
+{{program}}
+{{update}}
+    }
+{{finish}}}

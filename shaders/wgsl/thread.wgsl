@@ -1,13 +1,8 @@
 // One thread a result: the entry point of the simple kernels.
 
 struct Params {
-    // Threads, and the number of the first.
+    // Threads that have work.
     count: u32,
-    first: u32,
-    // Where uniform bindings begin.
-    window: u32,
-    // The number of the first thread whose work is not done yet.
-    skip: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 {{bindings}}
@@ -22,5 +17,5 @@ fn main(
     if linear >= params.count {
         return;
     }
-    let i = i32(linear + params.first);
+    let i = i32(linear);
 {{body}}}

@@ -34,8 +34,7 @@ fn launches(
     let roles = [input("left"), input("right"), Role::Output];
     let buffer = |(shape, role): (&&[usize], Role)| Buffer { shape: shape.to_vec(), role, label: "b".into() };
     let buffers: Vec<Buffer> = shapes.iter().zip(roles).map(buffer).collect();
-    let place =
-        |(memory, b): (usize, &Buffer)| Place { memory, offset: 0, len: b.len(), element: Element::F32 };
+    let place = |(memory, b): (usize, &Buffer)| Place { memory, len: b.len(), element: Element::F32 };
     let places: Vec<Place> = buffers.iter().enumerate().map(place).collect();
     let epilogue = Epilogue {
         shape: shapes[2].to_vec(),

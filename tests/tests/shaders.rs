@@ -22,43 +22,32 @@ use sld_tests::operations::{Case, fixture_cases, own_cases};
 const BATCH: usize = 2;
 
 /// The adapters: what WebGPU guarantees; real graphics cards by the size of their subgroups; Metal, which
-/// keeps a binding to itself; software drivers; and cards that multiply in 16 bits, with and without matrix
+/// keeps a binding to itself; and cards that multiply in 16 bits, with and without matrix
 /// units.
 fn targets() -> Vec<(String, Target)> {
     let large = Limits {
         storage_buffers: 64,
         binding_bytes: 2 << 30,
-        uniform_buffers: 15,
-        uniform_bytes: 64 << 10,
         workgroup_bytes: 48 << 10,
         invocations: 1024,
         groups: 65_535,
     };
     let mut targets = vec![("WebGPU's defaults".to_string(), Target::WEBGPU)];
-    let mut add = |software: bool, subgroups: Option<[u32; 2]>, limits: Limits| {
-        let name =
-            format!("software {software}, subgroups {subgroups:?}, {} bindings", limits.storage_buffers);
+    let mut add = |subgroups: Option<[u32; 2]>, limits: Limits| {
+        let name = format!("subgroups {subgroups:?}, {} bindings", limits.storage_buffers);
         let subgroups = subgroups.map(|[min, max]| Subgroups { min, max });
-        targets.push((
-            name,
-            Target { software, subgroups, f16: subgroups.is_some(), operands: Operands::F32, limits },
-        ));
+        targets.push((name, Target { subgroups, f16: subgroups.is_some(), operands: Operands::F32, limits }));
     };
-    add(false, None, large);
-    add(false, Some([32, 32]), Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large });
+    add(None, large);
+    add(Some([32, 32]), Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large });
     for subgroups in [[32, 32], [64, 64], [8, 32]] {
-        add(false, Some(subgroups), large);
+        add(Some(subgroups), large);
     }
-    for size in [4, 8, 16, 32, 64] {
-        add(true, Some([size, size]), large);
-    }
-    add(true, None, Limits::WEBGPU);
-    add(true, Some([8, 8]), Limits::WEBGPU);
     let mixed = [(Operands::F16, Limits::WEBGPU), (Operands::Matrix, large)];
     targets.extend(mixed.map(|(operands, limits)| {
         let subgroups = Some(Subgroups { min: 32, max: 32 });
         let name = format!("operands {operands:?}, {} bindings", limits.storage_buffers);
-        (name, Target { software: false, subgroups, f16: true, operands, limits })
+        (name, Target { subgroups, f16: true, operands, limits })
     }));
     targets
 }

@@ -25,10 +25,7 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
         let everything = Options { checked: true, ..Options::default() };
         let configurations = [
             ("all features", everything),
-            (
-                "as on a graphics card, WebGPU limits, no subgroups",
-                Options { webgpu_limits: true, subgroups: false, as_hardware: true, ..everything },
-            ),
+            ("WebGPU limits, no subgroups", Options { webgpu_limits: true, subgroups: false, ..everything }),
             ("unchecked shaders", Options { checked: false, ..everything }),
             ("mixed precision", Options { precision: Precision::Mixed, ..everything }),
         ];
@@ -85,7 +82,7 @@ pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
 fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
     let expected = interpreter::run(&builder.schedule, &builder.inputs);
     let Some(devices) = devices() else { return };
-    // Side by side: a software driver compiles the kernels of one device on one thread.
+    // Side by side: a software driver compiles a kernel at its first dispatch, on one thread.
     let chosen = &devices.0[..configurations];
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let mut running = Vec::new();
