@@ -141,7 +141,7 @@ pub unsafe fn run(
                 unsafe {
                     let values = std::slice::from_raw_parts(addresses[store.value], extent.len);
                     if store.contiguous {
-                        let start = walk.access.element.at(index) as isize;
+                        let start = walk.view.at(index) as isize;
                         std::ptr::copy(values.as_ptr(), base.wrapping_offset(start), extent.len);
                     } else {
                         scatter(walk, index, extent, base, values);
@@ -322,12 +322,12 @@ fn choose(condition: bool, yes: f32, no: f32) -> f32 {
     f32::from_bits((yes.to_bits() & mask) | (no.to_bits() & !mask))
 }
 
-/// Fills a register by walking an access row by row.
+/// Fills a register by walking a view row by row.
 #[inline(always)]
 fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out: &mut [f32]) {
-    let strides = &walk.access.element.strides;
+    let strides = &walk.view.strides;
     let stride = strides[strides.len() - 1];
-    if let (GatherKind::Load(place), true) = (kind, walk.access.bounds.is_empty()) {
+    if let (GatherKind::Load(place), true) = (kind, walk.view.bounds.is_empty()) {
         let base = address(place, context.memory, context.externals);
         // SAFETY: the views of a schedule stay inside their buffers (checked when it was compiled).
         return unsafe { gather_rows(walk, context.index, extent, base, stride, out) };
@@ -375,7 +375,7 @@ fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out:
     });
 }
 
-/// The load of an access without bounds.
+/// The load of a view without bounds.
 ///
 /// # Safety
 /// All its elements in the block must be valid.
@@ -388,7 +388,7 @@ unsafe fn gather_rows(
     stride: i64,
     out: &mut [f32],
 ) {
-    let element = &walk.access.element;
+    let element = &walk.view;
     let start = base.wrapping_offset(element.at(index) as isize);
     if walk.row_len == 0 {
         // SAFETY: the caller's promise.
@@ -461,7 +461,7 @@ unsafe fn load_row(from: *const f32, stride: i64, out: &mut [f32]) {
 /// # Safety
 /// The view's elements must be valid for writing.
 unsafe fn scatter(walk: &Walk, index: &[usize], extent: Extent, base: *mut f32, values: &[f32]) {
-    let strides = &walk.access.element.strides;
+    let strides = &walk.view.strides;
     let stride = strides[strides.len() - 1] as isize;
     walk_rows(walk, index, extent, |start, _, positions| {
         let to = base.wrapping_offset(start as isize);
@@ -488,9 +488,9 @@ fn walk_rows(
     extent: Extent,
     mut row: impl FnMut(i64, Range<usize>, Range<usize>),
 ) {
-    let access = &walk.access;
+    let view = &walk.view;
     let split = index.len() - 1;
-    let start = access.element.at(index);
+    let start = view.at(index);
     if walk.row_len == 0 {
         let valid = valid(walk, index, 0, 0, extent.len);
         return row(start, valid, 0..extent.len);
@@ -498,7 +498,7 @@ fn walk_rows(
     let len = walk.row_len;
     let mut position = 0;
     for step in 0..extent.rows {
-        let start = start + step as i64 * access.element.strides[split];
+        let start = start + step as i64 * view.strides[split];
         for (number, offset) in walk.rows.iter().enumerate() {
             let valid = valid(walk, index, step, number, len);
             row(start + offset, valid, position..position + len);
@@ -511,13 +511,13 @@ fn walk_rows(
 #[inline(always)]
 fn valid(walk: &Walk, index: &[usize], step: usize, row: usize, len: usize) -> Range<usize> {
     let (mut low, mut high) = (0, len as i64);
-    for ((form, extent), rows) in walk.access.bounds.iter().zip(&walk.bound_rows) {
+    for (bound, rows) in walk.view.bounds.iter().zip(&walk.bound_rows) {
         let split = index.len() - 1;
-        let value = form.at(index) + step as i64 * form.strides[split] + rows[row];
-        let stride = form.strides[form.strides.len() - 1];
+        let value = bound.at(index) + step as i64 * bound.strides[split] + rows[row];
+        let (stride, extent) = (bound.strides[bound.strides.len() - 1], bound.extent);
         // 0 <= value + i * stride < extent
         match stride {
-            0 if (0..*extent).contains(&value) => {}
+            0 if (0..extent).contains(&value) => {}
             0 => high = 0,
             1.. => {
                 low = low.max((-value + stride - 1).div_euclid(stride));

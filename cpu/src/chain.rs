@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View};
+use schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View, reach};
 
 use crate::block;
 use crate::dispatch;
@@ -51,9 +51,9 @@ pub struct Found {
     pub own: BTreeSet<BufferId>,
 }
 
-/// The chains of a schedule, in order, for so many threads. `frozen` are the buffers that keep their
+/// The chains of a schedule, in order, for so many threads. `frozen` says which buffers keep their
 /// contents from call to call.
-pub fn find(schedule: &Schedule, frozen: &HashSet<BufferId>, threads: usize) -> Vec<Found> {
+pub fn find(schedule: &Schedule, frozen: &[bool], threads: usize) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < schedule.kernels.len() {
@@ -69,7 +69,7 @@ pub fn find(schedule: &Schedule, frozen: &HashSet<BufferId>, threads: usize) -> 
 }
 
 /// The longest chain that begins with kernel `first`.
-fn longest(schedule: &Schedule, frozen: &HashSet<BufferId>, first: usize, threads: usize) -> Option<Found> {
+fn longest(schedule: &Schedule, frozen: &[bool], first: usize, threads: usize) -> Option<Found> {
     let Body::Convolution { kind: ConvKind::Forward, geometry, .. } = &schedule.kernels[first].body else {
         return None;
     };
@@ -140,7 +140,7 @@ fn are_apart(schedule: &Schedule, uses: &Uses, own: &BTreeSet<BufferId>) -> bool
 }
 
 /// How a kernel uses its buffers, if it treats each of `images` images apart.
-fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &HashSet<BufferId>) -> Option<Uses> {
+fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &[bool]) -> Option<Uses> {
     let mut uses = Uses::new();
     let len = |buffer: BufferId| schedule.buffers[buffer].len();
     let mut add = |buffer: BufferId, of: Use| *uses.entry(buffer).or_insert(of) == of;
@@ -152,7 +152,7 @@ fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &HashSet
                 && of_images(&lhs.shape)
                 && of_images(&epilogue.shape)
                 && (sums.is_empty() || epilogue.kept > 0)
-                && rhs.program.buffers().all(|b| frozen.contains(&b) && add(b, Use::Whole))
+                && rhs.program.buffers().all(|b| frozen[b] && add(b, Use::Whole))
                 && program_uses(&lhs.program, &lhs.shape, images, len, &mut add)
                 && program_uses(&epilogue.program, &epilogue.shape, images, len, &mut add)
                 && epilogue.stores.iter().all(|store| {
@@ -193,28 +193,17 @@ fn program_uses(
         Instr::Load { buffer, view } => {
             view_use(view, shape, images, len(*buffer)).is_some_and(|of| add(*buffer, of))
         }
-        Instr::Index(view) | Instr::InBounds(view) | Instr::Random { index: view, .. } => is_the_same(view),
-        _ => true,
+        instr => instr.view().is_none_or(|view| !view.varies_along(0)),
     })
-}
-
-/// Whether a view's index is the same for all images.
-fn is_the_same(view: &View) -> bool {
-    view.strides[0] == 0 && view.bounds.iter().all(|bound| bound.strides[0] == 0)
 }
 
 /// What a view over `shape`, whose first dim counts images, reaches of a buffer of `len` elements.
 fn view_use(view: &View, shape: &[usize], images: usize, len: usize) -> Option<Use> {
-    if is_the_same(view) {
+    if !view.varies_along(0) {
         return Some(Use::Whole);
     }
     let part = (len / images) as i64;
-    let (mut low, mut high) = (view.offset, view.offset);
-    for (&stride, &size) in view.strides.iter().zip(shape).skip(1) {
-        let reach = stride * (size.max(1) as i64 - 1);
-        low += reach.min(0);
-        high += reach.max(0);
-    }
+    let (low, high) = reach(view.offset, &view.strides[1..], &shape[1..]);
     let is_within = low >= 0 && high < part && view.bounds.iter().all(|bound| bound.strides[0] == 0);
     (len.is_multiple_of(images) && view.strides[0] == part && is_within).then_some(Use::Parts)
 }
@@ -463,7 +452,7 @@ mod tests {
 
     fn chains(step: &Step, threads: usize) -> Vec<Found> {
         let schedule = step.schedule_with(CpuDevice::new(1).options()).expect("a good step");
-        find(&schedule, &dispatch::frozen(&schedule), threads)
+        find(&schedule, &schedule.frozen(), threads)
     }
 
     fn run(step: &Step, images: &[f32], threads: usize) -> Vec<Vec<f32>> {

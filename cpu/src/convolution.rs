@@ -40,7 +40,7 @@ pub fn compile(
         weights: Whole::operand(compile, rhs),
         weights_len: rhs.shape.iter().product(),
         packed: Floats::zeros(plan.packed_len()),
-        is_frozen: rhs.program.buffers().all(|buffer| compile.frozen.contains(&buffer)),
+        is_frozen: rhs.program.buffers().all(|buffer| compile.frozen[buffer]),
         epilogue: TileEpilogue::new(compile, epilogue, geometry.batch, plan.result(), plan.tile_rows()),
         threads: compile.threads,
         plan,

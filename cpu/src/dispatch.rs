@@ -1,8 +1,6 @@
 //! From a schedule's kernels to compiled ones.
 
-use std::collections::HashSet;
-
-use schedule::{Body, BufferId, Kernel, Role, Schedule};
+use schedule::{Body, Kernel};
 
 use crate::convolution;
 use crate::launch::{Compile, Launch};
@@ -29,23 +27,4 @@ pub fn compile(compile: &Compile, kernel: &Kernel) -> Box<dyn Launch> {
             Box::new(Pooling::new(compile, *kind, geometry, inputs, *output))
         }
     }
-}
-
-/// The buffers that keep their contents from call to call.
-pub fn frozen(schedule: &Schedule) -> HashSet<BufferId> {
-    let is_frozen = |buffer: &BufferId| match schedule.buffers[*buffer].role {
-        Role::Constant(_) | Role::Prepared => true,
-        Role::State(_) => !is_updated(schedule, *buffer),
-        Role::Input { .. } | Role::Temporary { .. } | Role::Output => false,
-    };
-    (0..schedule.buffers.len()).filter(is_frozen).collect()
-}
-
-/// Whether a step overwrites the variable in a buffer (possibly named by another buffer).
-pub fn is_updated(schedule: &Schedule, buffer: BufferId) -> bool {
-    let variable = |buffer: BufferId| match &schedule.buffers[buffer].role {
-        Role::State(variable) => Some(variable.id()),
-        _ => None,
-    };
-    schedule.updated.iter().any(|&updated| updated == buffer || variable(updated) == variable(buffer))
 }

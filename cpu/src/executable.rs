@@ -1,6 +1,5 @@
 //! A compiled step: its memory, its kernels, and the call.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
 
@@ -11,7 +10,7 @@ use schedule::{Executable, Value};
 use crate::block;
 use crate::chain::{self, Chain};
 use crate::device::Shared;
-use crate::dispatch::{self, is_updated};
+use crate::dispatch;
 use crate::launch::{Compile, Launch, Runtime};
 use crate::memory::{Floats, Memory, SharedSlice};
 use crate::state::Store;
@@ -49,41 +48,35 @@ impl CpuExecutable {
     /// Compiles a schedule: every allocation is made here.
     pub fn new(shared: Arc<Shared>, schedule: Schedule) -> Result<CpuExecutable> {
         validate::schedule(&schedule)?;
-        let frozen = dispatch::frozen(&schedule);
+        let frozen = schedule.frozen();
         let chains = chain::find(&schedule, &frozen, shared.pool.threads());
         let mut owned: Vec<Floats> = slot_lens(&schedule, &chains).into_iter().map(Floats::zeros).collect();
         let mut bases: Vec<*mut f32> = Vec::new();
-        let mut regions: Vec<usize> = Vec::new();
         let mut inputs = Vec::new();
-        let mut state_regions: HashMap<u64, usize> = HashMap::new();
         let mut store = shared.store();
         for (id, buffer) in schedule.buffers.iter().enumerate() {
-            let own_region = schedule.slots.len() + id;
-            let (floats, region) = match &buffer.role {
+            let floats = match &buffer.role {
                 Role::Temporary { slot } => {
                     bases.push(owned[*slot].as_mut_ptr());
-                    regions.push(*slot);
                     continue;
                 }
                 Role::State(variable) => {
                     bases.push(store.address(variable));
-                    regions.push(*state_regions.entry(variable.id()).or_insert(own_region));
                     continue;
                 }
                 Role::Input { name, integer } => {
                     inputs.push(Input { name: name.clone(), integer: *integer, buffer: id });
-                    (Floats::zeros(buffer.len()), own_region)
+                    Floats::zeros(buffer.len())
                 }
-                Role::Constant(values) => (Floats::from_slice(values), own_region),
-                Role::Prepared | Role::Output => (Floats::zeros(buffer.len()), own_region),
+                Role::Constant(values) => Floats::from_slice(values),
+                Role::Prepared | Role::Output => Floats::zeros(buffer.len()),
             };
             owned.push(floats);
             bases.extend(owned.last_mut().map(Floats::as_mut_ptr));
-            regions.push(region);
         }
         drop(store);
         let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
-        let compile = Compile { threads: shared.pool.threads(), regions, frozen };
+        let compile = Compile { threads: shared.pool.threads(), regions: schedule.memories(), frozen };
         let compiled = |kernels: &[Kernel], number: usize| dispatch::compile(&compile, &kernels[number]);
         let prepare: Vec<_> =
             (0..schedule.prepare.len()).map(|number| (number, compiled(&schedule.prepare, number))).collect();
@@ -100,7 +93,7 @@ impl CpuExecutable {
         }
         let area_len = prepare.iter().chain(&launches).map(|(_, launch)| launch.area_len()).max();
         Ok(CpuExecutable {
-            prepared_from: prepared_from(&schedule),
+            prepared_from: schedule.frozen_variables().into_iter().map(|id| (id, 0)).collect(),
             prepared: false,
             called: false,
             area: Floats::zeros(area_len.unwrap_or(0)),
@@ -287,21 +280,4 @@ fn slot_lens(schedule: &Schedule, chains: &[chain::Found]) -> Vec<usize> {
         }
     }
     lens
-}
-
-/// The state that this step reads but does not overwrite, with no version yet.
-fn prepared_from(schedule: &Schedule) -> Vec<(u64, u64)> {
-    let mut ids: Vec<u64> = schedule
-        .buffers
-        .iter()
-        .enumerate()
-        .filter(|(id, _)| !is_updated(schedule, *id))
-        .filter_map(|(_, buffer)| match &buffer.role {
-            Role::State(variable) => Some(variable.id()),
-            _ => None,
-        })
-        .collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids.into_iter().map(|id| (id, 0)).collect()
 }

@@ -1,9 +1,6 @@
 //! What all kernels are compiled from and run with.
 
-use std::collections::HashSet;
 use std::time::Instant;
-
-use schedule::BufferId;
 
 #[cfg(doc)]
 use crate::block;
@@ -18,8 +15,8 @@ pub struct Compile {
     pub threads: usize,
     /// The memory each buffer lies in: buffers with equal entries may overlap.
     pub regions: Vec<usize>,
-    /// The buffers that keep their contents from call to call.
-    pub frozen: HashSet<BufferId>,
+    /// See [`Schedule::frozen`](schedule::Schedule::frozen).
+    pub frozen: Vec<bool>,
 }
 
 /// What running a kernel needs.

@@ -7,9 +7,9 @@
 //! point into the buffers.
 
 use autograd::tensor::{BinaryOp, UnaryOp};
-use schedule::{BufferId, Instr, Program, Reg, Store, View};
+use schedule::{BufferId, Instr, Program, Reg, Store, View, merge_dims};
 
-use crate::space::{Access, Affine, Axis, Tiling, merge};
+use crate::space::Tiling;
 
 /// What a program reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,11 +93,11 @@ pub enum GatherKind {
     InBounds,
 }
 
-/// An access walked row by row: a row is a walk along the last axis, and a block is `rows.len()` rows
+/// A view walked row by row: a row is a walk along the last axis, and a block is `rows.len()` rows
 /// for every step of the split axis (or, if the split axis is the last, one row).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Walk {
-    pub access: Access,
+    pub view: View,
     /// Element offset of each row within one step of the split axis.
     pub rows: Vec<i64>,
     /// The same for each bound.
@@ -111,7 +111,7 @@ pub struct Walk {
 pub struct Pointer {
     pub slot: Slot,
     pub place: Place,
-    pub element: Affine,
+    pub element: View,
 }
 
 /// A store after the instructions.
@@ -153,11 +153,28 @@ enum Level {
 
 impl BlockProgram {
     pub fn new(spec: &Spec) -> BlockProgram {
-        let (program, renamed) = without_repeats(spec.shape, spec.program);
+        let (mut program, renamed) = normalised(spec);
         let rename = |output: &Output| Output { value: renamed[output.value], ..output.clone() };
-        let outputs: Vec<Output> = spec.outputs.iter().map(rename).collect();
+        let mut outputs: Vec<Output> = spec.outputs.iter().map(rename).collect();
         let results: Vec<Reg> = spec.results.iter().map(|&reg| renamed[reg]).collect();
-        Compiler::new(&Spec { program: &program, outputs: &outputs, results: &results, ..*spec }).compile()
+        let (mut shape, mut classes) = (spec.shape.to_vec(), spec.classes.to_vec());
+        let stored = outputs.iter_mut().flat_map(|output| output.view.stride_lists());
+        let mut strides: Vec<&mut Vec<i64>> = program.stride_lists().chain(stored).collect();
+        merge_dims(&mut shape, &mut classes, &mut strides);
+        if shape.is_empty() {
+            shape.push(1);
+            strides.iter_mut().for_each(|list| list.push(0));
+        }
+        let (program, outputs) = (&program, &outputs[..]);
+        Compiler::new(&Spec {
+            shape: &shape,
+            classes: &classes,
+            program,
+            outputs,
+            results: &results,
+            ..*spec
+        })
+        .compile()
     }
 
     /// Elements of the whole space.
@@ -176,15 +193,15 @@ enum Node<'a> {
 impl Node<'_> {
     fn operands(&self) -> Vec<Reg> {
         match self {
-            Node::Plain(instr) => operands(instr).collect(),
+            Node::Plain(instr) => instr.operands().collect(),
             Node::Fused(fused) => vec![fused.a, fused.b, fused.c],
         }
     }
 }
 
 struct Compiler<'a> {
+    /// Its dims are merged.
     spec: &'a Spec<'a>,
-    axes: Vec<Axis>,
     tiling: Tiling,
     nodes: Vec<Node<'a>>,
     levels: Vec<Level>,
@@ -201,29 +218,12 @@ struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     fn new(spec: &'a Spec<'a>) -> Compiler<'a> {
         let count = spec.program.instrs.len();
-        let live = live(spec);
-        let dense = View::dense(spec.shape);
-        let mut forms: Vec<&[i64]> = Vec::new();
-        for (instr, _) in spec.program.instrs.iter().zip(&live).filter(|(_, live)| **live) {
-            if let Instr::Accumulator(_) = instr {
-                forms.push(&dense.strides);
-            } else if let Some(view) = view(instr) {
-                if !matches!(instr, Instr::InBounds(_)) {
-                    forms.push(&view.strides);
-                }
-                forms.extend(view.bounds.iter().map(|b| &b.strides[..]));
-            }
-        }
-        forms.extend(spec.outputs.iter().map(|output| &output.view.strides[..]));
-        let axes = merge(spec.shape, spec.classes, &forms);
-        let tiling = Tiling::new(axes.iter().map(|a| a.size).collect(), 0, spec.granularity);
         Compiler {
             spec,
-            axes,
-            tiling,
+            tiling: Tiling::new(spec.shape.to_vec(), 0, spec.granularity),
             nodes: spec.program.instrs.iter().map(Node::Plain).collect(),
             levels: vec![Level::Once; count],
-            order: (0..count).filter(|&reg| live[reg]).collect(),
+            order: (0..count).collect(),
             positions: vec![0; count],
             last_use: vec![0; count],
             direct_loads: vec![false; count],
@@ -241,43 +241,32 @@ impl<'a> Compiler<'a> {
         self.emit()
     }
 
-    /// The affine forms that an instruction evaluates.
-    fn access(&self, instr: &Instr) -> Option<Access> {
-        let view = match instr {
-            Instr::Accumulator(_) => View::dense(self.spec.shape),
-            // The index itself has no bounds, and bounds have no index.
-            Instr::Index(view) | Instr::Random { index: view, .. } => View { bounds: vec![], ..view.clone() },
-            Instr::InBounds(view) => View { offset: 0, strides: vec![0; view.strides.len()], ..view.clone() },
-            instr => view(instr)?.clone(),
-        };
-        Some(Access::new(&view, &self.axes))
-    }
-
     /// What a register's instruction reads from memory.
-    fn load(&self, reg: Reg) -> Option<(Place, Access)> {
-        let Node::Plain(instr) = self.nodes[reg] else { return None };
-        let place = match instr {
-            Instr::Load { buffer, .. } => Place::Buffer(*buffer),
-            Instr::Accumulator(number) => Place::External(*number),
-            _ => return None,
-        };
-        Some((place, self.access(instr)?))
+    fn load(&self, reg: Reg) -> Option<(Place, View)> {
+        match self.nodes[reg] {
+            Node::Plain(Instr::Load { buffer, view }) => Some((Place::Buffer(*buffer), view.clone())),
+            Node::Plain(Instr::Accumulator(number)) => {
+                Some((Place::External(*number), View::dense(self.spec.shape)))
+            }
+            _ => None,
+        }
     }
 
     fn find_levels(&mut self) {
         let split = self.tiling.split;
         for reg in 0..self.levels.len() {
             let Node::Plain(instr) = self.nodes[reg] else { continue };
-            let access = self.access(instr);
-            let varies = |axis: usize| access.as_ref().is_some_and(|access| access.depends_on(axis));
-            let own = if split < self.axes.len() && varies(split) {
+            let dense = View::dense(self.spec.shape);
+            let view = if let Instr::Accumulator(_) = instr { Some(&dense) } else { instr.view() };
+            let varies = |axis: usize| view.is_some_and(|view| view.varies_along(axis));
+            let own = if varies(split) {
                 Level::Block
             } else if (0..split).any(varies) {
                 Level::Run
             } else {
                 Level::Once
             };
-            self.levels[reg] = operands(instr).map(|operand| self.levels[operand]).fold(own, Level::max);
+            self.levels[reg] = instr.operands().map(|operand| self.levels[operand]).fold(own, Level::max);
         }
     }
 
@@ -345,16 +334,16 @@ impl<'a> Compiler<'a> {
     }
 
     /// Whether a block's elements lie one after the other.
-    fn contiguous(&self, access: &Access) -> bool {
-        if !access.bounds.is_empty() || access.never {
+    fn contiguous(&self, view: &View) -> bool {
+        if !view.bounds.is_empty() {
             return false;
         }
         let mut step = 1;
-        for axis in (self.tiling.split..self.axes.len()).rev() {
-            if access.element.strides[axis] != step {
+        for axis in (self.tiling.split..self.spec.shape.len()).rev() {
+            if view.strides[axis] != step {
                 return false;
             }
-            step *= self.axes[axis].size as i64;
+            step *= self.spec.shape[axis] as i64;
         }
         true
     }
@@ -369,10 +358,10 @@ impl<'a> Compiler<'a> {
     /// A contiguous load is used where it lies, unless a store might change it before its last use.
     fn find_direct_loads(&mut self) {
         for &reg in &self.order {
-            let Some((place, access)) = self.load(reg) else { continue };
+            let Some((place, view)) = self.load(reg) else { continue };
             let stored = self.spec.outputs.iter().any(|o| self.same_memory(o.place, place));
             self.direct_loads[reg] = self.levels[reg] == Level::Block
-                && self.contiguous(&access)
+                && self.contiguous(&view)
                 && !(stored && self.last_use[reg] == usize::MAX);
         }
     }
@@ -382,7 +371,6 @@ impl<'a> Compiler<'a> {
     fn find_direct_stores(&mut self) {
         for (number, output) in self.spec.outputs.iter().enumerate() {
             let value = output.value;
-            let access = Access::new(&output.view, &self.axes);
             let read_later = self.order.iter().any(|&reg| {
                 self.load(reg).is_some_and(|(place, _)| {
                     let last = if self.direct_loads[reg] { self.last_use[reg] } else { self.positions[reg] };
@@ -392,7 +380,7 @@ impl<'a> Compiler<'a> {
             if self.levels[value] == Level::Block
                 && !self.direct_loads[value]
                 && self.direct_stores[value].is_none()
-                && self.contiguous(&access)
+                && self.contiguous(&output.view)
                 && !read_later
             {
                 self.direct_stores[value] = Some(number);
@@ -417,15 +405,15 @@ impl<'a> Compiler<'a> {
         let mut free: Vec<usize> = Vec::new();
         for &reg in &self.order {
             if self.direct_loads[reg] {
-                if let Some((place, access)) = self.load(reg) {
-                    program.pointers.push(Pointer { slot: reg, place, element: access.element });
+                if let Some((place, element)) = self.load(reg) {
+                    program.pointers.push(Pointer { slot: reg, place, element });
                 }
                 continue;
             }
             // Taken before the operands' registers are given back: a result never overwrites them.
             if let Some(number) = self.direct_stores[reg] {
                 let output = &self.spec.outputs[number];
-                let element = Access::new(&output.view, &self.axes).element;
+                let element = output.view.clone();
                 program.pointers.push(Pointer { slot: reg, place: output.place, element });
             } else {
                 program.slots[reg] = Some(take(&mut free, &mut program.registers));
@@ -442,9 +430,8 @@ impl<'a> Compiler<'a> {
             if self.direct_stores[output.value] == Some(number) {
                 continue;
             }
-            let access = Access::new(&output.view, &self.axes);
-            let contiguous = self.contiguous(&access);
-            let walk = self.walk(&mut program, access);
+            let contiguous = self.contiguous(&output.view);
+            let walk = self.walk(&mut program, output.view.clone());
             program.stores.push(StoreStep { value: output.value, place: output.place, walk, contiguous });
         }
         program.once_a_launch = !program
@@ -475,109 +462,89 @@ impl<'a> Compiler<'a> {
             Node::Fused(fused) => return vec![Step::Fused(fused)],
             Node::Plain(instr) => instr,
         };
-        let gathered = |program: &mut BlockProgram, kind, out| match self.access(instr) {
-            Some(access) => self.gather(program, kind, access, out),
-            None => Step::Fill { value: 0.0, out },
-        };
+        let mut gather = |view: View, kind, out| Step::Gather { walk: self.walk(program, view), kind, out };
         vec![match *instr {
-            Instr::Load { buffer, .. } => gathered(program, GatherKind::Load(Place::Buffer(buffer)), reg),
-            Instr::Accumulator(number) => gathered(program, GatherKind::Load(Place::External(number)), reg),
-            Instr::Index(_) => gathered(program, GatherKind::Index, reg),
-            Instr::InBounds(_) => gathered(program, GatherKind::InBounds, reg),
+            Instr::Load { buffer, ref view } => {
+                gather(view.clone(), GatherKind::Load(Place::Buffer(buffer)), reg)
+            }
+            Instr::Accumulator(number) => {
+                gather(View::dense(self.spec.shape), GatherKind::Load(Place::External(number)), reg)
+            }
+            Instr::Index(ref view) => gather(view.clone(), GatherKind::Index, reg),
+            Instr::InBounds(ref view) => gather(view.clone(), GatherKind::InBounds, reg),
             Instr::Constant(value) => Step::Fill { value, out: reg },
             Instr::Unary(op, a) => Step::Unary { op, a, out: reg },
             Instr::Binary(op, a, b) => Step::Binary { op, a, b, out: reg },
             Instr::Select { condition, yes, no } => Step::Select { condition, yes, no, out: reg },
-            Instr::Random { stream, seed, step, .. } => {
+            Instr::Random { stream, seed, step, index: ref view } => {
                 // The index has a register of its own for the moment between the two steps.
                 let index = program.slots.len();
                 let register = take(free, &mut program.registers);
                 program.slots.push(Some(register));
                 free.push(register);
-                let bits = gathered(program, GatherKind::IndexBits, index);
+                let walk = self.walk(program, view.clone());
+                let bits = Step::Gather { walk, kind: GatherKind::IndexBits, out: index };
                 return vec![bits, Step::Random { stream, index, seed, step, out: reg }];
             }
         }]
     }
 
-    fn gather(&self, program: &mut BlockProgram, kind: GatherKind, access: Access, out: Slot) -> Step {
-        if access.never {
-            return Step::Fill { value: 0.0, out };
-        }
-        if kind == GatherKind::InBounds && access.bounds.is_empty() {
-            return Step::Fill { value: 1.0, out };
-        }
-        Step::Gather { walk: self.walk(program, access), kind, out }
-    }
-
-    fn walk(&self, program: &mut BlockProgram, access: Access) -> usize {
+    fn walk(&self, program: &mut BlockProgram, view: View) -> usize {
         let (split, sizes) = (self.tiling.split, &self.tiling.sizes);
         let last = sizes.len() - 1;
         let middle = if split < last { split + 1..last } else { last..last };
-        let rows = |form: &Affine| {
+        let rows = |strides: &[i64]| {
             let mut offsets = vec![0];
             for axis in middle.clone() {
-                let (size, stride) = (sizes[axis] as i64, form.strides[axis]);
+                let (size, stride) = (sizes[axis] as i64, strides[axis]);
                 offsets = offsets.iter().flat_map(|o| (0..size).map(move |i| o + i * stride)).collect();
             }
             offsets
         };
         program.walks.push(Walk {
-            rows: rows(&access.element),
-            bound_rows: access.bounds.iter().map(|(form, _)| rows(form)).collect(),
+            rows: rows(&view.strides),
+            bound_rows: view.bounds.iter().map(|bound| rows(&bound.strides)).collect(),
             row_len: if split < last { sizes[last] } else { 0 },
-            access,
+            view,
         });
         program.walks.len() - 1
     }
-}
-
-/// Registers that an output or result depends on.
-fn live(spec: &Spec) -> Vec<bool> {
-    let mut live = vec![false; spec.program.instrs.len()];
-    for reg in spec.outputs.iter().map(|output| output.value).chain(spec.results.iter().copied()) {
-        live[reg] = true;
-    }
-    for (reg, instr) in spec.program.instrs.iter().enumerate().rev() {
-        if live[reg] {
-            operands(instr).for_each(|operand| live[operand] = true);
-        }
-    }
-    live
 }
 
 fn is_arithmetic(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)
 }
 
-/// The program with equal instructions made one, and the new register of each old one. Views are equal
-/// where they differ only in strides along dims of size 1.
-fn without_repeats(shape: &[usize], program: &Program) -> (Program, Vec<Reg>) {
-    let clear = |strides: &mut Vec<i64>| {
-        for (stride, &size) in strides.iter_mut().zip(shape) {
-            if size == 1 {
-                *stride = 0;
-            }
+/// The program with equal instructions made one and without those that nothing needs, and the new register
+/// of each old one. Views have no strides along dims of size 1, and no bounds that always hold.
+fn normalised(spec: &Spec) -> (Program, Vec<Reg>) {
+    let settle = |view: &View| {
+        let mut view = view.settled(spec.shape)?;
+        for strides in view.stride_lists() {
+            strides.iter_mut().zip(spec.shape).filter(|(_, size)| **size == 1).for_each(|(s, _)| *s = 0);
         }
+        Some(view)
     };
+    let roots = spec.outputs.iter().map(|output| output.value).chain(spec.results.iter().copied());
     let mut result = Program::default();
-    let mut renamed: Vec<Reg> = Vec::new();
-    for instr in &program.instrs {
-        let mut instr = instr.clone();
-        match &mut instr {
-            Instr::Load { view, .. } | Instr::Index(view) | Instr::InBounds(view) => {
-                clear(&mut view.strides);
-                view.bounds.iter_mut().for_each(|bound| clear(&mut bound.strides));
-            }
-            Instr::Random { seed, step, .. } => (*seed, *step) = (renamed[*seed], renamed[*step]),
-            Instr::Unary(_, a) => *a = renamed[*a],
-            Instr::Binary(_, a, b) => (*a, *b) = (renamed[*a], renamed[*b]),
-            Instr::Select { condition, yes, no } => {
-                (*condition, *yes, *no) = (renamed[*condition], renamed[*yes], renamed[*no]);
-            }
-            Instr::Constant(_) | Instr::Accumulator(_) => {}
-        }
-        renamed.push(result.push(instr));
+    let mut renamed = vec![usize::MAX; spec.program.instrs.len()];
+    for (reg, instr) in spec.program.needed(roots) {
+        let mut instr = match instr {
+            Instr::Load { buffer, view } => match settle(view) {
+                Some(view) => Instr::Load { buffer: *buffer, view },
+                None => Instr::Constant(0.0),
+            },
+            // Bounds have no index, and an index no bounds.
+            Instr::InBounds(view) => match settle(view) {
+                Some(view) if view.bounds.is_empty() => Instr::Constant(1.0),
+                Some(view) => Instr::InBounds(View { offset: 0, strides: vec![0; spec.shape.len()], ..view }),
+                None => Instr::Constant(0.0),
+            },
+            Instr::Index(view) => Instr::Index(View { bounds: vec![], ..view.clone() }),
+            instr => instr.clone(),
+        };
+        instr.rename(&renamed);
+        renamed[reg] = result.push(instr);
     }
     (result, renamed)
 }
@@ -588,29 +555,4 @@ fn take(free: &mut Vec<usize>, registers: &mut usize) -> usize {
         *registers += 1;
         *registers - 1
     })
-}
-
-/// The registers that an instruction reads.
-pub fn operands(instr: &Instr) -> impl Iterator<Item = Reg> {
-    let list: [Option<Reg>; 3] = match *instr {
-        Instr::Unary(_, a) => [Some(a), None, None],
-        Instr::Binary(_, a, b) => [Some(a), Some(b), None],
-        Instr::Select { condition, yes, no } => [Some(condition), Some(yes), Some(no)],
-        Instr::Random { seed, step, .. } => [Some(seed), Some(step), None],
-        Instr::Load { .. }
-        | Instr::Constant(_)
-        | Instr::Index(_)
-        | Instr::InBounds(_)
-        | Instr::Accumulator(_) => [None; 3],
-    };
-    list.into_iter().flatten()
-}
-
-/// The view of an instruction that has one.
-pub fn view(instr: &Instr) -> Option<&View> {
-    match instr {
-        Instr::Load { view, .. } | Instr::Index(view) | Instr::InBounds(view) => Some(view),
-        Instr::Random { index, .. } => Some(index),
-        _ => None,
-    }
 }

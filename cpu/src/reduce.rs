@@ -5,14 +5,14 @@
 //! columns side by side. A long fold is cut into parts, whose number depends on the shape alone and
 //! which are merged in order: results do not depend on the number of threads.
 
-use schedule::{Instr, Program, ReduceKind, Reg, Store, View};
+use schedule::{Instr, Program, ReduceKind, Reg, Store};
 
 use crate::block;
 use crate::fold::{self, Columns, states_len};
 use crate::launch::{Compile, Launch, Runtime};
 use crate::map::Map;
 use crate::memory::SharedSlice;
-use crate::program::{self, BlockProgram, Spec};
+use crate::program::{BlockProgram, Spec};
 use crate::space::BLOCK;
 
 /// Elements times instructions that are worth a task of their own.
@@ -311,16 +311,9 @@ impl Order {
             .zip(0u8..)
             .flat_map(|(list, class)| std::iter::repeat_n(class, list.len()))
             .collect();
-        let reorder = |strides: &[i64]| dims.iter().map(|&(_, d, step)| strides[d] * step).collect();
         let mut program = program.clone();
-        for instr in &mut program.instrs {
-            if let Instr::Load { view, .. }
-            | Instr::Index(view)
-            | Instr::InBounds(view)
-            | Instr::Random { index: view, .. } = instr
-            {
-                *view = reordered(view, &reorder);
-            }
+        for strides in program.stride_lists() {
+            *strides = dims.iter().map(|&(_, d, step)| strides[d] * step).collect();
         }
         Order {
             shape: dims.iter().map(|d| d.0).collect(),
@@ -333,15 +326,6 @@ impl Order {
     }
 }
 
-fn reordered(view: &View, reorder: &impl Fn(&[i64]) -> Vec<i64>) -> View {
-    let mut view = view.clone();
-    view.strides = reorder(&view.strides);
-    for bound in &mut view.bounds {
-        bound.strides = reorder(&bound.strides);
-    }
-    view
-}
-
 /// The first of the outer dims that are walked side by side: where most loads have neighbouring
 /// elements along an outer dim, that one; otherwise `outer`.
 fn side_by_side(
@@ -350,16 +334,9 @@ fn side_by_side(
     program: &Program,
     values: impl Iterator<Item = usize>,
 ) -> usize {
-    let mut live = vec![false; program.instrs.len()];
-    values.for_each(|value| live[value] = true);
-    for (reg, instr) in program.instrs.iter().enumerate().rev() {
-        if live[reg] {
-            program::operands(instr).for_each(|operand| live[operand] = true);
-        }
-    }
     // Elements that lie side by side along each dim.
     let mut weights = vec![0u64; shape.len()];
-    for (instr, _) in program.instrs.iter().zip(&live).filter(|(_, live)| **live) {
+    for (_, instr) in program.needed(values) {
         let Instr::Load { view, .. } = instr else { continue };
         let moving = |d: &usize| view.strides[*d] != 0 && shape[*d] > 1;
         let elements: u64 = (0..shape.len()).filter(moving).map(|d| shape[d] as u64).product();
@@ -374,7 +351,7 @@ fn side_by_side(
 
 #[cfg(test)]
 mod tests {
-    use schedule::Body;
+    use schedule::{Body, View};
 
     use super::*;
     use crate::isa::Isa;

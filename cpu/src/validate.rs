@@ -10,7 +10,6 @@ use schedule::{
 };
 
 use crate::kernels;
-use crate::program::{operands, view};
 
 /// Every kernel's registers, views and sizes.
 pub fn schedule(schedule: &Schedule) -> Result<()> {
@@ -125,16 +124,12 @@ impl Check<'_> {
 
     /// No part may read what another writes; buffers of one slot or variable are one memory.
     fn independent(&self, parts: &[MapPart]) -> Checked {
-        let memory = |buffer: BufferId| match &self.schedule.buffers[buffer].role {
-            Role::Temporary { slot } => (0, *slot as u64),
-            Role::State(variable) => (1, variable.id()),
-            _ => (2, buffer as u64),
-        };
+        let memories = self.schedule.memories();
         const SEVERAL: usize = usize::MAX;
-        let mut writer: HashMap<(u8, u64), (BufferId, usize)> = HashMap::new();
+        let mut writer: HashMap<usize, (BufferId, usize)> = HashMap::new();
         for (number, part) in parts.iter().enumerate() {
             for buffer in part.stores.iter().map(|store| store.buffer) {
-                let (other, first) = writer.entry(memory(buffer)).or_insert((buffer, number));
+                let (other, first) = writer.entry(memories[buffer]).or_insert((buffer, number));
                 if *first != number && *other != buffer {
                     return Err(format!("parts {first} and {number} write to one memory"));
                 }
@@ -145,7 +140,7 @@ impl Check<'_> {
         }
         for (number, part) in parts.iter().enumerate() {
             for buffer in part.program.buffers() {
-                if writer.get(&memory(buffer)).is_some_and(|(_, by)| *by != number) {
+                if writer.get(&memories[buffer]).is_some_and(|(_, by)| *by != number) {
                     return Err(format!("part {number} reads buffer {buffer}, which another part writes"));
                 }
             }
@@ -189,10 +184,10 @@ impl Check<'_> {
 
     fn program(&self, shape: &[usize], program: &Program, accumulators: usize) -> Checked {
         for (number, instr) in program.instrs.iter().enumerate() {
-            if let Some(later) = operands(instr).find(|&operand| operand >= number) {
+            if let Some(later) = instr.operands().find(|&operand| operand >= number) {
                 return Err(format!("instruction {number} uses {later} before it is computed"));
             }
-            if let Some(view) = view(instr) {
+            if let Some(view) = instr.view() {
                 dims(shape, view)?;
             }
             match instr {

@@ -42,25 +42,16 @@ fn states(schedule: &Schedule, kernel: &Kernel) -> usize {
     kernel.writes().iter().filter(|&&b| matches!(schedule.buffers[b].role, Role::State(_))).count()
 }
 
-/// The allocation that a buffer lies in.
-fn memory(schedule: &Schedule, buffer: BufferId) -> (u8, u64) {
-    match &schedule.buffers[buffer].role {
-        Role::Temporary { slot } => (0, *slot as u64),
-        Role::State(variable) => (1, variable.id()),
-        _ => (2, buffer as u64),
-    }
-}
-
 /// No part of a group touches what another writes.
 fn assert_independent(schedule: &Schedule) {
-    for kernel in schedule.prepare.iter().chain(&schedule.kernels) {
+    let memories = schedule.memories();
+    for kernel in schedule.all_kernels() {
         let Body::Maps { parts } = &kernel.body else { continue };
-        let writes = |part: &MapPart| -> HashSet<(u8, u64)> {
-            part.stores.iter().map(|s| memory(schedule, s.buffer)).collect()
-        };
+        let writes =
+            |part: &MapPart| -> HashSet<usize> { part.stores.iter().map(|s| memories[s.buffer]).collect() };
         for (i, part) in parts.iter().enumerate() {
-            let touched: HashSet<(u8, u64)> =
-                part.program.buffers().map(|b| memory(schedule, b)).chain(writes(part)).collect();
+            let touched: HashSet<usize> =
+                part.program.buffers().map(|b| memories[b]).chain(writes(part)).collect();
             for (j, other) in parts.iter().enumerate() {
                 assert!(i == j || touched.is_disjoint(&writes(other)), "{i} and {j} of `{}`", kernel.label);
             }

@@ -37,6 +37,20 @@ impl View {
         *self == View::dense(shape)
     }
 
+    /// The element at an index. Dims beyond it are at 0.
+    #[inline]
+    pub fn at(&self, index: &[usize]) -> i64 {
+        at(self.offset, &self.strides, index)
+    }
+
+    /// The view with those bounds alone that fail somewhere in a space; nothing if one fails everywhere.
+    pub fn settled(&self, sizes: &[usize]) -> Option<View> {
+        let verdicts: Vec<Option<bool>> = self.bounds.iter().map(|bound| bound.verdict(sizes)).collect();
+        let open = self.bounds.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+        let bounds = open.map(|(bound, _)| bound.clone()).collect();
+        (!verdicts.contains(&Some(false))).then(|| View { bounds, ..self.clone() })
+    }
+
     /// The smallest and the largest element over an iteration space, whatever the bounds; see [`reach`].
     pub fn reach(&self, sizes: &[usize]) -> (i64, i64) {
         reach(self.offset, &self.strides, sizes)
@@ -54,6 +68,12 @@ impl View {
 }
 
 impl Bound {
+    /// The value of its form at an index. Dims beyond it are at 0.
+    #[inline]
+    pub fn at(&self, index: &[usize]) -> i64 {
+        at(self.offset, &self.strides, index)
+    }
+
     /// The smallest and the largest value of its form over an iteration space; see [`reach`].
     pub fn reach(&self, sizes: &[usize]) -> (i64, i64) {
         reach(self.offset, &self.strides, sizes)
@@ -69,6 +89,11 @@ impl Bound {
     }
 }
 
+#[inline]
+fn at(offset: i64, strides: &[i64], index: &[usize]) -> i64 {
+    index.iter().zip(strides).fold(offset, |sum, (&i, &stride)| sum + i as i64 * stride)
+}
+
 /// The smallest and the largest value of `offset + sum(strides[d] * index[d])` over an iteration space.
 /// Dims without a stride do not count, and an empty dim counts as one of size 1.
 pub fn reach(offset: i64, strides: &[i64], sizes: &[usize]) -> (i64, i64) {
@@ -81,7 +106,7 @@ pub fn reach(offset: i64, strides: &[i64], sizes: &[usize]) -> (i64, i64) {
 /// Fewer dims for the same iteration: those of size 1 go, and neighbours of one class become one dim
 /// where every list of strides walks them as one. `shape`, `classes` (a number for each dim) and the lists
 /// change together; a list that is shorter than `shape` does not move along the dims that it lacks.
-pub fn merge_dims(shape: &mut Vec<usize>, classes: &mut Vec<u8>, mut strides: Vec<&mut Vec<i64>>) {
+pub fn merge_dims(shape: &mut Vec<usize>, classes: &mut Vec<u8>, strides: &mut [&mut Vec<i64>]) {
     strides.iter_mut().for_each(|list| list.resize(shape.len(), 0));
     let mut kept: Vec<usize> = Vec::new();
     for d in 0..shape.len() {
@@ -91,12 +116,9 @@ pub fn merge_dims(shape: &mut Vec<usize>, classes: &mut Vec<u8>, mut strides: Ve
         let outer = kept.last().copied().filter(|&outer| {
             classes[outer] == classes[d] && strides.iter().all(|s| s[outer] == s[d] * shape[d] as i64)
         });
-        match outer {
-            Some(outer) => {
-                shape[d] *= shape[outer];
-                kept.pop();
-            }
-            None => {}
+        if let Some(outer) = outer {
+            shape[d] *= shape[outer];
+            kept.pop();
         }
         kept.push(d);
     }
@@ -114,26 +136,26 @@ mod tests {
         // x[N, H, W, C] dense, scale[C]; size 1 goes.
         let (mut shape, mut classes) = (vec![2, 1, 3, 4], vec![0; 4]);
         let (mut x, mut scale, mut scalar) = (vec![12, 0, 4, 1], vec![0, 0, 0, 1], vec![]);
-        merge_dims(&mut shape, &mut classes, vec![&mut x, &mut scale, &mut scalar]);
+        merge_dims(&mut shape, &mut classes, &mut [&mut x, &mut scale, &mut scalar]);
         assert_eq!((shape, classes), (vec![6, 4], vec![0, 0]));
         assert_eq!((x, scale, scalar), (vec![4, 1], vec![0, 1], vec![0, 0]));
 
         let (mut shape, mut x) = (vec![2, 1, 3, 4], vec![12, 0, 4, 1]);
-        merge_dims(&mut shape, &mut vec![0; 4], vec![&mut x]);
+        merge_dims(&mut shape, &mut vec![0; 4], &mut [&mut x]);
         assert_eq!((shape, x), (vec![24], vec![1]));
     }
 
     #[test]
     fn dims_of_different_classes_stay_apart() {
         let (mut shape, mut classes, mut x) = (vec![2, 3, 4, 5], vec![0, 1, 1, 1], vec![60, 20, 5, 1]);
-        merge_dims(&mut shape, &mut classes, vec![&mut x]);
+        merge_dims(&mut shape, &mut classes, &mut [&mut x]);
         assert_eq!((shape, classes, x), (vec![2, 60], vec![0, 1], vec![60, 1]));
     }
 
     #[test]
     fn a_space_of_one_element_has_no_dims() {
         let (mut shape, mut classes, mut x) = (vec![1, 1], vec![0, 0], vec![0, 0]);
-        merge_dims(&mut shape, &mut classes, vec![&mut x]);
+        merge_dims(&mut shape, &mut classes, &mut [&mut x]);
         assert_eq!((shape, classes, x), (vec![], vec![], vec![]));
     }
 
@@ -147,6 +169,14 @@ mod tests {
         assert_eq!(bound(-4, 1).verdict(&[4]), Some(false));
         assert_eq!(bound(4, 1).verdict(&[4]), Some(false));
         assert_eq!(View { offset: 7, strides: vec![3, -2], bounds: vec![] }.reach(&[5, 3]), (3, 19));
+    }
+
+    #[test]
+    fn bounds_that_cannot_fail_vanish() {
+        let bound = |offset| Bound { offset, strides: vec![1], extent: 4 };
+        let view = |bounds| View { offset: 0, strides: vec![1], bounds };
+        assert_eq!(view(vec![bound(0), bound(-1)]).settled(&[4]), Some(view(vec![bound(-1)])));
+        assert_eq!(view(vec![bound(-1), bound(-4)]).settled(&[4]), None);
     }
 
     #[test]
