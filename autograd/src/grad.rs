@@ -100,13 +100,13 @@ fn vector_jacobian(node: &Tensor, g: &Tensor) -> Vec<Option<Tensor>> {
                 BinaryOp::Sub => vec![Some(g.clone()), Some(-g)],
                 BinaryOp::Mul => vec![Some(g * b), Some(g * a)],
                 BinaryOp::Div => vec![Some(g / b), Some(-(g * node / b))],
-                BinaryOp::Max => {
-                    let right = a.less(b);
-                    vec![Some(right.select(&zero(), g)), Some(right.select(g, &zero()))]
-                }
-                BinaryOp::Min => {
-                    let right = b.less(a);
-                    vec![Some(right.select(&zero(), g)), Some(right.select(g, &zero()))]
+                // Nothing for the operand that is not chosen; equals share.
+                BinaryOp::Max | BinaryOp::Min => {
+                    let (smaller, larger) = (a.less(b), b.less(a));
+                    let (left, right) =
+                        if *op == BinaryOp::Max { (smaller, larger) } else { (larger, smaller) };
+                    let shared = a.equal(b).select(&(g * 0.5), g);
+                    vec![Some(left.select(&zero(), &shared)), Some(right.select(&zero(), &shared))]
                 }
                 BinaryOp::Less | BinaryOp::LessEqual | BinaryOp::Equal => vec![None, None],
             }
@@ -207,5 +207,19 @@ mod tests {
         let loss = (v.tensor() * v.tensor()).sum_all();
         let gradient = &grad(&loss, &[v.tensor()])[0];
         assert!(matches!(gradient.op(), Op::Binary(BinaryOp::Add)), "{gradient:?}");
+    }
+
+    #[test]
+    fn equals_share_the_gradient_of_a_maximum() -> crate::Result<()> {
+        let x = Tensor::constant(&[4], vec![1.0, 2.0, 3.0, f32::NAN]);
+        let y = Tensor::constant(&[4], vec![2.0, 2.0, 2.0, 2.0]);
+        for (z, expected) in [(x.maximum(&y), [0.0, 0.5, 1.0, 1.0]), (x.minimum(&y), [1.0, 0.5, 0.0, 1.0])] {
+            let gradients = grad(&z.sum_all(), &[x.clone(), y.clone()]);
+            assert_eq!(gradients[0].evaluate()?, expected);
+            // As PyTorch: a NaN, which is neither smaller nor larger, passes the gradient to both.
+            let others = [1.0 - expected[0], 0.5, 1.0 - expected[2], 1.0];
+            assert_eq!(gradients[1].evaluate()?, others);
+        }
+        Ok(())
     }
 }

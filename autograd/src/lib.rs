@@ -1,18 +1,22 @@
-//! The engine's language: tensor expressions, and one table of gradients.
+//! The engine's language: tensor expressions, their gradients, and what they mean.
 //!
 //! Data flows downwards: [`tensor`] and [`ops`] are the language, [`mod@grad`] turns a loss into more
-//! expressions. What computes them is elsewhere: the crate `schedule` turns a step into a short list
-//! of fused kernels, and a device runs that list again and again.
+//! expressions, [`evaluate()`] computes any of them slowly. What runs them fast is elsewhere: the crate
+//! `schedule` turns a step into a short list of fused kernels, and a device runs that list again and
+//! again.
 
 pub mod error;
+mod evaluate;
 pub mod grad;
 pub mod ops;
 
 pub mod random;
+mod scalar;
 pub mod tensor;
 pub mod variable_store;
 
 pub use error::{Error, Result};
+pub use evaluate::evaluate;
 pub use grad::grad;
 
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};

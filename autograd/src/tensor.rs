@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result, SharedError};
+pub use crate::scalar::{BinaryOp, UnaryOp};
 
 /// Element type as the language sees it. (Devices store both as `f32`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,73 +20,6 @@ pub enum DType {
     F32,
     /// Labels and indices, exact below 2^24.
     I32,
-}
-
-/// One-operand elementwise functions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UnaryOp {
-    Neg,
-    Exp,
-    Log,
-    Sqrt,
-    Abs,
-    Reciprocal,
-    Tanh,
-    /// `max(x, 0)`; NaN stays NaN; its gradient at 0 is 0.
-    Relu,
-    /// -1, 0 or 1.
-    Sign,
-    Floor,
-}
-
-impl UnaryOp {
-    /// Every function, for tables that must be complete.
-    pub const ALL: [UnaryOp; 10] = [
-        UnaryOp::Neg,
-        UnaryOp::Exp,
-        UnaryOp::Log,
-        UnaryOp::Sqrt,
-        UnaryOp::Abs,
-        UnaryOp::Reciprocal,
-        UnaryOp::Tanh,
-        UnaryOp::Relu,
-        UnaryOp::Sign,
-        UnaryOp::Floor,
-    ];
-}
-
-/// Two-operand elementwise functions. Comparisons give 1.0 or 0.0 and have no gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BinaryOp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    /// The larger; where equal the gradient goes to the left operand.
-    Max,
-    /// The smaller; where equal the gradient goes to the left operand.
-    Min,
-    Less,
-    LessEqual,
-    Equal,
-}
-
-impl BinaryOp {
-    /// Every function, for tables that must be complete.
-    pub const ALL: [BinaryOp; 9] = [
-        BinaryOp::Add,
-        BinaryOp::Sub,
-        BinaryOp::Mul,
-        BinaryOp::Div,
-        BinaryOp::Max,
-        BinaryOp::Min,
-        BinaryOp::Less,
-        BinaryOp::LessEqual,
-        BinaryOp::Equal,
-    ];
-    pub(crate) fn is_comparison(self) -> bool {
-        matches!(self, BinaryOp::Less | BinaryOp::LessEqual | BinaryOp::Equal)
-    }
 }
 
 /// Folds of the language. `Max` folds one axis; `Sum` and `Variance` (biased) any.
@@ -298,29 +232,8 @@ impl Op {
             Op::Full(_) => "full",
             Op::Iota(_) => "iota",
             Op::Random { .. } => "random",
-            Op::Unary(op) => match op {
-                UnaryOp::Neg => "neg",
-                UnaryOp::Exp => "exp",
-                UnaryOp::Log => "log",
-                UnaryOp::Sqrt => "sqrt",
-                UnaryOp::Abs => "abs",
-                UnaryOp::Reciprocal => "reciprocal",
-                UnaryOp::Tanh => "tanh",
-                UnaryOp::Relu => "relu",
-                UnaryOp::Sign => "sign",
-                UnaryOp::Floor => "floor",
-            },
-            Op::Binary(op) => match op {
-                BinaryOp::Add => "add",
-                BinaryOp::Sub => "sub",
-                BinaryOp::Mul => "mul",
-                BinaryOp::Div => "div",
-                BinaryOp::Max => "maximum",
-                BinaryOp::Min => "minimum",
-                BinaryOp::Less => "less",
-                BinaryOp::LessEqual => "less_equal",
-                BinaryOp::Equal => "equal",
-            },
+            Op::Unary(op) => op.name(),
+            Op::Binary(op) => op.name(),
             Op::Select => "select",
             Op::Cast => "cast",
             Op::Detach => "detach",

@@ -482,7 +482,7 @@ mod tests {
         for threads in [1, 2, 4] {
             assert!(run(&step, &images, threads) == one_by_one, "{threads} threads");
         }
-        let exact = crate::reference::evaluate(
+        let exact = autograd::evaluate(
             &outputs,
             &[("images".to_string(), images.iter().map(|&v| f64::from(v)).collect())].into(),
             &Default::default(),

@@ -1,4 +1,4 @@
-//! The native device: runs schedules on all cores, and the plain reference that tests compare with.
+//! The native device: runs schedules on all cores.
 //!
 //! [`CpuDevice`] compiles a schedule into kernels with all the memory they need ([`executable`]).
 //! Elementwise expressions are evaluated block by block in cache ([`program`], [`block`]) and serve
@@ -26,7 +26,6 @@ mod operand;
 mod pooling;
 mod program;
 mod reduce;
-pub mod reference;
 mod space;
 mod state;
 mod tile;

@@ -62,7 +62,7 @@ pub fn ln(x: f32) -> f32 {
     if x == 0.0 { f32::NEG_INFINITY } else { value }
 }
 
-/// The hyperbolic tangent; NaN stays NaN.
+/// The hyperbolic tangent; NaN stays NaN, -0 stays -0.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let z = x * x;
@@ -71,22 +71,22 @@ pub fn tanh(x: f32) -> f32 {
     p = p * z - 5.373_971_6e-2;
     p = p * z + 1.333_144_2e-1;
     p = p * z - 3.333_328_2e-1;
-    let small = p * z * x + x;
+    let small = x + x * (p * z);
     let size = x.abs();
     let large = (1.0 - 2.0 / (exp(size + size) + 1.0)).copysign(x);
     if size < 0.625 { small } else { large }
 }
 
-/// The larger; NaN if either is NaN.
+/// The larger, the left of equals; NaN if either is NaN.
 #[inline(always)]
 pub fn maximum(a: f32, b: f32) -> f32 {
-    if a > b || a.is_nan() { a } else { b }
+    if a >= b || a.is_nan() { a } else { b }
 }
 
-/// The smaller; NaN if either is NaN.
+/// The smaller, the left of equals; NaN if either is NaN.
 #[inline(always)]
 pub fn minimum(a: f32, b: f32) -> f32 {
-    if a < b || a.is_nan() { a } else { b }
+    if a <= b || a.is_nan() { a } else { b }
 }
 
 #[inline(always)]

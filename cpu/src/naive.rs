@@ -48,8 +48,16 @@ impl Buffers {
     }
 }
 
-pub fn for_each_index(shape: &[usize], visit: impl FnMut(&[usize])) {
-    crate::reference::for_each_index(shape, visit);
+pub fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
+    for number in 0..shape.iter().product() {
+        let mut rest: usize = number;
+        let mut index = vec![0; shape.len()];
+        for axis in (0..shape.len()).rev() {
+            index[axis] = rest % shape[axis];
+            rest /= shape[axis];
+        }
+        visit(&index);
+    }
 }
 
 fn affine(offset: i64, strides: &[i64], index: &[usize]) -> i64 {

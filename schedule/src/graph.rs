@@ -197,7 +197,7 @@ impl Builder {
 
     fn simplify_unary(&mut self, op: UnaryOp, input: NodeId, shape: &[usize]) -> Option<NodeId> {
         if let Some(x) = self.full(input) {
-            return Some(self.constant(unary_value(op, x), shape.to_vec()));
+            return Some(self.constant(op.value(x), shape.to_vec()));
         }
         let inner = self.nodes[input].clone();
         match (op, &inner.op) {
@@ -217,7 +217,7 @@ impl Builder {
         use BinaryOp::*;
         let (x, y) = (self.full(a), self.full(b));
         if let (Some(x), Some(y)) = (x, y) {
-            return Some(self.constant(binary_value(op, x, y), shape.to_vec()));
+            return Some(self.constant(op.value(x, y), shape.to_vec()));
         }
         match (op, x, y) {
             (Add, Some(0.0), _) => return Some(b),
@@ -283,6 +283,9 @@ impl Builder {
         if folded == 1 {
             return Some(input);
         }
+        if folded == 0 {
+            return Some(self.constant(0.0, shape.to_vec()));
+        }
         if let Some(value) = self.full(input) {
             return Some(self.constant(value * folded as f64, shape.to_vec()));
         }
@@ -324,42 +327,5 @@ impl Builder {
             }
             _ => None,
         }
-    }
-}
-
-/// The value of an elementwise function of a known number.
-pub fn unary_value(op: UnaryOp, x: f64) -> f64 {
-    match op {
-        UnaryOp::Neg => -x,
-        UnaryOp::Exp => x.exp(),
-        UnaryOp::Log => x.ln(),
-        UnaryOp::Sqrt => x.sqrt(),
-        UnaryOp::Abs => x.abs(),
-        UnaryOp::Reciprocal => 1.0 / x,
-        UnaryOp::Tanh => x.tanh(),
-        UnaryOp::Relu if x > 0.0 || x.is_nan() => x,
-        UnaryOp::Relu => 0.0,
-        UnaryOp::Sign if x > 0.0 => 1.0,
-        UnaryOp::Sign if x < 0.0 => -1.0,
-        UnaryOp::Sign => 0.0 * x,
-        UnaryOp::Floor => x.floor(),
-    }
-}
-
-/// The value of a two-operand elementwise function of known numbers.
-pub fn binary_value(op: BinaryOp, x: f64, y: f64) -> f64 {
-    let truth = |b: bool| if b { 1.0 } else { 0.0 };
-    match op {
-        BinaryOp::Add => x + y,
-        BinaryOp::Sub => x - y,
-        BinaryOp::Mul => x * y,
-        BinaryOp::Div => x / y,
-        BinaryOp::Max if x.is_nan() || y.is_nan() => f64::NAN,
-        BinaryOp::Min if x.is_nan() || y.is_nan() => f64::NAN,
-        BinaryOp::Max => x.max(y),
-        BinaryOp::Min => x.min(y),
-        BinaryOp::Less => truth(x < y),
-        BinaryOp::LessEqual => truth(x <= y),
-        BinaryOp::Equal => truth(x == y),
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::graph::{Graph, Node, NodeId};
 use crate::step::Options;
-use autograd::tensor::{BinaryOp, Op, UnaryOp};
+use autograd::tensor::Op;
 
 /// What the partition decides about each node.
 pub struct Partition {
@@ -63,13 +63,11 @@ pub fn class(op: &Op) -> Class {
 
 /// Whether evaluating the op costs far more than an addition.
 fn is_dear(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(UnaryOp::Exp | UnaryOp::Log | UnaryOp::Tanh | UnaryOp::Sqrt | UnaryOp::Reciprocal)
-            | Op::Binary(BinaryOp::Div)
-            | Op::Random { .. }
-            | Op::Concatenate(_)
-    )
+    match op {
+        Op::Unary(op) => op.is_dear(),
+        Op::Binary(op) => op.is_dear(),
+        other => matches!(other, Op::Random { .. } | Op::Concatenate(_)),
+    }
 }
 
 /// A kernel that evaluates a concatenation looks at every part for each element; beyond this many parts

@@ -5,7 +5,6 @@
 
 use std::fmt::Write;
 
-use autograd::tensor::{BinaryOp, UnaryOp};
 use schedule::ir::{Bound, Instr, Program, Reg, Store, View};
 
 use crate::bindings::Bindings;
@@ -159,8 +158,8 @@ impl Emitter {
                     format!("random_uniform(u32(i32({seed})), u32(i32({step})), {stream}u, u32({at}))")
                 })
             }
-            Instr::Unary(op, a) => self.unary(*op, &self.reg(*a)),
-            Instr::Binary(op, a, b) => self.binary(*op, &self.reg(*a), &self.reg(*b)),
+            Instr::Unary(op, a) => op.wgsl(&self.reg(*a), self.vector.is_some()),
+            Instr::Binary(op, a, b) => op.wgsl(&self.reg(*a), &self.reg(*b), self.vector.is_some()),
             Instr::Select { condition, yes, no } => {
                 let zero = self.splat("0.0");
                 let [no, yes, condition] = [no, yes, condition].map(|r| self.reg(*r));
@@ -266,40 +265,6 @@ impl Emitter {
             terms.push(parenthesised(offset));
         }
         terms.join(" + ")
-    }
-
-    fn unary(&self, op: UnaryOp, a: &str) -> String {
-        let suffix = if self.vector.is_some() { "4" } else { "" };
-        match op {
-            UnaryOp::Neg => format!("-{a}"),
-            UnaryOp::Exp => format!("exp({a})"),
-            UnaryOp::Log => format!("log({a})"),
-            UnaryOp::Sqrt => format!("sqrt({a})"),
-            UnaryOp::Abs => format!("abs({a})"),
-            UnaryOp::Reciprocal => format!("1.0 / {a}"),
-            UnaryOp::Tanh => format!("tanh_{suffix}({a})"),
-            UnaryOp::Relu => format!("relu_{suffix}({a})"),
-            UnaryOp::Sign => format!("sign_{suffix}({a})"),
-            UnaryOp::Floor => format!("floor({a})"),
-        }
-    }
-
-    fn binary(&self, op: BinaryOp, a: &str, b: &str) -> String {
-        let suffix = if self.vector.is_some() { "4" } else { "" };
-        let compare = |operator: &str| {
-            format!("select({}, {}, {a} {operator} {b})", self.splat("0.0"), self.splat("1.0"))
-        };
-        match op {
-            BinaryOp::Add => format!("{a} + {b}"),
-            BinaryOp::Sub => format!("{a} - {b}"),
-            BinaryOp::Mul => format!("{a} * {b}"),
-            BinaryOp::Div => format!("{a} / {b}"),
-            BinaryOp::Max => format!("maximum_{suffix}({a}, {b})"),
-            BinaryOp::Min => format!("minimum_{suffix}({a}, {b})"),
-            BinaryOp::Less => compare("<"),
-            BinaryOp::LessEqual => compare("<="),
-            BinaryOp::Equal => compare("=="),
-        }
     }
 }
 

@@ -15,14 +15,14 @@ fn is_nan4(x: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
 }
 
-// Zero from -0 to -infinity; a NaN of either sign stays.
+// Zero below -0 down to -infinity; -0 and a NaN of either sign stay.
 fn relu_(x: f32) -> f32 {
-    return select(x, 0.0, (bitcast<u32>(x) - 0x80000000u) <= 0x7f800000u);
+    return select(x, 0.0, (bitcast<u32>(x) - 0x80000001u) < 0x7f800000u);
 }
 
 fn relu_4(x: vec4<f32>) -> vec4<f32> {
-    let bits = bitcast<vec4<u32>>(x) - vec4<u32>(0x80000000u);
-    return select(x, vec4<f32>(0.0), bits <= vec4<u32>(0x7f800000u));
+    let bits = bitcast<vec4<u32>>(x) - vec4<u32>(0x80000001u);
+    return select(x, vec4<f32>(0.0), bits < vec4<u32>(0x7f800000u));
 }
 
 fn maximum_(a: f32, b: f32) -> f32 {

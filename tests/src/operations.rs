@@ -104,7 +104,7 @@ impl Case {
         inputs.extend(self.upstream.iter().map(|(name, values)| (format!("up.{name}"), wide(values))));
         let evaluate = |named: &[(String, Tensor)]| -> Values {
             let tensors: Vec<Tensor> = named.iter().map(|(_, tensor)| as_float(tensor)).collect();
-            let values = cpu::reference::evaluate(&tensors, &inputs, &HashMap::new(), &HashMap::new())
+            let values = autograd::evaluate(&tensors, &inputs, &HashMap::new(), &HashMap::new())
                 .unwrap_or_else(|error| panic!("{}: {error}", self.name));
             named.iter().map(|(name, _)| name.clone()).zip(values).collect()
         };

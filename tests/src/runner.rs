@@ -101,8 +101,7 @@ impl Reference {
         for (name, values) in &call.integers {
             inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
         }
-        cpu::reference::evaluate(tensors, &inputs, &self.state, overrides)
-            .unwrap_or_else(|error| panic!("{error}"))
+        autograd::evaluate(tensors, &inputs, &self.state, overrides).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

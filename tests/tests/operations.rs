@@ -53,7 +53,7 @@ fn check_gradient(case: &Case) {
     let gradients = grad(&loss, &wrt);
     let none = HashMap::new();
     let evaluate = |tensors: &[Tensor], overrides: &HashMap<u64, Vec<f64>>| {
-        cpu::reference::evaluate(tensors, &values, &none, overrides)
+        autograd::evaluate(tensors, &values, &none, overrides)
             .unwrap_or_else(|error| panic!("{}: {error}", case.name))
     };
     let points = evaluate(&wrt, &none);

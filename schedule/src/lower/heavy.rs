@@ -1,6 +1,6 @@
 //! Kernels of folds, products, convolutions and pools, with what is fused before and after them.
 
-use autograd::tensor::{Op, ReduceOp, UnaryOp};
+use autograd::tensor::{Op, ReduceOp};
 
 use super::context::{ALL_DIMS, Context, Stop, node_index};
 use super::expression::Emitter;
@@ -246,10 +246,7 @@ fn is_light(program: &Program) -> bool {
     let plain = program.instrs.iter().all(|instr| match instr {
         Instr::Load { view, .. } => view.bounds.is_empty(),
         Instr::InBounds(_) | Instr::Index(_) | Instr::Random { .. } => false,
-        Instr::Unary(op, _) => {
-            use UnaryOp::{Abs, Neg, Relu};
-            matches!(op, Neg | Relu | Abs)
-        }
+        Instr::Unary(op, _) => !op.is_dear(),
         _ => true,
     });
     plain && program.instrs.len() <= LONGEST_PROLOGUE

@@ -4,19 +4,19 @@
 //! primitive's definition. No schedule, no fusion, no threads, no tolerance for cleverness.
 
 mod convolution;
-mod elementwise;
 mod fold;
 mod pool;
 mod view;
 
 use std::collections::HashMap;
 
-use autograd::tensor::{Op, Tensor};
-use autograd::{Error, Result};
+use crate::error::{Error, Result};
+use crate::random;
+use crate::tensor::{Op, Tensor};
 
 /// Values of one tensor, dense and row-major.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Array {
+struct Array {
     pub shape: Vec<usize>,
     pub data: Vec<f64>,
 }
@@ -27,6 +27,11 @@ impl Array {
         let mut data = Vec::with_capacity(shape.iter().product());
         for_each_index(shape, |index| data.push(f(index)));
         Array { shape: shape.to_vec(), data }
+    }
+
+    /// The array whose element at each row-major position is `f(position)`.
+    pub fn map(shape: &[usize], f: impl Fn(usize) -> f64) -> Array {
+        Array { shape: shape.to_vec(), data: (0..shape.iter().product()).map(f).collect() }
     }
 
     /// The position of `index` in `data`.
@@ -41,7 +46,7 @@ impl Array {
 }
 
 /// Visits every index of `shape` in row-major order (once, with the empty index, for a scalar).
-pub(crate) fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
+fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
     let mut index = vec![0; shape.len()];
     for _ in 0..shape.iter().product::<usize>() {
         visit(&index);
@@ -56,12 +61,7 @@ pub(crate) fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
 }
 
 /// Visits `first + sum of index * stride` for every index of `shape` in row-major order.
-pub(crate) fn for_each_position(
-    shape: &[usize],
-    strides: &[usize],
-    first: usize,
-    mut visit: impl FnMut(usize),
-) {
+fn for_each_position(shape: &[usize], strides: &[usize], first: usize, mut visit: impl FnMut(usize)) {
     let mut index = vec![0; shape.len()];
     let mut position = first;
     for _ in 0..shape.iter().product::<usize>() {
@@ -79,14 +79,36 @@ pub(crate) fn for_each_position(
 }
 
 /// How far apart neighbours along each axis of a dense array lie.
-pub(crate) fn dense_strides(shape: &[usize]) -> Vec<usize> {
+fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let after = |axis: usize| shape[axis + 1..].iter().product();
     (0..shape.len()).map(after).collect()
 }
 
+impl Tensor {
+    /// The tensor's value in `f64`, row-major: what it is by definition, computed as slowly as that.
+    /// Variables have their initial values; an expression with inputs needs [`evaluate`].
+    ///
+    /// ```
+    /// use autograd::{Tensor, grad};
+    ///
+    /// let x = Tensor::constant(&[3], vec![1.0, 2.0, -3.0]);
+    /// let loss = x.square().sum_all();
+    /// assert_eq!(loss.evaluate()?, [14.0]);
+    /// assert_eq!(grad(&loss, &[x])[0].evaluate()?, [2.0, 4.0, -6.0]);
+    /// # Ok::<(), autograd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn evaluate(&self) -> Result<Vec<f64>> {
+        let none = HashMap::new();
+        Ok(evaluate(std::slice::from_ref(self), &HashMap::new(), &none, &none)?.remove(0))
+    }
+}
+
 /// Evaluates `outputs` in `f64`, each row-major.
 ///
-/// `inputs` are by name (labels as whole numbers), `state` by [`autograd::Variable::id`]; a variable
+/// `inputs` are by name (labels as whole numbers), `state` by [`crate::Variable::id`]; a variable
 /// that is not in `state` has its initial value. `overrides` replace the value of any node by its
 /// [`Tensor::id`], so that a gradient can be checked in the middle of a graph.
 ///
@@ -172,10 +194,17 @@ fn apply(
         }
         Op::Full(value) => Array::from_fn(shape, |_| *value),
         Op::Iota(axis) => Array::from_fn(shape, |index| index[*axis] as f64),
-        Op::Random { stream } => elementwise::random(shape, *stream, operands[0], operands[1]),
-        Op::Unary(op) => elementwise::unary(*op, operands[0]),
-        Op::Binary(op) => elementwise::binary(*op, operands[0], operands[1]),
-        Op::Select => elementwise::select(operands[0], operands[1], operands[2]),
+        Op::Random { stream } => {
+            // The bits of a whole number as the generator takes them: -1 is `u32::MAX`.
+            let [seed, step] = [0, 1].map(|i| operands[i].data[0] as i64 as u32);
+            Array::map(shape, |i| random::uniform(seed, step, *stream, i as u32).into())
+        }
+        Op::Unary(op) => Array::map(shape, |i| op.value(operands[0].data[i])),
+        Op::Binary(op) => Array::map(shape, |i| op.value(operands[0].data[i], operands[1].data[i])),
+        Op::Select => Array::map(shape, |i| {
+            let chosen = if operands[0].data[i] != 0.0 { operands[1] } else { operands[2] };
+            chosen.data[i]
+        }),
         Op::Cast | Op::Detach => operands[0].clone(),
         Op::Reduce(op, axes) => fold::reduce(*op, axes, operands[0]),
         Op::ArgMax(axis) => fold::argmax(*axis, operands[0]),
@@ -199,7 +228,7 @@ fn apply(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use autograd::Variable;
+    use crate::Variable;
 
     fn none() -> (HashMap<String, Vec<f64>>, HashMap<u64, Vec<f64>>) {
         (HashMap::new(), HashMap::new())
@@ -236,5 +265,16 @@ mod tests {
         assert!(matches!(evaluate(&[bad], &nothing, &no, &no), Err(Error::Expression { .. })));
         let overrides = HashMap::from([(x.id(), vec![1.0])]);
         assert!(matches!(evaluate(&[x], &nothing, &no, &overrides), Err(Error::Step(_))));
+    }
+
+    #[test]
+    fn random_is_the_documented_hash() -> Result<()> {
+        let [seed, step] = ["seed", "step"].map(|name| Tensor::input_i32(name, &[]));
+        let inputs = HashMap::from([("seed".to_string(), vec![-1.0]), ("step".to_string(), vec![9.0])]);
+        let (_, no) = none();
+        let values = evaluate(&[Tensor::random(&[3], &seed, &step, 7)], &inputs, &no, &no)?;
+        let expected = [0, 1, 2].map(|i| f64::from(random::uniform(u32::MAX, 9, 7, i)));
+        assert_eq!(values[0], expected);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Pooling and its transposes over images `[N, H, W, C]`.
 
-use autograd::tensor::Window;
+use crate::tensor::Window;
 
 use super::{Array, fold, for_each_index};
 

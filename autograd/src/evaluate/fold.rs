@@ -1,6 +1,6 @@
 //! Reductions, argmax and the matrix product.
 
-use autograd::tensor::ReduceOp;
+use crate::tensor::ReduceOp;
 
 use super::{Array, dense_strides, for_each_position};
 

@@ -3,7 +3,7 @@
 //! `y[n, i, j, o] = sum x[n, i*s + a*d - p, j*s + b*d - p, group(o), c] * w[o, c, a, b]` is a sum of
 //! products x·w; each gradient is the same sum with another factor as the result.
 
-use autograd::tensor::Conv2d;
+use crate::tensor::Conv2d;
 
 use super::{Array, for_each_index};
 
