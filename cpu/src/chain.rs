@@ -421,7 +421,7 @@ mod tests {
 
     use super::*;
     use crate::CpuDevice;
-    use crate::naive::Dice;
+    use crate::random_programs::Dice;
 
     const IMAGES: usize = 32;
 

@@ -20,11 +20,11 @@ mod map;
 mod math;
 mod matmul;
 mod memory;
-#[cfg(test)]
-mod naive;
 mod operand;
 mod pooling;
 mod program;
+#[cfg(test)]
+mod random_programs;
 mod reduce;
 mod space;
 mod state;

@@ -139,13 +139,13 @@ impl<'a> Externals<'a> {
 
 #[cfg(test)]
 mod tests {
-    use schedule::View;
+    use schedule::{Body, View};
 
     use super::*;
     use crate::isa::Isa;
     use crate::kernels::ThreadPool;
     use crate::memory::SharedSlice;
-    use crate::naive::{self, Buffers, Dice};
+    use crate::random_programs::{Buffers, Dice, close, random_program, random_shape};
 
     fn stores(
         dice: &mut Dice,
@@ -180,17 +180,6 @@ mod tests {
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()
     }
 
-    fn naive(shape: &[usize], program: &Program, stores: &[Store], buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let mut results = buffers.to_vec();
-        naive::for_each_index(shape, |index| {
-            let values = naive::evaluate(program, index, buffers, &[]);
-            for store in stores {
-                results[store.buffer][naive::element(&store.view, index) as usize] = values[store.value];
-            }
-        });
-        results
-    }
-
     fn check(
         seed: u64,
         threads: usize,
@@ -200,16 +189,18 @@ mod tests {
         buffers: &[Vec<f32>],
     ) {
         let pool = ThreadPool::new(threads);
-        let expected = naive(shape, program, stores, buffers);
+        let mut expected = schedule::evaluate::Memory::of(buffers);
+        let (shape_of, program_of, stores_of) = (shape.to_vec(), program.clone(), stores.to_vec());
+        expected.run(&Body::Map { shape: shape_of, program: program_of, stores: stores_of });
         for &isa in Isa::available() {
             let regions = (0..buffers.len()).collect();
             let compile = Compile { threads, regions, ..Compile::default() };
             let map = Map::new(&compile, shape, program, stores);
             let results = run(&map, isa, &pool, buffers);
-            for (buffer, (result, expected)) in results.iter().zip(&expected).enumerate() {
-                for (i, (&result, &expected)) in result.iter().zip(expected).enumerate() {
+            for (buffer, result) in results.iter().enumerate() {
+                for (i, (&result, &expected)) in result.iter().zip(expected.buffer(buffer)).enumerate() {
                     assert!(
-                        naive::close(result, expected, 2e-5),
+                        close(result, expected, 2e-5),
                         "seed {seed}, {isa:?}, buffer {buffer} element {i}: {result}, not {expected}\n\
                          {shape:?}\n{program:#?}\n{stores:#?}\n{:#?}",
                         map.program
@@ -223,9 +214,9 @@ mod tests {
     fn random_programs_agree_with_plain_evaluation() {
         for seed in 0..400 {
             let mut dice = Dice::new(seed);
-            let shape = naive::random_shape(&mut dice, 4, 20_000);
+            let shape = random_shape(&mut dice, 4, 20_000);
             let mut buffers = Vec::new();
-            let program = naive::random_program(&mut dice, &shape, &mut buffers);
+            let program = random_program(&mut dice, &shape, &mut buffers);
             let stores = stores(&mut dice, &shape, &program, &mut buffers);
             check(seed, 1 + seed as usize % 3, &shape, &program, &stores, &buffers);
         }
@@ -236,9 +227,9 @@ mod tests {
     fn random_programs_in_place() {
         for seed in 0..300 {
             let mut dice = Dice::new(seed + 1000);
-            let shape = naive::random_shape(&mut dice, 3, 5000);
+            let shape = random_shape(&mut dice, 3, 5000);
             let mut buffers = Vec::new();
-            let mut program = naive::random_program(&mut dice, &shape, &mut buffers);
+            let mut program = random_program(&mut dice, &shape, &mut buffers);
             let len = shape.iter().product();
             let mut stores = Vec::new();
             let first = program.instrs.len();

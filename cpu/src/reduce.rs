@@ -357,7 +357,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::kernels::ThreadPool;
     use crate::memory::Floats;
-    use crate::naive::{self, Buffers, Dice};
+    use crate::random_programs::{Buffers, Dice, close, random_shape, random_view};
 
     const KINDS: [ReduceKind; 4] =
         [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Variance, ReduceKind::ArgMax];
@@ -386,58 +386,20 @@ mod tests {
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()
     }
 
-    fn naive(body: &Body, buffers: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else {
-            unreachable!()
-        };
-        let mut results = buffers.to_vec();
-        naive::for_each_index(&shape[..*outer], |index| {
-            let mut folded: Vec<Vec<f64>> = vec![vec![]; accumulators.len()];
-            naive::for_each_index(&shape[*outer..], |inner| {
-                let values = naive::evaluate(program, &[index, inner].concat(), buffers, &[]);
-                for (list, (_, value)) in folded.iter_mut().zip(accumulators) {
-                    list.push(values[*value] as f64);
-                }
-            });
-            let totals: Vec<f32> =
-                folded.iter().zip(accumulators).map(|(v, a)| plain(a.0, v) as f32).collect();
-            let values = naive::evaluate(finish, index, buffers, &totals);
-            for store in stores {
-                results[store.buffer][naive::element(&store.view, index) as usize] = values[store.value];
-            }
-        });
-        results
-    }
-
-    fn plain(kind: ReduceKind, values: &[f64]) -> f64 {
-        let sum: f64 = values.iter().sum();
-        let count = values.len() as f64;
-        let nan = values.iter().position(|v| v.is_nan());
-        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        match kind {
-            ReduceKind::Sum => sum,
-            ReduceKind::Variance => values.iter().map(|v| (v - sum / count).powi(2)).sum::<f64>() / count,
-            ReduceKind::Max if nan.is_some() => f64::NAN,
-            ReduceKind::Max => largest,
-            ReduceKind::ArgMax => nan.or(values.iter().position(|&v| v == largest)).unwrap_or(0) as f64,
-        }
-    }
-
     fn check(seed: u64, body: &Body, buffers: &[Vec<f32>], outputs: usize) {
-        let expected = naive(body, buffers);
+        let mut expected = schedule::evaluate::Memory::of(buffers);
+        expected.run(body);
         let mut single: Option<Vec<Vec<f32>>> = None;
         for &isa in Isa::available() {
             for threads in [1, 3] {
                 let results = run(body, isa, threads, buffers);
                 for buffer in buffers.len() - outputs..buffers.len() {
                     // A sum that cancels, and values that nearly tie, are only as good as their inputs.
-                    let scale = expected[buffer]
-                        .iter()
-                        .fold(0f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { m });
-                    for (i, (&result, &expected)) in results[buffer].iter().zip(&expected[buffer]).enumerate()
-                    {
-                        let near =
-                            naive::close(result, expected, 1e-4) || (result - expected).abs() <= 2e-5 * scale;
+                    let expected = expected.buffer(buffer);
+                    let scale =
+                        expected.iter().fold(0f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { m });
+                    for (i, (&result, &expected)) in results[buffer].iter().zip(expected).enumerate() {
+                        let near = close(result, expected, 1e-4) || (result - expected).abs() <= 2e-5 * scale;
                         assert!(
                             near,
                             "seed {seed}, {isa:?}, {threads} threads, buffer {buffer} element {i}: \
@@ -464,7 +426,7 @@ mod tests {
         use autograd::tensor::BinaryOp;
         let mut instrs = Vec::new();
         for _ in 0..1 + dice.below(3) {
-            let (view, len) = naive::random_view(dice, shape);
+            let (view, len) = random_view(dice, shape);
             buffers.push(dice.values(len));
             instrs.push(Instr::Load { buffer: buffers.len() - 1, view });
         }
@@ -481,7 +443,7 @@ mod tests {
 
     fn random_case(seed: u64) -> (Body, Vec<Vec<f32>>, usize) {
         let mut dice = Dice::new(seed);
-        let shape = naive::random_shape(&mut dice, 4, 40_000);
+        let shape = random_shape(&mut dice, 4, 40_000);
         let outer = dice.below(shape.len() + 1);
         let mut buffers = Vec::new();
         let program = mild_program(&mut dice, &shape, &mut buffers);

@@ -1,4 +1,4 @@
-//! Map and Reduce kernels against the interpreter.
+//! Map and Reduce kernels against what they mean.
 
 mod common;
 

@@ -13,7 +13,8 @@
 //! 5. `group`: independent maps become one launch.
 //! 6. `memory`: state is updated in place, temporaries share slots.
 //!
-//! [`ir`] is the result, and the whole of what a device needs to know; `explain` prints it.
+//! [`ir`] is the result, and the whole of what a device needs to know; [`evaluate`] is what it means, and
+//! `explain` prints it.
 //!
 //! # Words
 //!
@@ -39,6 +40,7 @@
 
 mod device;
 mod draft;
+pub mod evaluate;
 mod explain;
 mod graph;
 mod group;

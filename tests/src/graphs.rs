@@ -103,6 +103,12 @@ impl Values {
     }
 }
 
+/// Whether a function neither jumps nor bends nor ends near a value, nor grows too steep to compare.
+fn is_smooth(f: impl Fn(f64) -> f64, at: f64) -> bool {
+    let [left, middle, right] = [at - MARGIN, at, at + MARGIN].map(f);
+    ((right - middle) - (middle - left)).abs() < 0.1 * MARGIN && (right - left).abs() < 100.0 * MARGIN
+}
+
 struct Builder {
     dice: Dice,
     values: Values,
@@ -263,14 +269,7 @@ impl Builder {
     fn unary(&mut self) -> Option<Tensor> {
         let x = self.any();
         let op = self.dice.pick(&UnaryOp::ALL);
-        let smooth = match op {
-            UnaryOp::Neg | UnaryOp::Tanh => true,
-            UnaryOp::Exp => self.least(&x, |v| 4.0 - v) > 0.0,
-            UnaryOp::Log | UnaryOp::Sqrt => self.least(&x, |v| v - 0.05) > 0.0,
-            UnaryOp::Reciprocal => self.least(&x, f64::abs) > 0.2,
-            UnaryOp::Abs | UnaryOp::Relu | UnaryOp::Sign => self.least(&x, f64::abs) > MARGIN,
-            UnaryOp::Floor => self.least(&x, |v| (v - v.round()).abs()) > MARGIN,
-        };
+        let smooth = self.values.of(&x).iter().all(|&v| is_smooth(|v| op.value(v), v));
         smooth.then(|| x.unary(op))
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use autograd::tensor::{BinaryOp, UnaryOp};
 use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
 use schedule::Options;
 use schedule::{Device, Step, Value};
@@ -231,10 +232,11 @@ pub fn own_cases() -> Vec<Case> {
         attributes
     };
     let float = |name: &'static str, shape: &[usize]| (name, shape.to_vec());
-    vec![
+    let mut cases: Vec<Case> = UnaryOp::ALL.into_iter().map(of_unary).collect();
+    cases.extend(BinaryOp::ALL.into_iter().map(of_binary));
+    cases.extend([
         own("dropout/half", "dropout", json!({"rate": 0.5}), vec![float("x", &[7, 9])]),
-        own("floor/times", "floor_times", json!({}), vec![float("x", &[3, 7])]),
-        own("sign/times", "sign_times", json!({}), vec![float("x", &[3, 7])]),
+        own("to_integer/times", "to_integer_times", json!({}), vec![float("x", &[3, 7])]),
         own("constant/times", "constant_times", json!({}), vec![float("x", &[2, 3])]),
         own("variable/times", "variable_times", json!({}), vec![float("x", &[2, 3])]),
         own(
@@ -278,7 +280,36 @@ pub fn own_cases() -> Vec<Case> {
             of("reduce_variance", json!({"axes": [0, 2], "keepdims": false})),
             vec![float("x", &[3, 2, 4])],
         ),
-    ]
+    ]);
+    cases
+}
+
+/// A row of the table of scalars, on values of both signs where it is defined for both.
+fn of_unary(op: UnaryOp) -> Case {
+    let (name, function) = (format!("unary/{}", op.name()), json!({"function": op.name()}));
+    let mut case = own(&name, "unary", function, vec![("x", vec![3, 7])]);
+    case.inputs[0].values = mixed(&name);
+    for x in &mut case.inputs[0].values {
+        *x = if op.value((*x).into()).is_finite() { *x } else { -*x };
+    }
+    case
+}
+
+/// The same for two operands.
+fn of_binary(op: BinaryOp) -> Case {
+    let (name, function) = (format!("binary/{}", op.name()), json!({"function": op.name()}));
+    let mut case = own(&name, "binary", function, vec![("x", vec![3, 7]), ("y", vec![3, 7])]);
+    for input in &mut case.inputs {
+        input.values = mixed(&format!("{name}/{}", input.name));
+    }
+    case
+}
+
+/// 21 values of sizes from 0.2 to 0.7, every second negative: clear of whole numbers, also after the
+/// gradient check has moved them.
+fn mixed(key: &str) -> Vec<f32> {
+    let sizes = formula::values(key, 21, 0.45, 0.25).into_iter();
+    sizes.enumerate().map(|(i, size)| if i % 2 == 0 { size } else { -size }).collect()
 }
 
 fn own(name: &str, op: &str, attributes: Json, shapes: Vec<(&'static str, Vec<usize>)>) -> Case {
@@ -321,6 +352,9 @@ impl Case {
     /// no saturation, and inside each operation's domain.
     pub fn smooth(&self) -> Case {
         let mut case = self.clone();
+        if ["unary", "binary"].contains(&&self.op[..]) {
+            return case; // they are so already
+        }
         let positive = ["log", "sqrt", "pow", "div", "recip"].contains(&&self.op[..]);
         for input in case.inputs.iter_mut().filter(|input| input.dtype == DType::F32) {
             let (off, scale) =
@@ -478,8 +512,16 @@ pub fn express(op: &str, attributes: &Json, inputs: &[(String, Tensor)]) -> Vec<
         "sgd" => return sgd(attributes, inputs),
 
         "dropout" => x().dropout(number("rate"), &input("seed"), &input("step"), 5),
-        "floor_times" => (x() * 3.0).to_integer().float() * x(),
-        "sign_times" => x().sign() * x() * x(),
+        // Times x, so that all of these have gradients.
+        "unary" => {
+            let op = UnaryOp::ALL.into_iter().find(|op| attributes["function"] == op.name());
+            x().unary(op.expect("a row of the table")) * x()
+        }
+        "binary" => {
+            let op = BinaryOp::ALL.into_iter().find(|op| attributes["function"] == op.name());
+            x().binary(op.expect("a row of the table"), &input("y")) * x()
+        }
+        "to_integer_times" => (x() * 3.0).to_integer().float() * x(),
         "constant_times" => {
             let values = formula::values("operations/constant", x().len(), 0.0, 1.0);
             x() * Tensor::constant(x().shape(), values)

@@ -1,13 +1,13 @@
-//! What the device tests share: the devices, a plain interpreter to compare with, and test schedules.
+//! What the device tests share: the devices, a comparison with what a schedule means, and test schedules.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod build;
-pub mod interpreter;
 
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gpu::{GpuDevice, Options, Precision};
+use schedule::evaluate::evaluate;
 use schedule::{Device, Schedule, Value};
 
 pub use build::Builder;
@@ -47,7 +47,7 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
 }
 
 /// Runs the builder's schedule with and without optional features (with bounds checks in the shaders),
-/// and compares all outputs with the interpreter: each value within `tolerance` of the reference,
+/// and compares all outputs with [`evaluate`]: each value within `tolerance` of the reference,
 /// relative to the largest magnitude of its tensor.
 pub fn check(builder: &Builder, tolerance: f64) {
     check_on(builder, tolerance, 2);
@@ -58,11 +58,11 @@ pub fn check_unchecked_too(builder: &Builder, tolerance: f64) {
     check_on(builder, tolerance, 3);
 }
 
-/// Runs the builder's schedule in mixed precision and compares all outputs with the interpreter, each value
+/// Runs the builder's schedule in mixed precision and compares all outputs with [`evaluate`], each value
 /// within `tolerance` of the reference relative to the largest magnitude of its tensor. Returns the
 /// largest difference, or `None` where the adapter has no 16-bit floats.
 pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
-    let expected = interpreter::run(&builder.schedule, &builder.inputs);
+    let expected = evaluate(&builder.schedule, &builder.inputs);
     let devices = devices()?;
     let (name, device) = &devices.0[3];
     if !device.target().f16 {
@@ -72,15 +72,15 @@ pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
     let mut largest = 0.0f64;
     for (output, expected) in run(device, &builder.schedule, &builder.inputs).iter().zip(&expected) {
         compare(name, output, expected, tolerance);
-        let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(v.abs()));
-        let differences = output.1.iter().zip(expected).map(|(&g, e)| (f64::from(g) - e).abs() / scale);
+        let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(f64::from(v.abs())));
+        let differences = output.1.iter().zip(expected).map(|(&g, e)| f64::from((g - e).abs()) / scale);
         largest = differences.fold(largest, f64::max);
     }
     Some(largest)
 }
 
 fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
-    let expected = interpreter::run(&builder.schedule, &builder.inputs);
+    let expected = evaluate(&builder.schedule, &builder.inputs);
     let Some(devices) = devices() else { return };
     // Side by side: a software driver compiles a kernel at its first dispatch, on one thread.
     let chosen = &devices.0[..configurations];
@@ -121,16 +121,16 @@ pub fn run(
     names.into_iter().map(|name| (name.clone(), executable.output(&name).unwrap())).collect()
 }
 
-fn compare(device: &str, (name, got): &(String, Vec<f32>), expected: &[f64], tolerance: f64) {
+fn compare(device: &str, (name, got): &(String, Vec<f32>), expected: &[f32], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{device}: size of `{name}`");
-    let scale = expected.iter().filter(|v| v.is_finite()).fold(1e-30, |m: f64, v| m.max(v.abs()));
+    let scale = expected.iter().filter(|v| v.is_finite()).fold(1e-30, |m: f64, v| m.max(f64::from(v.abs())));
     for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
         let same = if e.is_nan() {
             g.is_nan()
         } else if e.is_infinite() {
-            f64::from(g) == e
+            g == e
         } else {
-            (f64::from(g) - e).abs() <= tolerance * scale
+            f64::from((g - e).abs()) <= tolerance * scale
         };
         assert!(same, "{device}: `{name}`[{i}] is {g}, expected {e} (largest {scale})");
     }

@@ -1,6 +1,5 @@
-//! For tests: programs evaluated one element at a time, and random ones to evaluate.
+//! For tests: random programs, and buffers for them.
 
-use autograd::random;
 use autograd::tensor::{BinaryOp, UnaryOp};
 use schedule::{Bound, Instr, Program, View};
 
@@ -46,92 +45,6 @@ impl Buffers {
             bases: self.0.iter_mut().map(|floats| floats.as_mut_ptr()).collect(),
         }
     }
-}
-
-pub fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
-    for number in 0..shape.iter().product() {
-        let mut rest: usize = number;
-        let mut index = vec![0; shape.len()];
-        for axis in (0..shape.len()).rev() {
-            index[axis] = rest % shape[axis];
-            rest /= shape[axis];
-        }
-        visit(&index);
-    }
-}
-
-fn affine(offset: i64, strides: &[i64], index: &[usize]) -> i64 {
-    index.iter().zip(strides).fold(offset, |sum, (&i, &stride)| sum + i as i64 * stride)
-}
-
-pub fn element(view: &View, index: &[usize]) -> i64 {
-    affine(view.offset, &view.strides, index)
-}
-
-pub fn in_bounds(view: &View, index: &[usize]) -> bool {
-    let holds = |b: &Bound| (0..b.extent).contains(&affine(b.offset, &b.strides, index));
-    view.bounds.iter().all(holds)
-}
-
-/// All registers of a program at one index.
-pub fn evaluate(program: &Program, index: &[usize], buffers: &[Vec<f32>], accumulators: &[f32]) -> Vec<f32> {
-    let mut values: Vec<f32> = Vec::new();
-    let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
-    for instr in &program.instrs {
-        values.push(match instr {
-            Instr::Load { buffer, view } if in_bounds(view, index) => {
-                buffers[*buffer][element(view, index) as usize]
-            }
-            Instr::Load { .. } => 0.0,
-            Instr::Constant(value) => *value,
-            Instr::Index(view) => element(view, index) as f32,
-            Instr::InBounds(view) => truth(in_bounds(view, index)),
-            Instr::Unary(op, a) => {
-                let a = values[*a];
-                match op {
-                    UnaryOp::Neg => -a,
-                    UnaryOp::Exp => (a as f64).exp() as f32,
-                    UnaryOp::Log => (a as f64).ln() as f32,
-                    UnaryOp::Sqrt => a.sqrt(),
-                    UnaryOp::Abs => a.abs(),
-                    UnaryOp::Reciprocal => 1.0 / a,
-                    UnaryOp::Tanh => (a as f64).tanh() as f32,
-                    UnaryOp::Relu if a < 0.0 => 0.0,
-                    UnaryOp::Relu => a,
-                    UnaryOp::Sign => truth(a > 0.0) - truth(a < 0.0),
-                    UnaryOp::Floor => a.floor(),
-                }
-            }
-            Instr::Binary(op, a, b) => {
-                let (a, b) = (values[*a], values[*b]);
-                match op {
-                    BinaryOp::Add => a + b,
-                    BinaryOp::Sub => a - b,
-                    BinaryOp::Mul => a * b,
-                    BinaryOp::Div => a / b,
-                    BinaryOp::Max | BinaryOp::Min if a.is_nan() || b.is_nan() => f32::NAN,
-                    BinaryOp::Max => a.max(b),
-                    BinaryOp::Min => a.min(b),
-                    BinaryOp::Less => truth(a < b),
-                    BinaryOp::LessEqual => truth(a <= b),
-                    BinaryOp::Equal => truth(a == b),
-                }
-            }
-            Instr::Select { condition, yes, no } => {
-                if values[*condition] != 0.0 {
-                    values[*yes]
-                } else {
-                    values[*no]
-                }
-            }
-            Instr::Random { stream, index: view, seed, step } => {
-                let (seed, step) = (values[*seed] as i64 as u32, values[*step] as i64 as u32);
-                random::uniform(seed, step, *stream, element(view, index) as u32)
-            }
-            Instr::Accumulator(number) => accumulators[*number],
-        });
-    }
-    values
 }
 
 /// A random view of a new buffer: the view, and elements that it reaches at most.
