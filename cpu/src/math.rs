@@ -71,10 +71,10 @@ pub fn tanh(x: f32) -> f32 {
     p = p * z - 5.373_971_6e-2;
     p = p * z + 1.333_144_2e-1;
     p = p * z - 3.333_328_2e-1;
-    let small = x + x * (p * z);
+    let small = p * z * x + x;
     let size = x.abs();
-    let large = (1.0 - 2.0 / (exp(size + size) + 1.0)).copysign(x);
-    if size < 0.625 { small } else { large }
+    let large = 1.0 - 2.0 / (exp(size + size) + 1.0);
+    (if size < 0.625 { small } else { large }).copysign(x)
 }
 
 /// The larger, the left of equals; NaN if either is NaN.
