@@ -127,9 +127,9 @@ fn the_line_on_the_paper_is_where_its_value_belongs() {
         (metrics.test.top1, metrics.train.top1) = (top1, 10.0);
     }
     let html = render(&[run]);
-    // The plot is 502 wide from 46 and 226 high from 18; the axis runs from 10 to 20.
+    // The plot is 408 wide from 58 and 190 high from 36; the axis runs from 10 to 20.
     assert!(
-        html.contains("<path class=\"line c0\" d=\"M46.0 244.0L297.0 18.0L548.0 131.0\"/>"),
+        html.contains("<path class=\"line c0\" d=\"M58.0 226.0L262.0 36.0L466.0 131.0\"/>"),
         "{}",
         &html[html.find("line c0").unwrap()..][..120]
     );
@@ -140,16 +140,16 @@ fn names_of_near_events_do_not_run_into_each_other() {
     let mut run = run("short", "SLD", 60.0, 1);
     run.metrics.truncate(7);
     for metrics in &mut run.metrics {
-        metrics.lr = [0.05, 0.005, 0.0005][usize::from(metrics.epoch > 4) + usize::from(metrics.epoch > 6)];
-        metrics.swap.as_mut().unwrap().student_gate = metrics.epoch > 4;
+        metrics.lr = [0.05, 0.005, 0.0005][usize::from(metrics.epoch > 1) + usize::from(metrics.epoch > 3)];
+        metrics.swap.as_mut().unwrap().student_gate = metrics.epoch > 1;
     }
     let html = render(&[run]);
     let height = |name: &str| {
-        let end = html.find(&format!(">{name}</text>")).unwrap_or_else(|| panic!("no {name}"));
+        let end = html.find(&format!("\">{name}</text>")).unwrap_or_else(|| panic!("no {name}"));
         let start = html[..end].rfind(" y=\"").unwrap() + 4;
         html[start..end].split('"').next().unwrap().to_owned()
     };
-    // Both end at the right edge, two epochs apart: on one line they would overlap.
+    // Two epochs apart: on one line they would overlap.
     assert_ne!(height("lr 5.0e-3, student swap on"), height("lr 5.0e-4"));
 }
 
@@ -162,9 +162,11 @@ fn several_runs_stand_side_by_side() {
     assert!(html.contains("3 runs side by side"));
     let best = |run: &Run| run.metrics.iter().map(|m| m.test.top1).fold(0.0, f64::max);
     let gained = format!("{:+.2}", best(&runs[2]) - best(&runs[0]));
-    assert!(html.contains(&format!("<td class=\"number\">{gained}</td>")), "{gained}");
+    assert!(html.contains(&format!("<td class=\"number\" data-of=\"points\">{gained}</td>")), "{gained}");
     let winner = html.find("<tr class=\"winner\">").unwrap();
-    assert!(html[winner..].starts_with("<tr class=\"winner\"><td><i class=\"swatch c2\"></i>sld"));
+    assert!(
+        html[winner..].starts_with("<tr class=\"winner\"><td data-of=\"run\"><i class=\"swatch c2\"></i>sld")
+    );
     assert_eq!(chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap().len(), 3);
     assert_eq!(chart_data(&html, "Student rows swapped")["s"].as_array().unwrap().len(), 1);
 }
@@ -181,8 +183,12 @@ fn the_student_alone_is_the_baseline_wherever_it_stands() {
         let start = html.find(&format!("</i>{name}</td>")).unwrap();
         &html[start..start + html[start..].find("</tr>").unwrap()]
     };
-    assert!(row("alone").contains("<td class=\"number\">baseline</td>"), "{}", row("alone"));
-    assert!(html.contains("<tr class=\"winner\"><td><i class=\"swatch c1\"></i>sld"));
+    assert!(
+        row("alone").contains("<td class=\"number\" data-of=\"points\">baseline</td>"),
+        "{}",
+        row("alone")
+    );
+    assert!(html.contains("<tr class=\"winner\"><td data-of=\"run\"><i class=\"swatch c1\"></i>sld"));
     let best = |run: &Run| run.metrics.iter().map(|m| m.test.top1).fold(0.0, f64::max);
     let gain = best(&runs[1]) - best(&runs[2]);
     assert!(html.contains(&format!("<b>{gain:+.2}</b> points against alone")), "{gain}");
@@ -228,14 +234,12 @@ fn seeds_of_one_setting_are_summed_up() {
     let html = render(&runs);
     check_nesting(&html);
     // Deviations with n - 1: of 70, 71, 72 it is 1, of 74, 74, 77 the root of 3.
-    assert!(
-        html.contains("<td class=\"number\">3</td><td class=\"number\"><b>71.00 \u{b1} 1.00</b></td>"),
-        "NONE"
-    );
-    assert!(
-        html.contains("<td class=\"number\">3</td><td class=\"number\"><b>75.00 \u{b1} 1.73</b></td>"),
-        "SLD"
-    );
+    for wanted in ["71.00 \u{b1} 1.00", "75.00 \u{b1} 1.73"] {
+        let row = format!(
+            "<td class=\"number\" data-of=\"seeds\">3</td><td class=\"number\" data-of=\"best top-1, %\"><b>{wanted}</b></td>"
+        );
+        assert!(html.contains(&row), "{wanted}");
+    }
     // A colour a method, not a run.
     for series in chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap() {
         let swaps = series["n"].as_str().unwrap().starts_with("SLD");
@@ -332,7 +336,7 @@ fn runs_on_different_data_are_not_ranked_together() {
     // Only the two that can be compared are, though both others are better.
     assert_eq!(html.matches("<table class=\"comparison\">").count(), 1);
     assert!(html.contains("2 runs side by side"));
-    assert!(html.contains("<tr class=\"winner\"><td><i class=\"swatch c1\"></i>kd"));
+    assert!(html.contains("<tr class=\"winner\"><td data-of=\"run\"><i class=\"swatch c1\"></i>kd"));
     assert_eq!(chart_data(&html, "Top-1 on the test images")["s"].as_array().unwrap().len(), 2);
 }
 

@@ -1,43 +1,77 @@
 //! Accuracy class by class.
 
-use super::Run;
 use super::html::escape;
+use super::{Run, confusion};
 use crate::run::{ClassAccuracy, Evaluation};
 use std::fmt::Write;
 
-/// Bars of all classes, best first.
+/// Bars of all classes with test images, best first.
 pub fn section(evaluation: &Evaluation) -> String {
-    let mut classes = evaluation.per_class();
-    classes.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy).then_with(|| a.class.cmp(b.class)));
-    let mut bars = String::new();
-    for class in &classes {
-        bars += &bar(class);
-    }
-    let (best, worst) = (&classes[0], &classes[classes.len() - 1]);
-    let middle = classes[classes.len() / 2].accuracy;
+    let mut classes: Vec<(usize, ClassAccuracy)> =
+        evaluation.per_class().into_iter().enumerate().filter(|(_, class)| class.images > 0).collect();
+    classes.sort_by(|(_, a), (_, b)| b.accuracy.total_cmp(&a.accuracy).then_with(|| a.class.cmp(b.class)));
+    let Some((_, middle)) = classes.get(classes.len() / 2) else { return String::new() };
+    // Where the confusion map has room for numbers only, this is where they are looked up.
+    let numbered = !confusion::named(evaluation);
+    let bars: String = classes
+        .iter()
+        .map(|(i, class)| bar(class, if numbered { format!("<small>{i}</small> ") } else { String::new() }))
+        .collect();
     format!(
-        "<section><h2>Class by class</h2><p class=\"lead\">Best: <b>{}</b> with {:.1}%. Hardest: <b>{}</b> with {:.1}%. \
-         Half of the classes reach {middle:.1}% or more. Weights of epoch {}.</p>\
-         <div class=\"card bars\">{bars}</div></section>\n",
-        escape(best.class),
-        best.accuracy,
-        escape(worst.class),
-        worst.accuracy,
+        "<section><h2>Class by class</h2><p class=\"lead\">{}Half of the classes reach {:.1}% or more. Weights of \
+         epoch {}.</p>{}{bars}</div></section>\n",
+        extremes(&classes),
+        middle.accuracy,
         evaluation.epoch,
+        list("", evaluation),
     )
 }
 
-fn bar(class: &ClassAccuracy) -> String {
-    let mut bar = String::new();
-    let _ = write!(
-        bar,
-        "<div class=\"bar\" title=\"{name}: {accuracy:.1}% of {images} images\"><span>{name}</span>\
-         <i><b style=\"width:{accuracy:.1}%\"></b></i><em>{accuracy:.0}</em></div>",
-        name = escape(&class.class.replace('_', " ")),
+/// The best and the hardest class, if they are: of equal classes one is always best by chance.
+fn extremes(sorted: &[(usize, ClassAccuracy)]) -> String {
+    let images: f64 = sorted.iter().map(|(_, class)| f64::from(class.images)).sum();
+    let right: f64 = sorted.iter().map(|(_, class)| f64::from(class.images) * class.accuracy / 100.0).sum();
+    let all = right / images;
+    // About what the luckiest of so many equal classes is away from their mean, in standard errors.
+    let chance = (2.0 * (sorted.len() as f64).ln()).sqrt().max(2.0);
+    let stands_out = |class: &ClassAccuracy| {
+        let error = (all * (1.0 - all) / f64::from(class.images)).sqrt();
+        (class.accuracy / 100.0 - all).abs() > chance * error
+    };
+    let mut text = String::new();
+    for (what, class, next) in
+        [("Best", sorted.first(), sorted.get(1)), ("Hardest", sorted.last(), sorted.iter().rev().nth(1))]
+    {
+        let (Some((_, class)), Some((_, next))) = (class, next) else { continue };
+        if class.accuracy != next.accuracy && stands_out(class) {
+            let _ = write!(text, "{what}: <b>{}</b> with {:.1}%. ", spoken(class.class), class.accuracy);
+        }
+    }
+    match text.is_empty() {
+        true => "No single class stands out. ".into(),
+        false => text,
+    }
+}
+
+/// A class's name as HTML, as one says it.
+pub fn spoken(class: &str) -> String {
+    escape(&class.replace('_', " "))
+}
+
+/// The opening of a list of bars, with room for the longest name.
+fn list(kind: &str, evaluation: &Evaluation) -> String {
+    let longest = evaluation.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
+    format!("<div class=\"card bars{kind}\" tabindex=\"0\" style=\"--name:{}ch\">", longest.clamp(6, 24) + 3)
+}
+
+fn bar(class: &ClassAccuracy, number: String) -> String {
+    format!(
+        "<div class=\"bar\" data-tip=\"{name}: {accuracy:.1}% of {images} images\"><span>{number}{name}</span>\
+         <i><b style=\"width:{accuracy:.1}%\"></b></i><em>{accuracy:.0}%</em></div>",
+        name = spoken(class.class),
         accuracy = class.accuracy,
         images = class.images,
-    );
-    bar
+    )
 }
 
 /// Up to this many classes, a comparison shows them all; above, those that changed most.
@@ -68,22 +102,24 @@ pub fn gains(from: &Run, to: &Run) -> Option<String> {
     Some(format!(
         "<section><h2>Class by class: {from} and {to}</h2><p class=\"lead\">At the end of both runs, <b>{to}</b> knows \
          <b>{better}</b> of {all} classes better than {from} and <b>{worse}</b> less well.{rest} The bar is {to}, the mark {from}.</p>\
-         <div class=\"card bars wide\">{bars}</div></section>\n",
+         {list}{bars}</div></section>\n",
         from = escape(&from.name),
         to = escape(&to.name),
+        list = list(" wide", after),
     ))
 }
 
 fn change(before: &ClassAccuracy, after: &ClassAccuracy) -> String {
     let gain = after.accuracy - before.accuracy;
     format!(
-        "<div class=\"bar\" title=\"{name}: from {from:.1}% to {to:.1}% of {images} images\"><span>{name}</span>\
+        "<div class=\"bar\" data-tip=\"{name}: from {from:.1}% to {to:.1}% of {images} images\"><span>{name}</span>\
          <i class=\"{kind}\"><b style=\"width:{to:.1}%\"></b><u style=\"left:{from:.1}%\"></u></i><em>{gain}</em></div>",
-        name = escape(&after.class.replace('_', " ")),
+        name = spoken(after.class),
         from = before.accuracy,
         to = after.accuracy,
         images = after.images,
         kind = if gain < 0.0 { "lost" } else { "" },
-        gain = format!("{gain:+.0}").replace('-', "\u{2212}"),
+        // Of what rounds to nothing no sign.
+        gain = format!("{:+.0}", gain.round() + 0.0).replace('-', "\u{2212}"),
     )
 }

@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Chart};
 use super::curves::by_epoch;
-use super::html::{duration, escape, percent};
+use super::html::{Column, duration, escape, percent, table};
 use super::{Run, classes};
 use crate::run::EpochMetrics;
 use std::fmt::Write;
@@ -103,7 +103,7 @@ pub fn section(runs: &[Run], roles: &Roles) -> String {
     format!(
         "<section>{}{}<div class=\"grid2\">{}</div></section>\n{}",
         if roles.repeats() { summary(runs, roles) } else { String::new() },
-        table(runs, roles),
+        runs_table(runs, roles),
         charts(runs, roles),
         gains.unwrap_or_default(),
     )
@@ -111,32 +111,45 @@ pub fn section(runs: &[Run], roles: &Roles) -> String {
 
 /// Mean and standard deviation over seeds.
 fn summary(runs: &[Run], roles: &Roles) -> String {
-    let mut rows = String::new();
-    for (colour, group) in roles.settings.iter().enumerate() {
-        let first = &runs[group[0]];
-        let over = |value: fn(&Run) -> f64| {
-            let values: Vec<f64> = group.iter().map(|&i| value(&runs[i])).collect();
-            mean_and_deviation(&values)
-        };
-        let _ = write!(
-            rows,
-            "<tr><td><i class=\"swatch c{}\"></i>{}</td><td>{}</td><td class=\"number\">{}</td>\
-             <td class=\"number\"><b>{}</b></td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
-            colour % 8,
-            escape(first.method()),
-            escape(&first.info.student.name),
-            group.len(),
-            over(top1),
-            over(|run| run.last().test.top1),
-            over(|run| run.last().test.top5),
-        );
-    }
+    let columns = [
+        Column("method", false),
+        Column("student", false),
+        Column("seeds", true),
+        Column("best top-1, %", true),
+        Column("final top-1, %", true),
+        Column("final top-5, %", true),
+    ];
+    let rows: Vec<_> = roles
+        .settings
+        .iter()
+        .enumerate()
+        .map(|(colour, group)| {
+            let first = &runs[group[0]];
+            let over = |value: fn(&Run) -> f64| {
+                let values: Vec<f64> = group.iter().map(|&i| value(&runs[i])).collect();
+                mean_and_deviation(&values)
+            };
+            let cells = vec![
+                swatch(colour) + &escape(first.method()),
+                escape(&first.info.student.name),
+                group.len().to_string(),
+                format!("<b>{}</b>", over(top1)),
+                over(|run| run.last().test.top1),
+                over(|run| run.last().test.top5),
+            ];
+            ("", cells)
+        })
+        .collect();
     format!(
-        "<div class=\"card scroll\"><table class=\"comparison\"><thead><tr><th>method</th><th>student</th>\
-         <th class=\"number\">seeds</th><th class=\"number\">best top-1, %</th><th class=\"number\">final top-1, %</th>\
-         <th class=\"number\">final top-5, %</th></tr></thead><tbody>{rows}</tbody></table>\
-         <p>Mean \u{b1} standard deviation over seeds. Curves below have the colour of their method.</p></div>"
+        "<div class=\"card\">{}<p>Mean \u{b1} standard deviation over seeds. Curves below have the colour and marks of \
+         their method.</p></div>",
+        table(&columns, &rows)
     )
+}
+
+/// A run's or a setting's colour, beside its name.
+fn swatch(colour: usize) -> String {
+    format!("<i class=\"swatch c{}\"></i>", colour % 8)
 }
 
 /// "71.25 ± 0.31"; the deviation, with n - 1, only of several values.
@@ -150,56 +163,71 @@ fn mean_and_deviation(values: &[f64]) -> String {
     format!("{mean:.2} \u{b1} {:.2}", (square / (n - 1.0)).sqrt())
 }
 
-fn table(runs: &[Run], roles: &Roles) -> String {
-    let best = top1;
-    let mut rows = String::new();
-    for (i, run) in runs.iter().enumerate() {
-        let last = &run.last().test;
-        let change = best(run) - best(&runs[roles.baseline]);
-        let change = if i == roles.baseline { "baseline".into() } else { points(change) };
-        let winner = if i == roles.winner { " class=\"winner\"" } else { "" };
-        let unfinished = match run.info.epochs.saturating_sub(run.last().epoch) {
-            0 => String::new(),
-            1 => " <small>(1 epoch to go)</small>".into(),
-            left => format!(" <small>({left} epochs to go)</small>"),
-        };
-        let _ = write!(
-            rows,
-            "<tr{winner}><td><i class=\"swatch c{}\"></i>{}{unfinished}</td><td>{}</td><td>{}</td><td>{}</td>\
-             <td class=\"number\"><b>{}</b></td><td class=\"number\">{change}</td><td class=\"number\">{}</td>\
-             <td class=\"number\">{}</td><td class=\"number\">{:.3}</td><td class=\"number\">{}</td></tr>",
-            roles.colours[i] % 8,
-            escape(&run.name),
-            escape(run.method()),
-            escape(&run.info.student.name),
-            run.info.teacher.as_ref().map_or("\u{2013}".into(), |teacher| escape(&teacher.name)),
-            percent(best(run)),
-            percent(last.top1),
-            percent(last.top5),
-            last.loss,
-            duration(run.seconds()),
-        );
-    }
-    format!(
-        "<div class=\"card scroll\"><table class=\"comparison\"><thead><tr><th>run</th><th>method</th><th>student</th>\
-         <th>teacher</th><th class=\"number\">best top-1</th><th class=\"number\">points</th><th class=\"number\">final top-1</th>\
-         <th class=\"number\">final top-5</th><th class=\"number\">test loss</th><th class=\"number\">time</th></tr></thead>\
-         <tbody>{rows}</tbody></table></div>"
-    )
+fn runs_table(runs: &[Run], roles: &Roles) -> String {
+    let columns = [
+        Column("run", false),
+        Column("method", false),
+        Column("student", false),
+        Column("teacher", false),
+        Column("best top-1", true),
+        Column("points", true),
+        Column("final top-1", true),
+        Column("final top-5", true),
+        Column("test loss", true),
+        Column("time", true),
+    ];
+    let rows: Vec<_> = runs
+        .iter()
+        .enumerate()
+        .map(|(i, run)| {
+            let last = &run.last().test;
+            let change = match i == roles.baseline {
+                true => "baseline".into(),
+                false => points(top1(run) - top1(&runs[roles.baseline])),
+            };
+            let unfinished = match run.info.epochs.saturating_sub(run.last().epoch) {
+                0 => String::new(),
+                1 => " <small>(1 epoch to go)</small>".into(),
+                left => format!(" <small>({left} epochs to go)</small>"),
+            };
+            let teacher = run.info.teacher.as_ref();
+            let cells = vec![
+                swatch(roles.colours[i]) + &escape(&run.name) + &unfinished,
+                escape(run.method()),
+                escape(&run.info.student.name),
+                teacher.map_or("\u{2013}".into(), |teacher| escape(&teacher.name)),
+                format!("<b>{}</b>", percent(top1(run))),
+                change,
+                percent(last.top1),
+                percent(last.top5),
+                format!("{:.3}", last.loss),
+                duration(run.seconds()),
+            ];
+            (if i == roles.winner { "winner" } else { "" }, cells)
+        })
+        .collect();
+    format!("<div class=\"card\">{}</div>", table(&columns, &rows))
 }
 
 fn charts(runs: &[Run], roles: &Roles) -> String {
     let colour = |i: usize| roles.colours[i];
-    let overlay = |title: &str, note: &str, axis, value: fn(&EpochMetrics) -> f64| {
-        let chart = Chart::new(title, note, axis);
+    let overlay = |title: &str, note: &str, quantity: &str, axis, value: fn(&EpochMetrics) -> f64| {
+        let chart = Chart::new(title, note, quantity, axis);
         runs.iter()
             .enumerate()
             .fold(chart, |chart, (i, run)| chart.line(&run.name, colour(i), by_epoch(run, value)))
     };
     let mut charts = vec![
-        overlay("Top-1 on the test images", "By epoch.", Axis::Fit, |metrics| metrics.test.top1).percent(),
-        overlay("Test loss", "Mean cross entropy.", Axis::Zero, |metrics| metrics.test.loss),
-        overlay("Top-1 on the training images", "Augmented, in train mode.", Axis::Fit, |metrics| {
+        overlay(
+            "Top-1 on the test images",
+            "Share of images whose largest output is the true class.",
+            "top-1",
+            Axis::Fit,
+            |metrics| metrics.test.top1,
+        )
+        .percent(),
+        overlay("Test loss", "Mean cross entropy.", "cross entropy", Axis::Zero, |metrics| metrics.test.loss),
+        overlay("Top-1 on the training images", "Augmented, in train mode.", "top-1", Axis::Fit, |metrics| {
             metrics.train.top1
         })
         .percent(),
@@ -210,6 +238,7 @@ fn charts(runs: &[Run], roles: &Roles) -> String {
         let chart = Chart::new(
             "Student rows swapped",
             "Share of training rows whose largest output is not the true class.",
+            "rows swapped",
             Axis::Zero,
         );
         charts.push(
@@ -218,9 +247,13 @@ fn charts(runs: &[Run], roles: &Roles) -> String {
             }),
         );
     } else {
-        charts.push(overlay("Training speed", "Images a second.", Axis::Zero, |metrics| {
-            metrics.images_per_second
-        }));
+        charts.push(overlay(
+            "Training speed",
+            "Training images a second.",
+            "images a second",
+            Axis::Zero,
+            |metrics| metrics.images_per_second,
+        ));
     }
     charts.iter().map(Chart::figure).collect()
 }

@@ -1,14 +1,27 @@
 //! The confusion table as a heat map, and the mistakes made most often.
 
-use super::html::{escape, json};
+use super::classes::spoken;
+use super::html::json;
 use crate::run::Evaluation;
 use serde_json::json;
 use std::fmt::Write;
 
 /// Steps of the colour. A path for each keeps a table of 100 classes small.
 const SHADES: usize = 8;
-/// Up to this many classes, names stand at the map; above, they are shown under the pointer.
+/// Up to this many classes, and letters of a name, names stand at the map; above, numbers do.
 const NAMED: usize = 30;
+const LETTERS: usize = 24;
+/// Width of a letter in font sizes, a little more than in any common font.
+const LETTER: f64 = 0.62;
+
+/// Whether names stand at the map.
+pub fn named(evaluation: &Evaluation) -> bool {
+    evaluation.classes.len() <= NAMED && longest(evaluation) <= LETTERS
+}
+
+fn longest(evaluation: &Evaluation) -> usize {
+    evaluation.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0)
+}
 
 /// Heat map and list.
 pub fn section(evaluation: &Evaluation) -> String {
@@ -27,9 +40,8 @@ fn map(evaluation: &Evaluation) -> String {
     for (label, row) in evaluation.confusion.iter().enumerate() {
         let images: u32 = row.iter().sum();
         for (prediction, count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
-            // The root brings out the few: a mistake in 4% of a class gets a fifth of the colour.
-            let share = (f64::from(*count) / f64::from(images)).sqrt();
-            let shade = ((share * SHADES as f64).ceil() as usize).clamp(1, SHADES) - 1;
+            let share = f64::from(*count) / f64::from(images);
+            let shade = (1..SHADES).find(|&shade| share <= least(shade)).unwrap_or(SHADES) - 1;
             let paths = if label == prediction { &mut right } else { &mut wrong };
             let _ = write!(paths[shade], "M{prediction} {label}h1v1h-1z");
         }
@@ -37,35 +49,93 @@ fn map(evaluation: &Evaluation) -> String {
     let mut cells = String::new();
     for (kind, paths) in [("right", right), ("wrong", wrong)] {
         for (shade, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
-            let opacity = (shade + 1) as f64 / SHADES as f64;
-            let _ = write!(cells, "<path class=\"{kind}\" fill-opacity=\"{opacity:.2}\" d=\"{path}\"/>");
+            let _ =
+                write!(cells, "<path class=\"{kind}\" fill-opacity=\"{:.2}\" d=\"{path}\"/>", opacity(shade));
         }
     }
-    let margin = if n <= NAMED { 0.24 * n as f64 } else { 0.06 * n as f64 };
-    let size = n as f64 + margin;
-    // Room for the last slanted names, which lean over the edge.
-    let width = if n <= NAMED { size + 0.11 * n as f64 } else { size };
-    let labels = if n <= NAMED { names(evaluation) } else { numbers(n) };
+    let n = n as f64;
+    // Names lean over the right edge; the axes' titles are outside of them.
+    let (labels, size, margin, lean) = match named(evaluation) {
+        true => {
+            let size = (0.032 * n).min(0.75);
+            let room = longest(evaluation) as f64 * LETTER * size;
+            (names(evaluation, size), size, room.max(0.1 * n) + 0.3, 0.5 * room)
+        }
+        false => (numbers(n, 0.026 * n), 0.026 * n, 0.075 * n, 0.0),
+    };
+    let title = 1.6 * size;
+    let (left, width, height) =
+        (-margin - title, margin + title + n + lean.max(size), margin + title + n + 0.02 * n);
+    let titles = format!(
+        "<g class=\"names axis\" font-size=\"{size:.3}\"><text x=\"{:.2}\" y=\"{:.2}\" text-anchor=\"middle\">predicted class</text>\
+         <text transform=\"translate({:.2} {:.2}) rotate(-90)\" text-anchor=\"middle\">true class</text></g>",
+        0.5 * n,
+        left + size,
+        left + size,
+        0.5 * n,
+    );
     let data = json!({"classes": evaluation.classes, "rows": evaluation.confusion});
     format!(
-        "<figure class=\"card heat\"><figcaption><h3>Confusion</h3><p>Rows are true classes, columns predictions, \
-         each row in shares of its class. On the diagonal is what was right.</p></figcaption>\
-         <svg viewBox=\"{:.2} {:.2} {width:.2} {size:.2}\" data-n=\"{n}\" role=\"img\" aria-label=\"Confusion table\">\
-         <rect class=\"ground\" width=\"{n}\" height=\"{n}\"/>{cells}{labels}<g class=\"cursor\"></g></svg>\
+        "<figure class=\"card heat\"><figcaption><h3>Confusion</h3><p>Each row in shares of its class. On the diagonal \
+         is what was right.{}</p></figcaption>\
+         <svg viewBox=\"{left:.2} {left:.2} {width:.2} {height:.2}\" tabindex=\"0\" role=\"img\" aria-label=\"Confusion table\">\
+         <rect class=\"ground\" width=\"{n}\" height=\"{n}\"/>{cells}{labels}{titles}<g class=\"cursor\"></g></svg>{}\
          <script type=\"application/json\">{}</script></figure>",
-        -margin,
-        -margin,
+        if named(evaluation) { "" } else { " The classes\u{2019} numbers stand above, class by class." },
+        key(),
         json(&data),
     )
 }
 
+/// The share above which a shade begins. The square brings out the few: a mistake in 4% of a class gets a
+/// quarter of the colour.
+fn least(shade: usize) -> f64 {
+    (shade as f64 / SHADES as f64).powi(2)
+}
+
+/// Which colour is which share.
+fn key() -> String {
+    const WIDTH: usize = 34;
+    let mut cells = String::new();
+    for (row, (kind, name)) in [("right", "right"), ("wrong", "mistaken")].into_iter().enumerate() {
+        let y = 14 * row;
+        let _ = write!(cells, "<text x=\"0\" y=\"{}\">{name}</text>", y + 10);
+        for shade in 0..SHADES {
+            let _ = write!(
+                cells,
+                "<rect class=\"{kind}\" x=\"{}\" y=\"{y}\" width=\"{WIDTH}\" height=\"12\" fill-opacity=\"{:.2}\"/>",
+                70 + WIDTH * shade,
+                opacity(shade),
+            );
+        }
+    }
+    for shade in 0..=SHADES {
+        let _ = write!(
+            cells,
+            "<text x=\"{}\" y=\"40\" text-anchor=\"middle\">{:.0}{}</text>",
+            70 + WIDTH * shade,
+            100.0 * least(shade),
+            if shade == SHADES { "%" } else { "" },
+        );
+    }
+    format!(
+        "<svg class=\"key\" viewBox=\"0 0 {} 58\" role=\"img\" aria-label=\"Colour scale\">{cells}\
+         <text x=\"{}\" y=\"55\" text-anchor=\"middle\">share of the class\u{2019} images</text></svg>",
+        70 + WIDTH * SHADES + 18,
+        70 + WIDTH * SHADES / 2,
+    )
+}
+
+fn opacity(shade: usize) -> f64 {
+    (shade + 1) as f64 / SHADES as f64
+}
+
 /// The classes' names at the left and on top.
-fn names(evaluation: &Evaluation) -> String {
-    let size = 0.028 * evaluation.classes.len() as f64;
+fn names(evaluation: &Evaluation, size: f64) -> String {
     let mut text = format!("<g class=\"names\" font-size=\"{size:.3}\">");
     for (i, class) in evaluation.classes.iter().enumerate() {
         let at = i as f64 + 0.5;
-        let class = escape(&class.replace('_', " "));
+        let class = spoken(class);
         let _ = write!(
             text,
             "<text x=\"-0.2\" y=\"{:.2}\" text-anchor=\"end\">{class}</text>\
@@ -78,10 +148,9 @@ fn names(evaluation: &Evaluation) -> String {
 }
 
 /// Every tenth class's number.
-fn numbers(n: usize) -> String {
-    let size = 0.022 * n as f64;
+fn numbers(n: f64, size: f64) -> String {
     let mut text = format!("<g class=\"names\" font-size=\"{size:.3}\">");
-    for i in (0..n).step_by(n.div_ceil(10)) {
+    for i in (0..n as usize).step_by((n as usize).div_ceil(10)) {
         let at = i as f64 + 0.5;
         let _ = write!(
             text,
@@ -101,8 +170,8 @@ fn mistakes(evaluation: &Evaluation) -> String {
         let _ = write!(
             rows,
             "<tr><td>{}</td><td>{}</td><td class=\"number\">{images}</td><td class=\"number\">{:.0}%</td></tr>",
-            escape(&evaluation.classes[label].replace('_', " ")),
-            escape(&evaluation.classes[prediction].replace('_', " ")),
+            spoken(&evaluation.classes[label]),
+            spoken(&evaluation.classes[prediction]),
             100.0 * f64::from(images) / f64::from(all),
         );
     }

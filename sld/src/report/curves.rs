@@ -1,7 +1,7 @@
 //! The curves of a run: accuracy, loss, learning rate, speed.
 
 use super::Run;
-use super::chart::{Axis, Chart};
+use super::chart::{Axis, Chart, Event};
 use crate::run::EpochMetrics;
 
 /// The values of a run by epoch.
@@ -13,7 +13,7 @@ pub fn by_epoch<'a>(
 }
 
 /// The epochs to mark: where the learning rate falls, and where the student's swap sets in.
-pub fn events(run: &Run) -> Vec<(f64, String)> {
+pub fn events(run: &Run) -> Vec<Event> {
     let mut events = Vec::new();
     let gate = |metrics: &EpochMetrics| metrics.swap.is_some_and(|swap| swap.student_gate);
     for pair in run.metrics.windows(2) {
@@ -25,7 +25,7 @@ pub fn events(run: &Run) -> Vec<(f64, String)> {
             (false, true) => "student swap on".into(),
             (false, false) => continue,
         };
-        events.push((f64::from(pair[1].epoch), name));
+        events.push(Event { epoch: f64::from(pair[1].epoch), name, gate: opened });
     }
     // More marks than can be read are noise.
     if events.len() > 6 { Vec::new() } else { events }
@@ -38,6 +38,7 @@ pub fn charts(run: &Run) -> String {
     let mut accuracy = Chart::new(
         "Top-1 accuracy",
         "Share of images whose largest output is the true class. Training images are augmented, so the train curve can lie below.",
+        "top-1",
         Axis::Fit,
     )
     .percent()
@@ -54,6 +55,7 @@ pub fn charts(run: &Run) -> String {
     let top5 = Chart::new(
         "Top-5 accuracy",
         "Share of images whose true class is among the five largest outputs.",
+        "top-5",
         Axis::Fit,
     )
     .percent()
@@ -64,6 +66,7 @@ pub fn charts(run: &Run) -> String {
     let mut loss = Chart::new(
         "Training loss",
         "The whole loss and the terms it is the sum of, with their weights.",
+        "loss",
         Axis::Zero,
     )
     .line("total", 1, by_epoch(run, |metrics| metrics.train.loss))
@@ -73,23 +76,21 @@ pub fn charts(run: &Run) -> String {
     names.dedup();
     // A single term is the total again.
     for (i, name) in names.iter().enumerate().filter(|_| names.len() > 1) {
-        let term = by_epoch(run, |metrics| metrics.train.terms.get(*name).copied().unwrap_or(f64::NAN));
-        loss = loss.faint_line(name, 2 + i, term);
+        // What is exactly zero is not in the loss yet.
+        let term = by_epoch(run, |metrics| match metrics.train.terms.get(*name) {
+            None | Some(0.0) => f64::NAN,
+            Some(term) => *term,
+        });
+        loss = loss.line(name, 2 + i, term);
     }
-    let test = Chart::new("Test loss", "Mean cross entropy on the test images.", Axis::Zero)
+    let test = Chart::new("Test loss", "Mean cross entropy on the test images.", "cross entropy", Axis::Zero)
         .line("test", 0, by_epoch(run, |metrics| metrics.test.loss))
         .events(&marks);
-    let rate = Chart::new("Learning rate", "By magnitude.", Axis::Logarithmic)
-        .line("learning rate", 3, by_epoch(run, |metrics| metrics.lr))
-        .events(&[]);
-    let speed = Chart::new("Speed", "Training images a second.", Axis::Zero).line(
-        "images a second",
-        2,
-        by_epoch(run, |metrics| metrics.images_per_second),
-    );
-    let mut rate = rate;
-    rate.decimals = 6;
-    let mut speed = speed;
-    speed.decimals = 0;
+    let rate = Chart::new("Learning rate", "By magnitude.", "learning rate", Axis::Logarithmic)
+        .steps("learning rate", 3, by_epoch(run, |metrics| metrics.lr))
+        .decimals(None);
+    let speed = Chart::new("Speed", "Training images a second.", "images a second", Axis::Zero)
+        .line("images a second", 2, by_epoch(run, |metrics| metrics.images_per_second))
+        .decimals(Some(0));
     [accuracy, top5, loss, test, rate, speed].iter().map(Chart::figure).collect()
 }

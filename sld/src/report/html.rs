@@ -57,6 +57,28 @@ pub fn percent(value: f64) -> String {
     format!("{value:.2}%")
 }
 
+/// A table's column: its heading, and whether it holds numbers.
+pub struct Column(pub &'static str, pub bool);
+
+/// A comparison as a table. Each cell also carries its heading, for paper too narrow for columns. Rows are a
+/// class and the cells, which are HTML.
+pub fn table(columns: &[Column], rows: &[(&str, Vec<String>)]) -> String {
+    let class = |number: bool| if number { " class=\"number\"" } else { "" };
+    let mut text = String::from("<table class=\"comparison\"><thead><tr>");
+    for Column(heading, number) in columns {
+        text += &format!("<th{}>{heading}</th>", class(*number));
+    }
+    text += "</tr></thead><tbody>";
+    for (kind, cells) in rows {
+        text += &format!("<tr class=\"{kind}\">");
+        for (Column(heading, number), cell) in columns.iter().zip(cells) {
+            text += &format!("<td{} data-of=\"{heading}\">{cell}</td>", class(*number));
+        }
+        text += "</tr>";
+    }
+    text + "</tbody></table>"
+}
+
 /// A date and time, in seconds since 1970: "2026-11-27 03:18 UTC".
 pub fn date(seconds: u64) -> String {
     // Years that begin in March end with the leap day; 400 of them have 146,097 days.

@@ -8,7 +8,9 @@ mod classes;
 mod comparison;
 mod confusion;
 mod curves;
+mod frame;
 mod html;
+mod line;
 mod page;
 mod scale;
 mod swap;
@@ -36,8 +38,9 @@ impl Run {
     /// Reads a run's folder; the run may still be going on.
     ///
     /// # Errors
-    /// The folder holds no run, no epoch is finished, or a file is damaged.
+    /// The folder does not exist or holds no run, no epoch is finished, or a file is damaged.
     pub fn read(folder: &Path) -> Result<Self, RunError> {
+        folder.metadata().map_err(|source| RunError::Read { path: folder.into(), source })?;
         let log = folder.join("metrics.jsonl");
         if !log.is_file() {
             return Err(RunError::NoRun { folder: folder.into() });
@@ -119,9 +122,7 @@ pub fn write(folders: &[&Path], output: &Path) -> Result<Vec<RunError>, RunError
     for folder in folders {
         match Run::read(folder) {
             Ok(run) => runs.push(run),
-            Err(why @ (RunError::NoRun { .. } | RunError::NoEpoch { .. })) if folder.exists() => {
-                skipped.push(why);
-            }
+            Err(why @ (RunError::NoRun { .. } | RunError::NoEpoch { .. })) => skipped.push(why),
             Err(why) => return Err(why),
         }
     }

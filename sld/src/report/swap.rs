@@ -17,6 +17,7 @@ pub fn section(run: &Run) -> Option<String> {
     let share = Chart::new(
         "How often logits are swapped",
         "Share of training rows whose largest output is not the true class. The teacher's changes only with the augmentation.",
+        "rows swapped",
         Axis::Zero,
     )
     .percent()
@@ -26,6 +27,7 @@ pub fn section(run: &Run) -> Option<String> {
     let levels = Chart::new(
         "The two loss levels",
         "Divergence of the student from the swapped teacher, and, once it sets in, from its own swapped outputs; summed over views and temperatures.",
+        "divergence",
         Axis::Zero,
     )
     .line("teacher level", 3, of(|swap| swap.teacher_level))
@@ -34,6 +36,7 @@ pub fn section(run: &Run) -> Option<String> {
     let teacher = Chart::new(
         "Teacher: confidence in the true class",
         "Mean probability of the true class, before and after the swap. The filled space is what the swap corrects.",
+        "mean probability",
         Axis::Fit,
     )
     .percent()
@@ -43,7 +46,8 @@ pub fn section(run: &Run) -> Option<String> {
     .events(&marks);
     let student = Chart::new(
         "Student: confidence in the true class",
-        "The same for the student. It learns from the upper curve only where its own swap is on.",
+        "The same for the student. It learns from the upper curve only where its own swap is on (tinted).",
+        "mean probability",
         Axis::Fit,
     )
     .percent()
