@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use autograd::random;
 use autograd::tensor::{BinaryOp, UnaryOp};
 
-use crate::isa::{Isa, multiversion};
+use crate::isa::multiversion;
+use crate::launch::Runtime;
 use crate::math;
 use crate::memory::Memory;
-use crate::program::{BlockProgram, Fused, GatherKind, Place, Slot, Step, Walk};
+use crate::program::{BlockInstr, BlockProgram, Fused, GatherKind, Place, Slot, Walk};
 use crate::space::BLOCK;
 
 /// Floats from one register to the next. Not a power of two, so that registers do not compete for
@@ -75,22 +76,21 @@ pub fn launch() -> u64 {
 /// Evaluates `program` over `rows` (of its tiling), stores its outputs, and shows `visit` each block.
 ///
 /// `externals` are the addresses of element 0 of each [`Place::External`]; they may lie outside of
-/// what is allocated, as long as the elements of `rows` do not. Runs with the same `launch` share what
+/// what is allocated, as long as the elements of `rows` do not. Runs of the same launch share what
 /// does not vary: buffers that the program reads but does not overwrite must stay the same.
 ///
 /// # Safety
 /// Buffers and externals must be valid for every element that the program's views reach in `rows`, and
 /// nothing else may write to what is read or touch what is written during the run.
 pub unsafe fn run(
-    isa: Isa,
-    launch: u64,
+    runtime: &Runtime,
     program: &BlockProgram,
     rows: Range<usize>,
-    memory: &Memory,
     externals: &[*mut f32],
     mut visit: impl FnMut(&Block),
 ) {
-    with_scratch((launch, std::ptr::from_ref(program).addr()), |scratch, warm| {
+    let (isa, memory) = (runtime.isa, runtime.memory);
+    with_scratch((runtime.launch, std::ptr::from_ref(program).addr()), |scratch, warm| {
         let Scratch { registers, addresses, results, index, .. } = scratch;
         let warm = warm && program.once_a_launch;
         if !warm {
@@ -196,36 +196,36 @@ fn address(place: Place, memory: &Memory, externals: &[*mut f32]) -> *mut f32 {
     }
 }
 
-multiversion!(fn run_steps = run_steps_generic(steps: &[Step], context: &Context<'_>, extent: Extent));
+multiversion!(fn run_steps = run_steps_generic(steps: &[BlockInstr], context: &Context<'_>, extent: Extent));
 
 #[inline(always)]
-fn run_steps_generic(steps: &[Step], context: &Context, extent: Extent) {
+fn run_steps_generic(steps: &[BlockInstr], context: &Context, extent: Extent) {
     let len = extent.len;
     for step in steps {
         match *step {
-            Step::Fill { value, out } => context.out(out, len).fill(value),
-            Step::Unary { op, a, out } => unary(op, context.values(a, len), context.out(out, len)),
-            Step::Binary { op, a, b, out } => {
+            BlockInstr::Fill { value, out } => context.out(out, len).fill(value),
+            BlockInstr::Unary { op, a, out } => unary(op, context.values(a, len), context.out(out, len)),
+            BlockInstr::Binary { op, a, b, out } => {
                 binary(op, context.values(a, len), context.values(b, len), context.out(out, len));
             }
-            Step::Fused(ref fused) => {
+            BlockInstr::Fused(ref fused) => {
                 let (a, b) = (context.values(fused.a, len), context.values(fused.b, len));
                 fused_pair(fused, a, b, context.values(fused.c, len), context.out(fused.out, len));
             }
-            Step::Select { condition, yes, no, out } => {
+            BlockInstr::Select { condition, yes, no, out } => {
                 let condition = context.values(condition, len);
                 let (yes, no) = (context.values(yes, len), context.values(no, len));
                 let pick = |[condition, yes, no]: [f32; 3]| choose(condition != 0.0, yes, no);
                 each([condition, yes, no], context.out(out, len), pick);
             }
-            Step::Random { stream, index, seed, step, out } => {
+            BlockInstr::Random { stream, index, seed, step, out } => {
                 let (index, out) = (context.values(index, len), context.out(out, len));
                 let (seed, step) = (context.values(seed, len), context.values(step, len));
                 each([index, seed, step], out, |[index, seed, step]| {
                     random::uniform(seed as i32 as u32, step as i32 as u32, stream, index.to_bits())
                 });
             }
-            Step::Gather { walk, kind, out } => {
+            BlockInstr::Gather { walk, kind, out } => {
                 gather(&context.walks[walk], kind, context, extent, context.out(out, len));
             }
         }

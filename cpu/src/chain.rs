@@ -259,21 +259,21 @@ impl Chain {
     pub fn new(schedule: &Schedule, found: &Found, compile: &Compile) -> Chain {
         let list = &schedule.kernels[found.kernels.clone()];
         let in_block = |buffer: BufferId| schedule.buffers[buffer].len() / found.images * found.block;
-        let slots = Slots::new(list, &found.own, in_block);
-        let mut regions = compile.regions.clone();
-        let first_region = regions.iter().max().map_or(0, |last| last + 1);
-        slots.of.iter().for_each(|(&buffer, &slot)| regions[buffer] = first_region + slot);
-        let inner = Compile { threads: 1, regions, frozen: compile.frozen.clone() };
+        let inner = Compile { threads: 1, regions: compile.regions.clone(), frozen: compile.frozen.clone() };
         let compiled = list.iter().map(|k| dispatch::compile(&inner, &resized(k, found.block)));
         let kernels: Vec<Box<dyn Launch>> = compiled.collect();
 
-        let home = |(&buffer, of): (&BufferId, &Use)| {
-            let home = match (slots.of.get(&buffer), of) {
-                (Some(&slot), _) => Home::Own(slots.starts[slot]),
-                (None, Use::Whole) => Home::Whole,
-                (None, Use::Parts) => Home::Parts(in_block(buffer)),
-            };
-            (buffer, home)
+        // Own buffers that share memory in the schedule do so here: the kernels run in the same order.
+        let mut slots: BTreeMap<usize, usize> = BTreeMap::new();
+        for &buffer in &found.own {
+            let len = slots.entry(compile.regions[buffer]).or_default();
+            *len = lines(in_block(buffer)).max(*len);
+        }
+        let start = |region: usize| slots.range(..region).map(|(_, len)| len).sum::<usize>();
+        let home = |(&buffer, of): (&BufferId, &Use)| match of {
+            _ if found.own.contains(&buffer) => (buffer, Home::Own(start(compile.regions[buffer]))),
+            Use::Whole => (buffer, Home::Whole),
+            Use::Parts => (buffer, Home::Parts(in_block(buffer))),
         };
         let homes: Vec<(BufferId, Home)> = found.uses.iter().map(home).collect();
         let count = schedule.buffers.len();
@@ -284,7 +284,7 @@ impl Chain {
         let area = kernels.iter().map(|kernel| kernel.area_len()).max().unwrap_or(0);
         let own = |_| {
             let memory = Memory { bases: vec![std::ptr::null_mut(); count], lens: lens.clone() };
-            let (floats, area) = (Floats::zeros(slots.len), Floats::zeros(area));
+            let (floats, area) = (Floats::zeros(slots.values().sum()), Floats::zeros(area));
             Mutex::new(Own { floats, area, memory, seconds: vec![0.0; kernels.len()] })
         };
         let threads = (0..compile.threads).map(own).collect();
@@ -365,52 +365,6 @@ impl Chain {
                 .enumerate()
                 .for_each(|(number, seconds)| f(number, std::mem::take(seconds)));
         }
-    }
-}
-
-/// Where a chain's own buffers lie in a thread's memory.
-struct Slots {
-    /// Each buffer's slot.
-    of: BTreeMap<BufferId, usize>,
-    /// Each slot's first element.
-    starts: Vec<usize>,
-    /// Elements in all.
-    len: usize,
-}
-
-impl Slots {
-    /// A buffer takes a slot of its size that is free, if there is one; a slot is free again after its
-    /// last reader.
-    fn new(kernels: &[Kernel], own: &BTreeSet<BufferId>, len: impl Fn(BufferId) -> usize) -> Slots {
-        let mut slots = Slots { of: BTreeMap::new(), starts: Vec::new(), len: 0 };
-        let mut free: Vec<(usize, usize)> = Vec::new();
-        for (at, kernel) in kernels.iter().enumerate() {
-            for buffer in kernel.writes() {
-                if !own.contains(&buffer) || slots.of.contains_key(&buffer) {
-                    continue;
-                }
-                let len = len(buffer);
-                let slot = match free.iter().position(|&(_, free)| free == len) {
-                    Some(position) => free.swap_remove(position).0,
-                    None => {
-                        slots.starts.push(slots.len);
-                        slots.len += lines(len);
-                        slots.starts.len() - 1
-                    }
-                };
-                slots.of.insert(buffer, slot);
-            }
-            let is_needed =
-                |buffer: BufferId| kernels[at + 1..].iter().any(|k| k.buffers().contains(&buffer));
-            for buffer in kernel.buffers() {
-                if let Some(&slot) = slots.of.get(&buffer)
-                    && !is_needed(buffer)
-                {
-                    free.push((slot, len(buffer)));
-                }
-            }
-        }
-        slots
     }
 }
 

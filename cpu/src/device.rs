@@ -1,6 +1,6 @@
 //! The device: threads, instruction set and state.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use autograd::{Result, Variable, VariableStore};
 use schedule::{Device, Executable, Options, Schedule};
@@ -8,22 +8,7 @@ use schedule::{Device, Executable, Options, Schedule};
 use crate::executable::CpuExecutable;
 use crate::isa::Isa;
 use crate::kernels::ThreadPool;
-use crate::state::Store;
-
-/// What a device and its executables share.
-pub struct Shared {
-    pub isa: Isa,
-    pub pool: ThreadPool,
-    store: Mutex<Store>,
-}
-
-impl Shared {
-    /// The state. Steps hold the lock while they run.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
-        // A panic while it is held leaves plain numbers behind, not a broken structure.
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::state::Shared;
 
 /// The machine's own processor. Clones share threads and state.
 ///
@@ -40,8 +25,7 @@ impl CpuDevice {
     pub fn new(threads: usize) -> CpuDevice {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { available() } else { threads };
-        let shared = Shared { isa: Isa::best(), pool: ThreadPool::new(threads), store: Mutex::default() };
-        CpuDevice { shared: Arc::new(shared) }
+        CpuDevice { shared: Arc::new(Shared::new(Isa::best(), ThreadPool::new(threads))) }
     }
 
     /// Number of threads.
@@ -76,10 +60,10 @@ impl Device for CpuDevice {
 
 impl VariableStore for CpuDevice {
     fn write(&self, variable: &Variable, values: &[f32]) -> Result<()> {
-        self.shared.store().write(variable, values)
+        self.shared.state().write(variable, values)
     }
 
     fn read(&self, variable: &Variable) -> Result<Vec<f32>> {
-        Ok(self.shared.store().read(variable))
+        Ok(self.shared.state().read(variable))
     }
 }

@@ -9,11 +9,10 @@ use schedule::{Executable, Value};
 
 use crate::block;
 use crate::chain::{self, Chain};
-use crate::device::Shared;
 use crate::dispatch;
 use crate::launch::{Compile, Launch, Runtime};
 use crate::memory::{Floats, Memory, SharedSlice};
-use crate::state::Store;
+use crate::state::{Shared, State};
 use crate::validate;
 
 /// Largest magnitude of an integer that `f32` holds exactly, with all smaller ones.
@@ -53,7 +52,7 @@ impl CpuExecutable {
         let mut owned: Vec<Floats> = slot_lens(&schedule, &chains).into_iter().map(Floats::zeros).collect();
         let mut bases: Vec<*mut f32> = Vec::new();
         let mut inputs = Vec::new();
-        let mut store = shared.store();
+        let mut state = shared.state();
         for (id, buffer) in schedule.buffers.iter().enumerate() {
             let floats = match &buffer.role {
                 Role::Temporary { slot } => {
@@ -61,7 +60,7 @@ impl CpuExecutable {
                     continue;
                 }
                 Role::State(variable) => {
-                    bases.push(store.address(variable));
+                    bases.push(state.address(variable));
                     continue;
                 }
                 Role::Input { name, integer } => {
@@ -74,7 +73,7 @@ impl CpuExecutable {
             owned.push(floats);
             bases.extend(owned.last_mut().map(Floats::as_mut_ptr));
         }
-        drop(store);
+        drop(state);
         let memory = Memory { bases, lens: schedule.buffers.iter().map(|b| b.len()).collect() };
         let compile = Compile { threads: shared.pool.threads(), regions: schedule.memories(), frozen };
         let compiled = |kernels: &[Kernel], number: usize| dispatch::compile(&compile, &kernels[number]);
@@ -163,8 +162,8 @@ impl CpuExecutable {
     /// time of each of these, if asked for.
     fn run(&mut self, mut seconds: Option<&mut Vec<f64>>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let mut store = shared.store();
-        let fresh = self.prepared_from.iter().all(|&(id, version)| store.version(id) == version);
+        let mut state = shared.state();
+        let fresh = self.prepared_from.iter().all(|&(id, version)| state.version(id) == version);
         let prepare = !(self.prepared && fresh);
         self.prepared = false;
         let mut runtime = Runtime {
@@ -178,7 +177,7 @@ impl CpuExecutable {
         // Kernels do not panic; should one do so all the same, the caller gets an error and the
         // device stays usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY (all): the schedule was checked, its buffers live in `owned` and in the store,
+            // SAFETY (all): the schedule was checked, its buffers live in `owned` and in the state,
             // whose lock is held, and kernels run one after the other.
             if prepare {
                 for (number, launch) in &mut self.prepare {
@@ -210,7 +209,7 @@ impl CpuExecutable {
         }));
         for &buffer in &self.schedule.updated {
             if let Role::State(variable) = &self.schedule.buffers[buffer].role {
-                store.touch(variable.id());
+                state.touch(variable.id());
             }
         }
         if let Err(panic) = outcome {
@@ -220,7 +219,7 @@ impl CpuExecutable {
             return Err(Error::Device(format!("`{kernel}` failed: {message} (this is a defect)")));
         }
         for (id, version) in &mut self.prepared_from {
-            *version = store.version(*id);
+            *version = state.version(*id);
         }
         self.prepared = true;
         self.called = true;
@@ -243,7 +242,7 @@ impl Executable for CpuExecutable {
             return Err(Error::Step(format!("output `{name}` is read before the first call")));
         }
         // Held so that no other step writes to state meanwhile.
-        let _store: MutexGuard<Store> = self.shared.store();
+        let _state: MutexGuard<State> = self.shared.state();
         // SAFETY: no kernel of this executable or, by the lock, of another is running.
         Ok(unsafe { self.memory.slice(*buffer) }.to_vec())
     }

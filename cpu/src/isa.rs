@@ -7,6 +7,10 @@
 //! `#[inline(always)]` is sure to be compiled with it, and closures cannot be: hence plain loops and
 //! functions.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 /// An instruction set with a vector unit.
@@ -196,6 +200,20 @@ macro_rules! micro_kernels {
     };
 }
 
+/// Unsafe functions that are always inlined.
+macro_rules! functions {
+    ($($name:ident($($argument:ident: $type:ty),+) $(-> $result:ty)? = $body:expr;)+) => {
+        $(
+            #[inline(always)]
+            unsafe fn $name($($argument: $type),+) $(-> $result)? {
+                #[allow(unused_unsafe)]
+                // SAFETY: the trait's contract is that of the body.
+                unsafe { $body }
+            }
+        )+
+    };
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -204,46 +222,22 @@ impl Simd for Portable {
     const LANES: usize = 4;
     const MICRO_KERNELS: MicroKernels = micro_kernels!(1, scalar, 0, 1);
 
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> [f32; 4] {
-        [value; 4]
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> [f32; 4] {
-        // SAFETY: four floats by the trait's contract; an array of f32 is aligned as f32.
-        unsafe { from.cast::<[f32; 4]>().read() }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, v: [f32; 4]) {
-        // SAFETY: as above.
-        unsafe { to.cast::<[f32; 4]>().write(v) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
-    }
-    #[inline(always)]
-    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]]
-    }
-    #[inline(always)]
-    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]]
-    }
-    #[inline(always)]
-    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+    functions! {
+        splat(value: f32) -> [f32; 4] = [value; 4];
+        load(from: *const f32) -> [f32; 4] = from.cast::<[f32; 4]>().read();
+        store(to: *mut f32, v: [f32; 4]) = to.cast::<[f32; 4]>().write(v);
+        add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
+        sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]];
+        mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]];
         // Not `mul_add`: without the instruction that is a library call.
-        unsafe { Self::add(Self::mul(a, b), c) }
-    }
-    #[inline(always)]
-    unsafe fn fnma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        unsafe { Self::sub(c, Self::mul(a, b)) }
+        fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] = Self::add(Self::mul(a, b), c);
+        fnma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] = Self::sub(c, Self::mul(a, b));
     }
 }
 
 /// Implements [`Simd`] by intrinsics, and the function that work is compiled in.
 macro_rules! instruction_set {
-    ($name:ident, $run:ident, $features:literal, $arch:ident, $v:ident, $lanes:literal,
+    ($name:ident, $run:ident, $features:literal, $v:ident, $lanes:literal,
      $micro:ident [$($vectors:literal),+], $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
      $mul:ident, |$a:ident, $b:ident, $c:ident| $fma:expr, $fnma:expr) => {
         #[derive(Clone, Copy)]
@@ -255,45 +249,20 @@ macro_rules! instruction_set {
             unsafe { work.run::<$name>() }
         }
 
-        // SAFETY, for all of it: the trait's contract is that of the intrinsics.
         impl Simd for $name {
-            type V = std::arch::$arch::$v;
+            type V = $v;
             const LANES: usize = $lanes;
             const MICRO_KERNELS: MicroKernels = micro_kernels!($lanes, $micro, $($vectors),+);
 
-            #[inline(always)]
-            unsafe fn splat(value: f32) -> Self::V {
-                unsafe { std::arch::$arch::$splat(value) }
-            }
-            #[inline(always)]
-            unsafe fn load(from: *const f32) -> Self::V {
-                unsafe { std::arch::$arch::$load(from) }
-            }
-            #[inline(always)]
-            unsafe fn store(to: *mut f32, v: Self::V) {
-                unsafe { std::arch::$arch::$store(to, v) }
-            }
-            #[inline(always)]
-            unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-                unsafe { std::arch::$arch::$add(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
-                unsafe { std::arch::$arch::$sub(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
-                unsafe { std::arch::$arch::$mul(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn fma($a: Self::V, $b: Self::V, $c: Self::V) -> Self::V {
-                use std::arch::$arch::*;
-                unsafe { $fma }
-            }
-            #[inline(always)]
-            unsafe fn fnma($a: Self::V, $b: Self::V, $c: Self::V) -> Self::V {
-                use std::arch::$arch::*;
-                unsafe { $fnma }
+            functions! {
+                splat(value: f32) -> $v = $splat(value);
+                load(from: *const f32) -> $v = $load(from);
+                store(to: *mut f32, v: $v) = $store(to, v);
+                add(a: $v, b: $v) -> $v = $add(a, b);
+                sub(a: $v, b: $v) -> $v = $sub(a, b);
+                mul(a: $v, b: $v) -> $v = $mul(a, b);
+                fma($a: $v, $b: $v, $c: $v) -> $v = $fma;
+                fnma($a: $v, $b: $v, $c: $v) -> $v = $fnma;
             }
         }
     };
@@ -304,7 +273,6 @@ instruction_set!(
     Avx512,
     run_avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    x86_64,
     __m512,
     16,
     avx512f[0, 1, 2, 3],
@@ -323,7 +291,6 @@ instruction_set!(
     Avx2,
     run_avx2,
     "avx2,fma",
-    x86_64,
     __m256,
     8,
     fma[0, 1],
@@ -342,7 +309,6 @@ instruction_set!(
     Neon,
     run_neon,
     "neon",
-    aarch64,
     float32x4_t,
     4,
     neon[0, 1, 2, 3],

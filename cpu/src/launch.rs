@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-#[cfg(doc)]
-use crate::block;
 use crate::isa::Isa;
 use crate::kernels::ThreadPool;
 use crate::memory::{Memory, SharedSlice};
@@ -22,7 +20,7 @@ pub struct Compile {
 /// What running a kernel needs.
 pub struct Runtime<'a> {
     pub isa: Isa,
-    /// The number of this launch, from [`block::launch`].
+    /// The number of this launch, from `block::launch`.
     pub launch: u64,
     pub pool: &'a ThreadPool,
     pub memory: &'a Memory,

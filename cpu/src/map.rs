@@ -26,15 +26,7 @@ impl Map {
     }
 
     pub fn with_outputs(compile: &Compile, shape: &[usize], program: &Program, outputs: &[Output]) -> Map {
-        let program = BlockProgram::new(&Spec {
-            shape,
-            classes: &vec![0; shape.len()],
-            program,
-            outputs,
-            results: &[],
-            granularity: 0,
-            regions: &compile.regions,
-        });
+        let program = BlockProgram::new(&Spec { outputs, ..Spec::new(compile, shape, program) });
         let steps = program.per_block.len() + program.stores.len() + 1;
         let tiling = &program.tiling;
         let rows = tiling.rows();
@@ -69,9 +61,8 @@ impl Map {
     unsafe fn run_task(&self, runtime: &Runtime, task: usize, externals: &[*mut f32]) {
         let rows = self.program.tiling.rows();
         let range = task * self.task..((task + 1) * self.task).min(rows);
-        let (isa, launch) = (runtime.isa, runtime.launch);
         // SAFETY: the caller's promise.
-        unsafe { block::run(isa, launch, &self.program, range, runtime.memory, externals, |_| {}) };
+        unsafe { block::run(runtime, &self.program, range, externals, |_| {}) };
     }
 
     /// Elements times instructions.

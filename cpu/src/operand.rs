@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use schedule::{BufferId, Epilogue, Instr, Operand, Program, Reg, Store, View};
 
-use crate::block;
+use crate::block::{self, Block};
 use crate::kernels::prefetch;
 use crate::launch::{Compile, Runtime};
 use crate::map::Map;
@@ -74,26 +74,28 @@ impl Whole {
 /// An operand that is evaluated a few rows at a time.
 pub fn in_rows(compile: &Compile, operand: &Operand, row_len: usize) -> BlockProgram {
     BlockProgram::new(&Spec {
-        shape: &operand.shape,
-        classes: &vec![0; operand.shape.len()],
-        program: &operand.program,
         outputs: &[dense(&operand.shape, operand.value)],
-        results: &[],
         granularity: row_len,
-        regions: &compile.regions,
+        ..Spec::new(compile, &operand.shape, &operand.program)
     })
 }
 
-/// Evaluates a program made by [`in_rows`] from element `start` on.
+/// Evaluates a program of rows from element `start` on; `values` are those of its external number 0 there.
 ///
 /// # Safety
 /// As for [`block::run`].
-pub unsafe fn evaluate(runtime: &Runtime, program: &BlockProgram, start: usize, out: &mut [f32]) {
+pub unsafe fn evaluate(
+    runtime: &Runtime,
+    program: &BlockProgram,
+    start: usize,
+    values: &mut [f32],
+    visit: impl FnMut(&Block),
+) {
     let inner = program.tiling.inner;
-    let rows = start / inner..(start + out.len()) / inner;
-    let external = [out.as_mut_ptr().wrapping_sub(start)];
-    // SAFETY: the caller's promise; `out` is this call's alone.
-    unsafe { block::run(runtime.isa, runtime.launch, program, rows, runtime.memory, &external, |_| {}) };
+    let rows = start / inner..(start + values.len()) / inner;
+    let external = [values.as_mut_ptr().wrapping_sub(start)];
+    // SAFETY: the caller's promise; `values` are this call's alone.
+    unsafe { block::run(runtime, program, rows, &external, visit) };
 }
 
 /// The buffers that a program over `shape` reads element by element in order, and stores go to in the same

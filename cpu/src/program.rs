@@ -9,6 +9,7 @@
 use autograd::tensor::{BinaryOp, UnaryOp};
 use schedule::{BufferId, Instr, Program, Reg, Store, View, merge_dims};
 
+use crate::launch::Compile;
 use crate::space::Tiling;
 
 /// What a program reads or writes.
@@ -38,7 +39,7 @@ impl From<&Store> for Output {
 pub struct Spec<'a> {
     /// Iteration dims in the order they are walked; all views have one stride for each.
     pub shape: &'a [usize],
-    /// A class for each dim: only dims of one class are merged.
+    /// A class for each dim: only dims of one class are merged. Those after the list's end are of class 0.
     pub classes: &'a [u8],
     /// [`Instr::Accumulator`] number `i` reads [`Place::External`] number `i`, densely.
     pub program: &'a Program,
@@ -51,12 +52,20 @@ pub struct Spec<'a> {
     pub regions: &'a [usize],
 }
 
+impl<'a> Spec<'a> {
+    /// A program without outputs and results.
+    pub fn new(compile: &'a Compile, shape: &'a [usize], program: &'a Program) -> Spec<'a> {
+        let regions = &compile.regions;
+        Spec { shape, classes: &[], program, outputs: &[], results: &[], granularity: 0, regions }
+    }
+}
+
 /// Index of a value in a block's table of addresses.
 pub type Slot = usize;
 
 /// One instruction on a block.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum BlockInstr {
     Fill { value: f32, out: Slot },
     Unary { op: UnaryOp, a: Slot, out: Slot },
     Binary { op: BinaryOp, a: Slot, b: Slot, out: Slot },
@@ -80,7 +89,7 @@ pub struct Fused {
     pub out: Slot,
 }
 
-/// What a [`Step::Gather`] puts into its register.
+/// What a [`BlockInstr::Gather`] puts into its register.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GatherKind {
     /// Elements; 0 out of bounds.
@@ -116,7 +125,7 @@ pub struct Pointer {
 
 /// A store after the instructions.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StoreStep {
+pub struct BlockStore {
     pub value: Slot,
     pub place: Place,
     pub walk: usize,
@@ -128,12 +137,12 @@ pub struct StoreStep {
 pub struct BlockProgram {
     pub tiling: Tiling,
     /// Done at the start of a range of rows.
-    pub once: Vec<Step>,
+    pub once: Vec<BlockInstr>,
     /// Done where an axis outside the split axis moves.
-    pub per_run: Vec<Step>,
-    pub per_block: Vec<Step>,
+    pub per_run: Vec<BlockInstr>,
+    pub per_block: Vec<BlockInstr>,
     pub pointers: Vec<Pointer>,
-    pub stores: Vec<StoreStep>,
+    pub stores: Vec<BlockStore>,
     pub walks: Vec<Walk>,
     pub results: Vec<Slot>,
     /// The register of each slot; none where a [`Pointer`] sets the address.
@@ -158,6 +167,7 @@ impl BlockProgram {
         let mut outputs: Vec<Output> = spec.outputs.iter().map(rename).collect();
         let results: Vec<Reg> = spec.results.iter().map(|&reg| renamed[reg]).collect();
         let (mut shape, mut classes) = (spec.shape.to_vec(), spec.classes.to_vec());
+        classes.resize(shape.len(), 0);
         let stored = outputs.iter_mut().flat_map(|output| output.view.stride_lists());
         let mut strides: Vec<&mut Vec<i64>> = program.stride_lists().chain(stored).collect();
         merge_dims(&mut shape, &mut classes, &mut strides);
@@ -432,12 +442,11 @@ impl<'a> Compiler<'a> {
             }
             let contiguous = self.contiguous(&output.view);
             let walk = self.walk(&mut program, output.view.clone());
-            program.stores.push(StoreStep { value: output.value, place: output.place, walk, contiguous });
+            program.stores.push(BlockStore { value: output.value, place: output.place, walk, contiguous });
         }
-        program.once_a_launch = !program
-            .once
-            .iter()
-            .any(|step| matches!(step, Step::Gather { kind: GatherKind::Load(Place::External(_)), .. }));
+        program.once_a_launch = !program.once.iter().any(|step| {
+            matches!(step, BlockInstr::Gather { kind: GatherKind::Load(Place::External(_)), .. })
+        });
         program
     }
 
@@ -457,12 +466,13 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn steps(&self, reg: Reg, program: &mut BlockProgram, free: &mut Vec<usize>) -> Vec<Step> {
+    fn steps(&self, reg: Reg, program: &mut BlockProgram, free: &mut Vec<usize>) -> Vec<BlockInstr> {
         let instr = match self.nodes[reg] {
-            Node::Fused(fused) => return vec![Step::Fused(fused)],
+            Node::Fused(fused) => return vec![BlockInstr::Fused(fused)],
             Node::Plain(instr) => instr,
         };
-        let mut gather = |view: View, kind, out| Step::Gather { walk: self.walk(program, view), kind, out };
+        let mut gather =
+            |view: View, kind, out| BlockInstr::Gather { walk: self.walk(program, view), kind, out };
         vec![match *instr {
             Instr::Load { buffer, ref view } => {
                 gather(view.clone(), GatherKind::Load(Place::Buffer(buffer)), reg)
@@ -472,10 +482,10 @@ impl<'a> Compiler<'a> {
             }
             Instr::Index(ref view) => gather(view.clone(), GatherKind::Index, reg),
             Instr::InBounds(ref view) => gather(view.clone(), GatherKind::InBounds, reg),
-            Instr::Constant(value) => Step::Fill { value, out: reg },
-            Instr::Unary(op, a) => Step::Unary { op, a, out: reg },
-            Instr::Binary(op, a, b) => Step::Binary { op, a, b, out: reg },
-            Instr::Select { condition, yes, no } => Step::Select { condition, yes, no, out: reg },
+            Instr::Constant(value) => BlockInstr::Fill { value, out: reg },
+            Instr::Unary(op, a) => BlockInstr::Unary { op, a, out: reg },
+            Instr::Binary(op, a, b) => BlockInstr::Binary { op, a, b, out: reg },
+            Instr::Select { condition, yes, no } => BlockInstr::Select { condition, yes, no, out: reg },
             Instr::Random { stream, seed, step, index: ref view } => {
                 // The index has a register of its own for the moment between the two steps.
                 let index = program.slots.len();
@@ -483,8 +493,8 @@ impl<'a> Compiler<'a> {
                 program.slots.push(Some(register));
                 free.push(register);
                 let walk = self.walk(program, view.clone());
-                let bits = Step::Gather { walk, kind: GatherKind::IndexBits, out: index };
-                return vec![bits, Step::Random { stream, index, seed, step, out: reg }];
+                let bits = BlockInstr::Gather { walk, kind: GatherKind::IndexBits, out: index };
+                return vec![bits, BlockInstr::Random { stream, index, seed, step, out: reg }];
             }
         }]
     }

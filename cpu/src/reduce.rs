@@ -7,7 +7,7 @@
 
 use schedule::{Instr, Program, ReduceKind, Reg, Store};
 
-use crate::block;
+use crate::block::{self, Block};
 use crate::fold::{self, Columns, states_len};
 use crate::launch::{Compile, Launch, Runtime};
 use crate::map::Map;
@@ -50,13 +50,10 @@ impl Reduce {
         let order = Order::new(shape, outer, program, accumulators.iter().map(|a| a.1));
         let results: Vec<_> = accumulators.iter().map(|&(_, value)| value).collect();
         let blocks = BlockProgram::new(&Spec {
-            shape: &order.shape,
             classes: &order.classes,
-            program: &order.program,
-            outputs: &[],
             results: &results,
             granularity: order.length * order.width,
-            regions: &compile.regions,
+            ..Spec::new(compile, &order.shape, &order.program)
         });
         let finish = Map::new(compile, &shape[..outer], finish, stores);
         let group = order.length * order.width;
@@ -139,23 +136,14 @@ impl Reduce {
         let end = (start + self.part_rows).min((group + 1) * group_rows);
         let mut at = part * self.part_rows * self.program.tiling.inner;
         let first = at / self.width;
+        let visit = |block: &Block| {
+            for (number, &kind) in self.kinds.iter().enumerate() {
+                columns(number).add_at(runtime.isa, kind, block.result(number), at, first);
+            }
+            at += block.len;
+        };
         // SAFETY: the caller's promise.
-        unsafe {
-            block::run(
-                runtime.isa,
-                runtime.launch,
-                &self.program,
-                start..end,
-                runtime.memory,
-                &[],
-                |block| {
-                    for (number, &kind) in self.kinds.iter().enumerate() {
-                        columns(number).add_at(runtime.isa, kind, block.result(number), at, first);
-                    }
-                    at += block.len;
-                },
-            );
-        }
+        unsafe { block::run(runtime, &self.program, start..end, &[], visit) };
     }
 
     /// Folds whole groups, one after the other, into results.
@@ -179,7 +167,7 @@ impl Reduce {
         let mut at = groups.start * size;
         // SAFETY: as above.
         let columns = unsafe { self.columns(area, thread) };
-        let visit = |block: &block::Block| {
+        let visit = |block: &Block| {
             for (number, &kind) in self.kinds.iter().enumerate() {
                 let values = block.result(number);
                 let mut done = 0;
@@ -205,7 +193,7 @@ impl Reduce {
             at += block.len;
         };
         // SAFETY: as above.
-        unsafe { block::run(isa, runtime.launch, &self.program, rows, runtime.memory, &[], visit) };
+        unsafe { block::run(runtime, &self.program, rows, &[], visit) };
     }
 
     /// Merges the parts of each group, in order.

@@ -1,14 +1,37 @@
-//! The device's state: parameters, momentum and running statistics, shared by all compiled steps.
+//! What all steps compiled for a device share: threads, instruction set, and the device's state (parameters,
+//! momentum and running statistics).
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::{Error, Result, Variable};
 
+use crate::isa::Isa;
+use crate::kernels::ThreadPool;
 use crate::memory::Floats;
+
+/// What a device and its executables share.
+pub struct Shared {
+    pub isa: Isa,
+    pub pool: ThreadPool,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub fn new(isa: Isa, pool: ThreadPool) -> Shared {
+        Shared { isa, pool, state: Mutex::default() }
+    }
+
+    /// The state. Steps hold the lock while they run.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held leaves plain numbers behind, not a broken structure.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Every variable that a step or a write has named, by [`Variable::id`].
 #[derive(Default)]
-pub struct Store {
+pub struct State {
     entries: HashMap<u64, Entry>,
 }
 
@@ -18,9 +41,9 @@ struct Entry {
     version: u64,
 }
 
-impl Store {
+impl State {
     /// The address of a variable's values, created with its initial value if need be. It stays the
-    /// same for the store's life.
+    /// same for the state's life.
     pub fn address(&mut self, variable: &Variable) -> *mut f32 {
         self.entry(variable).values.as_mut_ptr()
     }

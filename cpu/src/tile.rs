@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
 
-use crate::block;
+use crate::block::Block;
 use crate::fold::{Columns, states_len};
 use crate::launch::{Compile, Runtime};
 use crate::operand;
@@ -98,13 +98,11 @@ impl TileEpilogue {
         }
         let program = (!outputs.is_empty() || !results.is_empty()).then(|| {
             BlockProgram::new(&Spec {
-                shape: &epilogue.shape,
                 classes: &classes,
-                program: &epilogue.program,
                 outputs: &outputs,
                 results: &results,
                 granularity: row_len,
-                regions: &compile.regions,
+                ..Spec::new(compile, &epilogue.shape, &epilogue.program)
             })
         });
         let others: Vec<Store> =
@@ -162,7 +160,7 @@ impl TileEpilogue {
     /// Takes rows `rows` of image `image`, which start at a multiple of the tile's rows.
     ///
     /// # Safety
-    /// As for [`block::run`]; once for each tile.
+    /// As for [`operand::evaluate`]; once for each tile.
     pub unsafe fn finish(&self, runtime: &Runtime, image: usize, rows: Range<usize>, tile: &mut [f32]) {
         let number = image * self.tiles + rows.start / self.tile_rows;
         for (index, statistic) in self.statistics.iter().enumerate() {
@@ -174,11 +172,9 @@ impl TileEpilogue {
             }
         }
         let Some(program) = &self.program else { return };
-        let start = (image * self.height + rows.start) * self.row_len;
-        let inner = program.tiling.inner;
-        let external = [tile.as_mut_ptr().wrapping_sub(start)];
+        let start = self.elements(image, rows).start;
         let mut at = 0;
-        let visit = |block: &block::Block| {
+        let visit = |block: &Block| {
             for (index, statistic) in self.statistics.iter().enumerate() {
                 if let Some(result) = statistic.result {
                     // SAFETY: as above.
@@ -188,9 +184,8 @@ impl TileEpilogue {
             }
             at += block.len;
         };
-        let range = start / inner..(start + tile.len()) / inner;
         // SAFETY: the caller's promise.
-        unsafe { block::run(runtime.isa, runtime.launch, program, range, runtime.memory, &external, visit) };
+        unsafe { operand::evaluate(runtime, program, start, tile, visit) };
     }
 
     /// Merges the tiles' statistics and stores them.

@@ -138,6 +138,12 @@ impl WinogradWeights {
         [self.geometry.inner_rows(y.clone()), y]
     }
 
+    fn compute(&self, work: impl WithSimd<Output = ()>) {
+        // SAFETY: the instruction set was found on this machine, and the work's pointers are to whole areas
+        // of the plan's sizes.
+        unsafe { self.isa.run(work) };
+    }
+
     /// Hints at the operands of some tile rows, counted through all images; step `point` of all.
     fn ahead(&self, x: Source, dy: Source, rows: Range<usize>, point: usize) {
         let mut next = rows.start;
@@ -172,7 +178,6 @@ impl WeightAlgorithm for WinogradWeights {
         // is shared goes by pointer: `V` and `D` are written at disjoint tiles, and only read while
         // the products are made, each of which has its own plane of the sum.
         let part = |start: usize, len: usize| unsafe { scratch.range(start..start + len) };
-        let run = |stage: Stage| unsafe { self.isa.run(stage) };
         if self.shared() {
             let (v, d) = (tiles, tiles + v_len);
             part(0, self.sum_len()).fill(0.0);
@@ -182,7 +187,7 @@ impl WeightAlgorithm for WinogradWeights {
                 let some = self.tiles[0].min(8);
                 pool.run(group.len().div_ceil(some), &|task, thread| {
                     let start = group.start + task * some;
-                    run(Stage::Transform {
+                    self.compute(Transform {
                         plan: self,
                         x,
                         dy,
@@ -194,7 +199,7 @@ impl WeightAlgorithm for WinogradWeights {
                     });
                 });
                 pool.run(POINTS, &|point, _| {
-                    run(Stage::Products {
+                    self.compute(Products {
                         plan: self,
                         v: scratch.pointer(v),
                         d: scratch.pointer(d),
@@ -214,7 +219,7 @@ impl WeightAlgorithm for WinogradWeights {
                 for first in all.clone().step_by(self.group) {
                     let group = first..(first + self.group).min(all.end);
                     let count = group.len() * self.tiles[1];
-                    run(Stage::Transform {
+                    self.compute(Transform {
                         plan: self,
                         x,
                         dy,
@@ -233,7 +238,7 @@ impl WeightAlgorithm for WinogradWeights {
                     };
                     for point in 0..POINTS {
                         self.ahead(x, dy, next.clone(), point);
-                        run(Stage::Products {
+                        self.compute(Products {
                             plan: self,
                             v: v.as_ptr(),
                             d: d.as_ptr(),
@@ -250,7 +255,7 @@ impl WeightAlgorithm for WinogradWeights {
         let channels = from.min(16);
         pool.run(from.div_ceil(channels), &|task, _| {
             let first = task * channels;
-            run(Stage::Finish {
+            self.compute(Finish {
                 plan: self,
                 sums: scratch.pointer(0),
                 channels: first..(first + channels).min(from),
@@ -260,192 +265,172 @@ impl WeightAlgorithm for WinogradWeights {
     }
 }
 
-/// One task of a weight gradient.
-enum Stage<'a> {
-    /// Tile rows `rows` to the tiles from `tile` of `V` and `D`.
-    Transform {
-        plan: &'a WinogradWeights,
-        x: Source<'a>,
-        dy: Source<'a>,
-        own: &'a mut [f32],
-        rows: Range<usize>,
-        v: *mut f32,
-        d: *mut f32,
-        tile: usize,
-    },
-    /// Adds the products of the first `tiles` tiles to the sum.
-    Products {
-        plan: &'a WinogradWeights,
-        v: *const f32,
-        d: *const f32,
-        tiles: usize,
-        point: usize,
-        sum: *mut f32,
-    },
-    /// Adds the chunks' sums up and transforms them back, for some from-channels.
-    Finish { plan: &'a WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice<'a> },
+/// Transforms tile rows `rows` to the tiles from `tile` of `V` and `D`.
+struct Transform<'a> {
+    plan: &'a WinogradWeights,
+    x: Source<'a>,
+    dy: Source<'a>,
+    own: &'a mut [f32],
+    rows: Range<usize>,
+    v: *mut f32,
+    d: *mut f32,
+    tile: usize,
 }
 
-impl WithSimd for Stage<'_> {
+impl WithSimd for Transform<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the pointers are to whole areas of the plan's sizes.
-        unsafe {
-            match self {
-                Stage::Transform { plan, x, dy, own, rows, v, d, tile } => {
-                    transform_rows::<S>(plan, x, dy, own, rows, v, d, tile);
-                }
-                Stage::Products { plan, v, d, tiles, point, sum } => {
-                    products::<S>(plan, v, d, tiles, point, sum);
-                }
-                Stage::Finish { plan, sums, channels, dw } => {
-                    finish::<S>(plan, sums, channels, dw);
-                }
-            }
-        }
-    }
-}
+        let Transform { plan, x, dy, own, rows, v, d, mut tile } = self;
+        let [zero_len, x_len, _] = plan.rows_len();
+        let (zero, own) = own.split_at_mut(zero_len);
+        let (x_own, y_own) = own.split_at_mut(x_len);
+        zero.fill(0.0);
+        let g = &plan.geometry;
+        let pad = [g.vertical[0].origin, g.horizontal[0].origin].map(|first| -first as usize);
+        let (count, nr) = (plan.group_tiles(), plan.block);
+        let (v_pitch, d_pitch) = (plan.v_pitch(), plan.d_pitch());
+        let mut next = rows.start;
+        while next < rows.end {
+            let (image, first) = (next / plan.tiles[0], next % plan.tiles[0]);
+            let band = first..(first + rows.end - next).min(plan.tiles[0]);
+            next += band.len();
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn transform_rows<S: Simd>(
-    plan: &WinogradWeights,
-    x: Source,
-    dy: Source,
-    own: &mut [f32],
-    rows: Range<usize>,
-    v: *mut f32,
-    d: *mut f32,
-    mut tile: usize,
-) {
-    let [zero_len, x_len, _] = plan.rows_len();
-    let (zero, own) = own.split_at_mut(zero_len);
-    let (x_own, y_own) = own.split_at_mut(x_len);
-    zero.fill(0.0);
-    let g = &plan.geometry;
-    let pad = [g.vertical[0].origin, g.horizontal[0].origin].map(|first| -first as usize);
-    let (count, nr) = (plan.group_tiles(), plan.block);
-    let (v_pitch, d_pitch) = (plan.v_pitch(), plan.d_pitch());
-    let mut next = rows.start;
-    while next < rows.end {
-        let (image, first) = (next / plan.tiles[0], next % plan.tiles[0]);
-        let band = first..(first + rows.end - next).min(plan.tiles[0]);
-        next += band.len();
-
-        let [x_range, y_range] = plan.band_rows(&band);
-        let x_rows = x.rows(image, x_range.clone(), x_own);
-        let y_rows = dy.rows(image, y_range.clone(), y_own);
-        for tile_row in band {
-            let operand = transform::Operand {
-                rows: x_rows,
-                first_row: x_range.start,
-                dims: plan.geometry.from,
-                pad,
-                zero,
-                tile_row,
-                tiles: plan.tiles[1],
-            };
-            unsafe {
-                transform::operand_row::<S>(
-                    &operand,
-                    v.add(tile * plan.tile_pitch()),
-                    v_pitch,
-                    plan.tile_pitch(),
-                );
-            }
-            let [height, width, channels] = g.to;
-            let row = tile_row * OUT;
-            let valid_rows = OUT.min(height - row);
-            for column in 0..plan.tiles[1] {
-                let valid_cols = OUT.min(width - column * OUT);
-                let y = &y_rows[((row - y_range.start) * width + column * OUT) * channels..];
-                for channel in (0..channels).step_by(S::LANES) {
-                    unsafe {
-                        let y = y.as_ptr().add(channel);
-                        let (block, within) = (channel / nr, channel % nr);
-                        let d = d.add((block * count + tile + column) * nr + within);
-                        if valid_rows == OUT && valid_cols == OUT {
-                            let (row, column) = (width * channels, channels);
-                            transform::result_adjoint::<S, true>(y, row, column, OUT, OUT, d, d_pitch);
-                        } else {
-                            let (row, column) = (width * channels, channels);
-                            transform::result_adjoint::<S, false>(
-                                y, row, column, valid_rows, valid_cols, d, d_pitch,
-                            );
+            let [x_range, y_range] = plan.band_rows(&band);
+            let x_rows = x.rows(image, x_range.clone(), x_own);
+            let y_rows = dy.rows(image, y_range.clone(), y_own);
+            for tile_row in band {
+                let operand = transform::Operand {
+                    rows: x_rows,
+                    first_row: x_range.start,
+                    dims: plan.geometry.from,
+                    pad,
+                    zero,
+                    tile_row,
+                    tiles: plan.tiles[1],
+                };
+                unsafe {
+                    transform::operand_row::<S>(
+                        &operand,
+                        v.add(tile * plan.tile_pitch()),
+                        v_pitch,
+                        plan.tile_pitch(),
+                    );
+                }
+                let [height, width, channels] = g.to;
+                let row = tile_row * OUT;
+                let valid_rows = OUT.min(height - row);
+                for column in 0..plan.tiles[1] {
+                    let valid_cols = OUT.min(width - column * OUT);
+                    let y = &y_rows[((row - y_range.start) * width + column * OUT) * channels..];
+                    for channel in (0..channels).step_by(S::LANES) {
+                        unsafe {
+                            let y = y.as_ptr().add(channel);
+                            let (block, within) = (channel / nr, channel % nr);
+                            let d = d.add((block * count + tile + column) * nr + within);
+                            if valid_rows == OUT && valid_cols == OUT {
+                                let (row, column) = (width * channels, channels);
+                                transform::result_adjoint::<S, true>(y, row, column, OUT, OUT, d, d_pitch);
+                            } else {
+                                let (row, column) = (width * channels, channels);
+                                transform::result_adjoint::<S, false>(
+                                    y, row, column, valid_rows, valid_cols, d, d_pitch,
+                                );
+                            }
                         }
                     }
                 }
+                tile += plan.tiles[1];
             }
-            tile += plan.tiles[1];
         }
     }
 }
 
-#[inline(always)]
-unsafe fn products<S: Simd>(
-    plan: &WinogradWeights,
+/// Adds the products of the first `tiles` tiles to the sum.
+struct Products<'a> {
+    plan: &'a WinogradWeights,
     v: *const f32,
     d: *const f32,
     tiles: usize,
     point: usize,
     sum: *mut f32,
-) {
-    let (from, count, nr) = (plan.geometry.from[2], plan.group_tiles(), plan.block);
-    let most = if plan.shared() { SHARED_RUN } else { RUN };
-    let run = tiles.div_ceil(tiles.div_ceil(most));
-    let runs = (0..tiles).step_by(run).map(|first| Run {
-        left: first * plan.tile_pitch(),
-        right: first,
-        depth: run.min(tiles - first),
-    });
-    let product = Product {
-        rows: from,
-        width: nr,
-        left_row: 1,
-        left_step: plan.tile_pitch(),
-        right_step: nr,
-        out_row: nr,
-        add: true,
-    };
-    for block in 0..plan.geometry.to[2] / nr {
-        // SAFETY: inside of the areas.
-        unsafe {
-            let x = v.add(point * plan.v_pitch());
-            let y = d.add(point * plan.d_pitch() + block * count * nr);
-            let out = sum.add(point * plan.sum_pitch() + block * from * nr);
-            product.run::<S>(x, y, out, runs.clone());
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Products { plan, v, d, tiles, point, sum } = self;
+        let (from, count, nr) = (plan.geometry.from[2], plan.group_tiles(), plan.block);
+        let most = if plan.shared() { SHARED_RUN } else { RUN };
+        let run = tiles.div_ceil(tiles.div_ceil(most));
+        let runs = (0..tiles).step_by(run).map(|first| Run {
+            left: first * plan.tile_pitch(),
+            right: first,
+            depth: run.min(tiles - first),
+        });
+        let product = Product {
+            rows: from,
+            width: nr,
+            left_row: 1,
+            left_step: plan.tile_pitch(),
+            right_step: nr,
+            out_row: nr,
+            add: true,
+        };
+        for block in 0..plan.geometry.to[2] / nr {
+            // SAFETY: inside of the areas.
+            unsafe {
+                let x = v.add(point * plan.v_pitch());
+                let y = d.add(point * plan.d_pitch() + block * count * nr);
+                let out = sum.add(point * plan.sum_pitch() + block * from * nr);
+                product.run::<S>(x, y, out, runs.clone());
+            }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn finish<S: Simd>(plan: &WinogradWeights, sums: *const f32, channels: Range<usize>, dw: SharedSlice) {
-    let (from, to, nr, len) = (plan.geometry.from[2], plan.geometry.to[2], plan.block, plan.sum_len());
-    for first in (0..to).step_by(S::LANES) {
-        let (block, within) = (first / nr, first % nr);
-        for channel in channels.clone() {
-            // SAFETY: inside the sums; and each (to, from) pair has its own nine weights.
-            unsafe {
-                let mut total = [S::splat(0.0); POINTS];
-                for chunk in 0..plan.chunks {
-                    let at = chunk * len + (block * from + channel) * nr + within;
-                    for point in 0..POINTS {
-                        let value = S::load(sums.add(at + point * plan.sum_pitch()));
-                        total[point] = S::add(total[point], value);
+/// Adds the chunks' sums up and transforms them back, for some from-channels.
+struct Finish<'a> {
+    plan: &'a WinogradWeights,
+    sums: *const f32,
+    channels: Range<usize>,
+    dw: SharedSlice<'a>,
+}
+
+impl WithSimd for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Finish { plan, sums, channels, dw } = self;
+        let (from, to, nr, len) = (plan.geometry.from[2], plan.geometry.to[2], plan.block, plan.sum_len());
+        for first in (0..to).step_by(S::LANES) {
+            let (block, within) = (first / nr, first % nr);
+            for channel in channels.clone() {
+                // SAFETY: inside the sums; and each (to, from) pair has its own nine weights.
+                unsafe {
+                    let mut total = [S::splat(0.0); POINTS];
+                    for chunk in 0..plan.chunks {
+                        let at = chunk * len + (block * from + channel) * nr + within;
+                        for point in 0..POINTS {
+                            let value = S::load(sums.add(at + point * plan.sum_pitch()));
+                            total[point] = S::add(total[point], value);
+                        }
                     }
-                }
-                let taps = transform::weights_adjoint::<S>(total);
-                let mut values = [0.0f32; 9 * 16];
-                for (tap, &value) in taps.iter().enumerate() {
-                    S::store(values.as_mut_ptr().add(tap * S::LANES), value);
-                }
-                for lane in 0..S::LANES {
-                    let at = ((first + lane) * from + channel) * 9;
-                    let out = dw.range(at..at + 9);
-                    for (tap, out) in out.iter_mut().enumerate() {
-                        *out = values[tap * S::LANES + lane];
+                    let taps = transform::weights_adjoint::<S>(total);
+                    let mut values = [0.0f32; 9 * 16];
+                    for (tap, &value) in taps.iter().enumerate() {
+                        S::store(values.as_mut_ptr().add(tap * S::LANES), value);
+                    }
+                    for lane in 0..S::LANES {
+                        let at = ((first + lane) * from + channel) * 9;
+                        let out = dw.range(at..at + 9);
+                        for (tap, out) in out.iter_mut().enumerate() {
+                            *out = values[tap * S::LANES + lane];
+                        }
                     }
                 }
             }
