@@ -6,11 +6,11 @@ use autograd::{Error, Result};
 use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
 
 use crate::bindings::{Access, Scratch};
-use crate::gemm::{self, Gemm};
+use crate::gemm::Gemm;
 use crate::operand::{IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context, Launch, weight_grad};
+use crate::{Assembled, Context, gemm_kernel};
 
 const FORWARD: &str = include_str!("../wgsl/convolution_forward_direct.wgsl");
 const INPUT_GRAD: &str = include_str!("../wgsl/convolution_input_grad_direct.wgsl");
@@ -28,15 +28,8 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
         return Ok(Assembled::default());
     }
-    if *kind == ConvKind::WeightGrad
-        && let Some(tiled) = weight_grad::assemble(context, label, geometry, lhs, rhs, epilogue)
-    {
-        return Ok(tiled);
-    }
-    if *kind != ConvKind::WeightGrad
-        && let Some(tiled) =
-            gemm::assemble(context, label, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
-    {
+    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue);
+    if let Some(tiled) = gemm_kernel::assemble(context, label, &gemms) {
         return Ok(tiled);
     }
     let assembled = match kind {
@@ -48,7 +41,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 }
 
 /// Fills the slots of a geometry that the text has, and the `extra` ones.
-pub fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -> String {
+fn fill_geometry(text: &str, g: &ConvGeometry, extra: &[(&str, &dyn Display)]) -> String {
     let [kh, kw] = g.kernel;
     let group_in = g.in_channels / g.conv.groups;
     let slots: [(&str, usize); 24] = [
@@ -131,34 +124,13 @@ fn direct_weight_grad(
     let first = thread::launch(context, label, chunks * weights, functions, |partials| {
         fill_geometry(WEIGHT_GRAD, geometry, &[("chunk_len", &chunk_len), ("partials", &partials)])
     });
-    let second = sum_weight_chunks(context, label, geometry, epilogue, chunks, weights, "i");
+    let functions = Functions {
+        finish: Some((epilogue, WEIGHT)),
+        scratch: Some((scratch, Access::Read)),
+        ..Default::default()
+    };
+    let second = thread::launch(context, label, weights, functions, |partials| {
+        fill_geometry(WEIGHT_GRAD_SUM, geometry, &[("chunks", &chunks), ("partials", &partials)])
+    });
     Assembled { launches: vec![first, second], scratch: vec![scratch.bytes()], ..Default::default() }
-}
-
-/// Adds up the partial weight gradients of `chunks` chunks in scratch 0. Chunk `c`'s value of the weight
-/// `[co, ci, r, s]` (number `i`) lies at `c * chunk_stride + position`.
-pub fn sum_weight_chunks(
-    context: Context,
-    label: &str,
-    geometry: &ConvGeometry,
-    epilogue: &Epilogue,
-    chunks: usize,
-    chunk_stride: usize,
-    position: &str,
-) -> Launch {
-    let scratch = Some((Scratch::first(chunks * chunk_stride), Access::Read));
-    let functions = Functions { lhs: None, rhs: None, finish: Some((epilogue, WEIGHT)), scratch };
-    let count = epilogue.shape.iter().product();
-    thread::launch(context, label, count, functions, |partials| {
-        fill_geometry(
-            WEIGHT_GRAD_SUM,
-            geometry,
-            &[
-                ("chunks", &chunks),
-                ("chunk_stride", &chunk_stride),
-                ("partials", &partials),
-                ("position", &position),
-            ],
-        )
-    })
 }

@@ -1,20 +1,22 @@
-//! Implicit matrix products: what convolutions (forward and input gradient) and matrix products have in
-//! common, and the tile kernels that compute it.
+//! Implicit matrix products: what convolutions, their gradients and matrix products have in common.
 //!
-//! `result[z, row, column] = sum over taps and k of left(z, row moved by tap, k) * right[z, tap, k, column]`.
-//! For a convolution `z` is the group, a row is a position of the result's pixel grid, a tap an element of
-//! the kernel window; a plain matrix product has a grid of one row of pixels and one tap.
+//! `result[z, row, column] = sum over k of left[z, row, k] * right[z, k, column]`. A convolution's `z` is its
+//! group. It goes over the positions of a grid of pixels, and an element of the window, a *tap*, moves a
+//! position to the pixel of the left image that meets it there:
+//!
+//! | form | rows | columns | k |
+//! |---|---|---|---|
+//! | forward, input gradient | positions of the result | its channels | for every tap the left image's channels |
+//! | weight gradient | taps, and for each the input's channels | the gradient's channels | positions of the gradient |
+//! | matrix product | m | n | k |
+//!
+//! [`gemm_kernel`](crate::gemm_kernel) computes all of them.
 
 use schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
-use crate::bindings::{Access, Bindings, Scratch, Storage};
-use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, RIGHT, WEIGHT};
-use crate::template::fill;
-use crate::thread::{self, Functions};
-use crate::tile_shared::SharedTile;
-use crate::{Assembled, Context, Element, Launch, Operands, gemm_shared};
-
-const PACK: &str = include_str!("../wgsl/pack.wgsl");
+use crate::Context;
+use crate::bindings::Bindings;
+use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, WEIGHT};
 
 /// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
 /// left operand at `row * stride + offset + t * move_by`, if that is within `0..size`.
@@ -72,8 +74,7 @@ impl TapAxis {
 /// How the operands are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Left and result are images, right a convolution's weight.
-    Image(ConvKind),
+    Convolution(ConvKind),
     /// Left `[z, m, k]`, right `[z, k, n]`, result `[z, m, n]`.
     Matrix,
 }
@@ -93,9 +94,9 @@ pub struct Gemm<'a> {
     pub x: TapAxis,
     /// The window's size.
     pub window: [usize; 2],
-    /// Values of `k` (a group's channels of the left operand).
-    pub k: usize,
-    /// Columns of the result (a group's channels).
+    /// Channels of the left operand in a group; `k` of a matrix product.
+    pub channels: usize,
+    /// Columns of the result: channels in a group, of the gradient where the result is a weight's.
     pub columns: usize,
 }
 
@@ -117,13 +118,13 @@ impl<'a> Gemm<'a> {
             y: TapAxis::identity(1),
             x: TapAxis::identity(m),
             window: [1, 1],
-            k,
+            channels: k,
             columns: n,
         }
     }
 
-    /// The launches of a convolution or its input gradient. The gradient of a strided convolution is
-    /// one dense product for every phase of the stride, each with its own part of the window.
+    /// The launches of a convolution or a gradient. The input gradient of a strided convolution is one
+    /// dense product for every phase of the stride, each with its own part of the window.
     pub fn convolution(
         kind: ConvKind,
         g: &ConvGeometry,
@@ -134,7 +135,7 @@ impl<'a> Gemm<'a> {
         let conv = &g.conv;
         let (group_in, group_out) = (g.in_channels / conv.groups, g.out_channels / conv.groups);
         let gemm = |y: TapAxis, x: TapAxis| Gemm {
-            form: Form::Image(kind),
+            form: Form::Convolution(kind),
             lhs,
             rhs,
             epilogue,
@@ -143,11 +144,11 @@ impl<'a> Gemm<'a> {
             y,
             x,
             window: g.kernel,
-            k: if kind == ConvKind::Forward { group_in } else { group_out },
-            columns: if kind == ConvKind::Forward { group_out } else { group_in },
+            channels: if kind == ConvKind::InputGrad { group_out } else { group_in },
+            columns: if kind == ConvKind::InputGrad { group_in } else { group_out },
         };
         let sizes = [[g.height, g.out_height], [g.width, g.out_width]];
-        if kind == ConvKind::Forward {
+        if kind != ConvKind::InputGrad {
             return vec![gemm(TapAxis::forward(g, 0), TapAxis::forward(g, 1))];
         }
         let phases = |d: usize| -> Vec<TapAxis> {
@@ -177,9 +178,29 @@ impl<'a> Gemm<'a> {
         ys.iter().flat_map(|y| xs.iter().map(|x| gemm(*y, *x))).collect()
     }
 
-    /// Rows of the grid.
-    pub fn rows(&self) -> usize {
+    /// Whether the result is a weight's gradient.
+    pub fn is_weight_grad(&self) -> bool {
+        self.form == Form::Convolution(ConvKind::WeightGrad)
+    }
+
+    /// Positions of the grid.
+    pub fn positions(&self) -> usize {
         self.images * self.y.grid * self.x.grid
+    }
+
+    /// Rows of the result. Those of a weight gradient have whole vectors of channels for every tap.
+    pub fn rows(&self) -> usize {
+        if self.is_weight_grad() { self.taps() * self.row_channels() } else { self.positions() }
+    }
+
+    /// Channels of the left operand in whole vectors.
+    pub fn row_channels(&self) -> usize {
+        self.channels.next_multiple_of(4)
+    }
+
+    /// Values of `k`, for each tap where the sum goes over taps as well.
+    pub fn depth(&self) -> usize {
+        if self.is_weight_grad() { self.positions() } else { self.channels }
     }
 
     /// Elements of the window.
@@ -187,36 +208,43 @@ impl<'a> Gemm<'a> {
         self.window[0] * self.window[1]
     }
 
-    /// `lhs4(n, y, x, z, k)`: four neighbours along k for `k` up to `k_padded`, zero past the operand's end.
-    fn left_function(&self, k_padded: usize, bindings: &mut Bindings) -> String {
+    /// Which operand, left and right, is a gradient.
+    pub fn gradients(&self) -> [bool; 2] {
+        [ConvKind::InputGrad, ConvKind::WeightGrad].map(|kind| self.form == Form::Convolution(kind))
+    }
+
+    /// Says what [`lhs4`](Gemm::left_function) and [`rhs4`](Gemm::right_function) read.
+    pub fn declare_operands(&self, bindings: &mut Bindings) {
+        self.left_loader().declare(bindings);
+        if self.is_weight_grad() {
+            image_loader(self.rhs, self.columns).declare(bindings);
+        }
+    }
+
+    /// `lhs4(n, y, x, z, c)`: four neighbouring channels for `c` up to `padded`, zero past the operand's end.
+    pub fn left_function(&self, padded: usize, bindings: &mut Bindings) -> String {
         match self.form {
-            Form::Image(_) => image_vectors("lhs", self.lhs, self.k, k_padded, bindings),
+            Form::Convolution(_) => image_vectors("lhs", self.lhs, self.channels, padded, bindings),
             Form::Matrix => {
-                let function = Loader::new(self.lhs, LEFT, self.left_vector()).write("lhs", bindings);
-                function + &vectors("lhs", self.k, k_padded, |k| format!("lhs(z, x, {k})"))
+                let function = self.left_loader().write("lhs", bindings);
+                function + &vectors("lhs", self.channels, padded, |k| format!("lhs(z, x, {k})"))
             }
         }
     }
 
-    /// The kernel's functions `lhs4`, `finish4` and `finish_at4`, and its bindings so far.
-    pub fn functions<'c>(&self, context: Context<'c>, k_padded: usize) -> (String, Bindings<'c>) {
-        let stores = self.epilogue.stores.iter().map(|s| s.buffer);
-        let mut bindings = Bindings::new(context, stores);
-        let params = if self.form == Form::Matrix { LEFT } else { IMAGE };
-        Loader::new(self.lhs, params, self.left_vector()).declare(&mut bindings);
-        self.finisher().declare(&mut bindings);
-        let left = self.left_function(k_padded, &mut bindings);
-        (left + &self.finish_function(&mut bindings), bindings)
+    /// `rhs4(n, y, x, z, c)`: the same of the gradient that a weight gradient reads.
+    pub fn right_function(&self, padded: usize, bindings: &mut Bindings) -> String {
+        image_vectors("rhs", self.rhs, self.columns, padded, bindings)
     }
 
-    /// Statements that give row `row{q}` (already declared) its position in the left operand before a tap
+    /// Statements that give position `p{q}` (already declared) its pixel in the left operand before a tap
     /// moves it: `n{q}`, `y{q}`, `x{q}`.
-    pub fn row_position(&self, q: usize) -> String {
+    pub fn pixel(&self, q: usize) -> String {
         let (w, h) = (self.x.grid, self.y.grid);
         format!(
-            "    let x{q} = (row{q} % {w}) * {} + {};\n    \
-             let y{q} = ((row{q} / {w}) % {h}) * {} + {};\n    \
-             let n{q} = row{q} / {};\n",
+            "    let x{q} = (p{q} % {w}) * {} + {};\n    \
+             let y{q} = ((p{q} / {w}) % {h}) * {} + {};\n    \
+             let n{q} = p{q} / {};\n",
             self.x.stride,
             signed(self.x.offset),
             self.y.stride,
@@ -225,25 +253,25 @@ impl<'a> Gemm<'a> {
         )
     }
 
-    /// Statements for row `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and its
-    /// position there, or a safe one: `sn{q}`, `sy{q}`, `sx{q}`.
-    pub fn tap_position(&self, q: usize) -> String {
+    /// Statements for position `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and
+    /// its pixel there, or a safe one: `sn{q}`, `sy{q}`, `sx{q}`.
+    pub fn moved_pixel(&self, q: usize, tap_y: &str, tap_x: &str) -> String {
         format!(
-            "    let ty{q} = y{q} + tap_y * {};\n    \
-             let tx{q} = x{q} + tap_x * {};\n    \
-             let inside{q} = row{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n    \
+            "    let ty{q} = y{q} + {tap_y} * {};\n    \
+             let tx{q} = x{q} + {tap_x} * {};\n    \
+             let inside{q} = p{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n    \
              let sn{q} = select(0, n{q}, inside{q});\n    \
              let sy{q} = select(0, ty{q}, inside{q});\n    \
              let sx{q} = select(0, tx{q}, inside{q});\n",
             signed(self.y.move_by),
             signed(self.x.move_by),
-            self.rows(),
+            self.positions(),
             self.y.size,
             self.x.size,
         )
     }
 
-    /// The WGSL of a tap's number in the packed right operand.
+    /// The WGSL of a tap's number in the window.
     pub fn tap_number(&self) -> String {
         format!(
             "(tap_y * {} + {}) * {} + tap_x * {} + {}",
@@ -251,104 +279,85 @@ impl<'a> Gemm<'a> {
         )
     }
 
-    fn left_vector(&self) -> Option<usize> {
-        let last = if self.form == Form::Matrix { 2 } else { 3 };
-        self.k.is_multiple_of(4).then_some(last)
+    fn left_loader(&self) -> Loader {
+        match self.form {
+            Form::Convolution(_) => image_loader(self.lhs, self.channels),
+            Form::Matrix => Loader::new(self.lhs, LEFT, self.channels.is_multiple_of(4).then_some(2)),
+        }
     }
 
+    /// Along which dim of the result four columns lie side by side.
     fn finish_vector(&self) -> Option<usize> {
         let last = if self.form == Form::Matrix { 2 } else { 3 };
-        self.columns.is_multiple_of(4).then_some(last)
+        (self.columns.is_multiple_of(4) && !self.is_weight_grad()).then_some(last)
     }
 
-    fn finisher(&self) -> Finisher {
-        let params = if self.form == Form::Matrix { PRODUCT } else { IMAGE };
+    pub fn finisher(&self) -> Finisher {
+        let params = match self.form {
+            Form::Matrix => PRODUCT,
+            Form::Convolution(ConvKind::WeightGrad) => WEIGHT,
+            Form::Convolution(_) => IMAGE,
+        };
         Finisher::new(self.epilogue, params, self.finish_vector())
     }
 
-    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist;
-    /// `finish_at4(n, y, x, z, column, value)`: the same by the row's position in the grid.
-    fn finish_function(&self, bindings: &mut Bindings) -> String {
+    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist.
+    pub fn finish_function(&self, bindings: &mut Bindings) -> String {
         let function = self.finisher().write("finish", &[], bindings);
-        let call = |offset: usize, value: &str| match self.form {
-            Form::Image(_) => format!("finish(n, y, x, z * {} + column + {offset}, {value})", self.columns),
-            Form::Matrix => format!("finish(z, x, column + {offset}, {value})"),
+        let columns = self.columns;
+        let index = |column: &str| match self.form {
+            Form::Matrix => format!("z, row, {column}"),
+            Form::Convolution(ConvKind::WeightGrad) => {
+                format!("z * {columns} + {column}, c, tap / {kw}, tap % {kw}", kw = self.window[1])
+            }
+            Form::Convolution(_) => format!("n, y, x, z * {columns} + {column}"),
         };
-        let body = if self.finish_vector().is_some() {
-            format!("    if column < {} {{ {}; }}\n", self.columns, call(0, "value"))
+        let rows = match self.form {
+            Form::Matrix => String::new(),
+            Form::Convolution(ConvKind::WeightGrad) => format!(
+                "    let c = row % {per_tap};\n    let tap = row / {per_tap};\n    \
+                 if c >= {} {{ return; }}\n",
+                self.channels,
+                per_tap = self.row_channels(),
+            ),
+            Form::Convolution(_) => format!(
+                "    let x = (row % {w}) * {} + {};\n    let y = ((row / {w}) % {h}) * {} + {};\n    \
+                 let n = row / {hw};\n",
+                self.x.out_stride,
+                self.x.out_offset,
+                self.y.out_stride,
+                self.y.out_offset,
+                w = self.x.grid,
+                h = self.y.grid,
+                hw = self.y.grid * self.x.grid,
+            ),
+        };
+        let store = if self.finish_vector().is_some() {
+            format!("    if column < {columns} {{ finish({}, value); }}\n", index("column"))
         } else {
             let lane = |j: usize| {
-                format!("    if column + {j} < {} {{ {}; }}\n", self.columns, call(j, &format!("value[{j}]")))
+                let at = index(&format!("column + {j}"));
+                format!("    if column + {j} < {columns} {{ finish({at}, value[{j}]); }}\n")
             };
             (0..4).map(lane).collect()
         };
         format!(
-            "{function}\nfn finish_at4(n: i32, gy: i32, gx: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
-             let x = gx * {xs} + {xo};\n    let y = gy * {ys} + {yo};\n{body}}}\n\
-             fn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n    \
-             finish_at4(row / {hw}, (row / {w}) % {h}, row % {w}, z, column, value);\n}}\n",
-            w = self.x.grid,
-            h = self.y.grid,
-            hw = self.y.grid * self.x.grid,
-            xs = self.x.out_stride,
-            xo = self.x.out_offset,
-            ys = self.y.out_stride,
-            yo = self.y.out_offset,
+            "{function}\nfn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n{rows}{store}}}\n"
         )
     }
 
-    /// Whether the packed right operand can be kept between calls.
-    fn is_frozen(&self, context: Context) -> bool {
+    /// Whether the right operand stays the same between calls.
+    pub fn is_frozen(&self, context: Context) -> bool {
         self.rhs.program.instrs.iter().all(|instr| match instr {
             Instr::Load { buffer, .. } => context.frozen[*buffer],
             _ => true,
-        })
-    }
-
-    /// The launch that packs the right operand.
-    fn pack(&self, context: Context, label: &str, packed: Packed) -> Launch {
-        let Packed { scratch, k_padded, columns_padded } = packed;
-        let (params, load) = match self.form {
-            Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
-            Form::Image(kind) => {
-                let tap = format!("tap / {kw}, tap % {kw}", kw = self.window[1]);
-                let load = match kind {
-                    ConvKind::Forward => format!("rhs(z * {} + column, k, {tap})", self.columns),
-                    _ => format!("rhs(z * {} + k, column, {tap})", self.k),
-                };
-                (WEIGHT, load)
-            }
-        };
-        let functions = Functions {
-            lhs: None,
-            rhs: Some((self.rhs, params)),
-            finish: None,
-            scratch: Some((scratch, Access::ReadWrite)),
-        };
-        let value = scratch.element.narrowed("value".to_string(), false);
-        thread::launch(context, &format!("{label}, packing"), scratch.len, functions, |packed| {
-            fill(
-                PACK,
-                &[
-                    ("columns_padded", &columns_padded),
-                    ("k_padded", &k_padded),
-                    ("tap_len", &(k_padded * columns_padded)),
-                    ("taps", &self.taps()),
-                    ("z_len", &(k_padded * columns_padded * self.taps())),
-                    ("columns", &self.columns),
-                    ("k", &self.k),
-                    ("load", &load),
-                    ("packed", &packed),
-                    ("value", &value),
-                ],
-            )
         })
     }
 }
 
 /// `NAME4(n, y, x, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
 /// channels for `k` below `padded`, zero past the group's end.
-pub fn image_vectors(
+fn image_vectors(
     name: &str,
     operand: &Operand,
     per_group: usize,
@@ -360,7 +369,7 @@ pub fn image_vectors(
 }
 
 /// The loader behind [`image_vectors`].
-pub fn image_loader(operand: &Operand, per_group: usize) -> Loader {
+fn image_loader(operand: &Operand, per_group: usize) -> Loader {
     Loader::new(operand, IMAGE, per_group.is_multiple_of(4).then_some(3))
 }
 
@@ -379,45 +388,6 @@ fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String)
         call("k")
     };
     format!("fn {name}4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
-}
-
-/// Assembles products of one kernel that share a right operand, or `None` where no tile kernel fits.
-pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
-    let first = gemms.first()?;
-    // Too little in a group to fill a tile.
-    if first.z > 1 && (first.columns < 8 || first.k < 4) && first.form != Form::Matrix {
-        return None;
-    }
-    let tile = SharedTile::new(context.target, first.columns, first.k);
-    let columns_padded = first.columns.next_multiple_of(tile.columns);
-    let k_padded = first.k.next_multiple_of(tile.k);
-    let frozen = first.is_frozen(context);
-    let storage = if frozen { Storage::Kept(0) } else { Storage::Scratch(0) };
-    let element = if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 };
-    let len = first.z * first.taps() * k_padded * columns_padded;
-    let scratch = Scratch { storage, element, len };
-    let packed = Packed { scratch, k_padded, columns_padded };
-    let pack = first.pack(context, label, packed);
-    let mut assembled = Assembled::default();
-    if frozen {
-        assembled.prepare.push(pack);
-        assembled.kept.push(scratch.bytes());
-    } else {
-        assembled.launches.push(pack);
-        assembled.scratch.push(scratch.bytes());
-    }
-    for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
-        assembled.launches.push(gemm_shared::launch(context, label, gemm, tile, packed));
-    }
-    Some(assembled)
-}
-
-/// The right operand as the tile kernels read it, padded with zeros: `[z][tap][k_padded][columns_padded]`.
-#[derive(Clone, Copy)]
-pub struct Packed {
-    pub scratch: Scratch,
-    pub k_padded: usize,
-    pub columns_padded: usize,
 }
 
 fn signed(value: i64) -> String {

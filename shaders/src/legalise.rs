@@ -13,7 +13,7 @@ use schedule::ir::{
 };
 
 use crate::emit::{live, operands};
-use crate::tile_shared::GRADIENT_SCALE;
+use crate::tile::GRADIENT_SCALE;
 use crate::{Element, Operands, Place, Target};
 
 /// For every buffer the number of the allocation it lies in: temporaries of one slot share one, and so

@@ -11,7 +11,7 @@ mod convolution;
 mod emit;
 mod fold;
 mod gemm;
-mod gemm_shared;
+mod gemm_kernel;
 mod legalise;
 mod map;
 mod matmul;
@@ -21,8 +21,7 @@ mod reduce;
 mod target;
 mod template;
 mod thread;
-mod tile_shared;
-mod weight_grad;
+mod tile;
 
 use std::sync::Arc;
 

@@ -3,11 +3,11 @@
 use autograd::{Error, Result};
 use schedule::ir::Body;
 
-use crate::gemm::{self, Gemm};
+use crate::gemm::Gemm;
 use crate::operand::{LEFT, PRODUCT, RIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context};
+use crate::{Assembled, Context, gemm_kernel};
 
 const DIRECT: &str = include_str!("../wgsl/matmul_direct.wgsl");
 
@@ -26,7 +26,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         return Ok(Assembled::default());
     }
     let tiled = Gemm::matrix([*batch, *m, *n, *k], lhs, rhs, epilogue);
-    if let Some(tiled) = gemm::assemble(context, label, &[tiled]) {
+    if let Some(tiled) = gemm_kernel::assemble(context, label, &[tiled]) {
         return Ok(tiled);
     }
     let body = fill(DIRECT, &[("n", n), ("m", m), ("mn", &(m * n)), ("k", k)]);

@@ -5,6 +5,6 @@
     let co = i / {{group_weights}};
     var sum = 0.0;
     for (var chunk = 0; chunk < {{chunks}}; chunk++) {
-        sum += {{partials}}[chunk * {{chunk_stride}} + {{position}}];
+        sum += {{partials}}[chunk * {{weights}} + i];
     }
     finish(co, ci, r, s, sum);

@@ -1,5 +1,5 @@
-//! The core of the tile kernels for real GPUs: both operands staged in workgroup memory, and the results
-//! in registers, of single threads or of the matrix units.
+//! The core of the tile kernels: both operands staged in workgroup memory, and the results in registers, of
+//! single threads or of the matrix units.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::{Operands, Target};
 
 /// Sizes of a workgroup's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedTile {
+pub struct Tile {
     /// Rows of results.
     pub rows: usize,
     /// Columns of results.
@@ -50,42 +50,42 @@ pub const GRADIENT_SCALE: f32 = 1024.0;
 /// Rows, columns and depth of a matrix.
 const MATRIX: usize = 16;
 
-impl SharedTile {
+impl Tile {
     /// The tile for a product with this many columns and values of k.
-    pub fn new(target: &Target, columns: usize, k: usize) -> SharedTile {
+    pub fn new(target: &Target, columns: usize, k: usize) -> Tile {
         let tile = match target.operands {
-            Operands::Matrix => SharedTile::matrices(target, columns, k),
-            operands => SharedTile::threads_only(columns, k, operands == Operands::F16),
+            Operands::Matrix => Tile::matrices(target, columns, k),
+            operands => Tile::threads_only(columns, k, operands == Operands::F16),
         };
         debug_assert!(tile.threads() <= target.limits.invocations as usize);
         debug_assert!(tile.bytes() <= target.limits.workgroup_bytes as usize);
         tile
     }
 
-    fn threads_only(columns: usize, k: usize, half: bool) -> SharedTile {
+    fn threads_only(columns: usize, k: usize, half: bool) -> Tile {
         let k = if k >= 16 { 16 } else { k.next_multiple_of(4) };
         let core = |vectors| Core::Threads { rows: 8, vectors, half };
         match columns {
-            0..=16 => SharedTile { rows: 128, columns: 16, k, core: core(1) },
-            17..=32 => SharedTile { rows: 128, columns: 32, k, core: core(1) },
-            33..=64 => SharedTile { rows: 128, columns: 64, k, core: core(1) },
-            _ => SharedTile { rows: 128, columns: 128, k: k.min(8), core: core(2) },
+            0..=16 => Tile { rows: 128, columns: 16, k, core: core(1) },
+            17..=32 => Tile { rows: 128, columns: 32, k, core: core(1) },
+            33..=64 => Tile { rows: 128, columns: 64, k, core: core(1) },
+            _ => Tile { rows: 128, columns: 128, k: k.min(8), core: core(2) },
         }
     }
 
     /// The widest tile that the target's limits allow; four subgroups with 128 rows of 64 columns and 16
     /// values of k fit the least that WebGPU guarantees.
-    fn matrices(target: &Target, columns: usize, k: usize) -> SharedTile {
+    fn matrices(target: &Target, columns: usize, k: usize) -> Tile {
         let lanes = target.subgroups.map_or(32, |s| s.min as usize);
         let wanted = columns.next_multiple_of(MATRIX).min(128);
-        let fits = |tile: &SharedTile| {
+        let fits = |tile: &Tile| {
             tile.threads() <= target.limits.invocations as usize
                 && tile.bytes() <= target.limits.workgroup_bytes as usize
         };
         let tile = |width: usize, k: usize| {
             // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
             let across = (width / MATRIX).min(4);
-            SharedTile { rows: 128, columns: width, k, core: Core::Matrices { lanes, down: 2, across } }
+            Tile { rows: 128, columns: width, k, core: Core::Matrices { lanes, down: 2, across } }
         };
         let width = |most: usize| match wanted.min(most) {
             0..=16 => 16,
@@ -240,7 +240,7 @@ impl SharedTile {
         }
     }
 
-    /// A result without the scale of [`scaled`](SharedTile::scaled).
+    /// A result without the scale of [`scaled`](Tile::scaled).
     pub fn unscaled(&self, value: &str, is_gradient: bool) -> String {
         if is_gradient && self.is_half() {
             format!("({value}) * {:?}", 1.0 / GRADIENT_SCALE)

@@ -1,8 +1,5 @@
-// An implicit matrix product for GPUs: both operands go through workgroup memory, a thread keeps a block
-// of results in registers.
-//
-// Rows are positions of a grid of images; the sum runs over taps (positions of the left operand around a
-// row's own) and over k. The right operand is packed [z][tap][k][column].
+// An implicit matrix product: both operands go through workgroup memory, threads or matrix units keep
+// blocks of results. A workgroup has one tile of the result, and all of k or one chunk of it.
 
 struct Params {
     // Workgroups that have work.
@@ -23,17 +20,16 @@ fn main(
         return;
     }
     let thread = i32(local);
-    let block = i32(linear) % {{column_blocks}};
-    let first = ((i32(linear) / {{column_blocks}}) % {{row_tiles}}) * {{rows}};
-    let z = i32(linear) / {{blocks_and_tiles}};
+    let block = i32(linear) % {{column_tiles}};
+    let first = ((i32(linear) / {{column_tiles}}) % {{row_tiles}}) * {{rows}};
+    let z = (i32(linear) / {{workgroups}}) % {{z}};
+    let chunk = i32(linear) / {{workgroups_z}};
 {{accumulators}}
-{{row_positions}}
+{{once}}
     for (var tap_y = 0; tap_y < {{taps_y}}; tap_y++) {
         for (var tap_x = 0; tap_x < {{taps_x}}; tap_x++) {
-            let tap = {{tap_number}};
-            let right = ((z * {{taps}} + tap) * {{k_padded}} * {{right_row}} + block * {{columns}}) / 4;
-{{tap_positions}}
-            for (var base = 0; base < {{k_padded}}; base += {{k}}) {
+{{tap}}
+            for (var base = {{start}}; base < {{end}}; base += {{k}}) {
 {{load}}
                 workgroupBarrier();
 {{stage}}

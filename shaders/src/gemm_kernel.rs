@@ -1,0 +1,355 @@
+//! The tile kernels that compute implicit matrix products.
+//!
+//! A workgroup computes a [`Tile`] of the result, for all of k or for one chunk of it. Where k is cut into
+//! chunks their sums go to scratch, and a second launch adds them up in order.
+
+use std::fmt::Write;
+
+use schedule::ir::ConvKind;
+
+use crate::bindings::{Access, Bindings, Scratch, Storage};
+use crate::emit::module;
+use crate::gemm::{Form, Gemm};
+use crate::operand::{RIGHT, WEIGHT};
+use crate::template::fill;
+use crate::thread::{self, Functions};
+use crate::tile::Tile;
+use crate::{Assembled, Context, Element, Launch, Operands};
+
+const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
+const PACK: &str = include_str!("../wgsl/gemm_pack.wgsl");
+const SUM: &str = include_str!("../wgsl/gemm_sum.wgsl");
+
+/// Assembles the products of one kernel, which share a right operand, or `None` where too little is in a
+/// group to fill a tile.
+pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
+    let first = gemms.first()?;
+    if first.z > 1 && (first.columns < 8 || first.channels < 4) && first.form != Form::Matrix {
+        return None;
+    }
+    let tile = Tile::new(context.target, first.columns, first.depth().max(1));
+    let mut assembled = Assembled::default();
+    // A weight gradient's right operand is an image, which is read once and needs no packing.
+    let packed = (!first.is_weight_grad()).then(|| {
+        let frozen = first.is_frozen(context);
+        let plan = Plan::new(first, tile);
+        let packed = Scratch {
+            storage: if frozen { Storage::Kept(0) } else { Storage::Scratch(0) },
+            element: if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 },
+            len: first.z * first.taps() * plan.depth * plan.columns,
+        };
+        let launch = pack(context, label, first, &plan, packed);
+        if frozen {
+            assembled.prepare.push(launch);
+            assembled.kept.push(packed.bytes());
+        } else {
+            assembled.launches.push(launch);
+            assembled.scratch.push(packed.bytes());
+        }
+        packed
+    });
+    let number = assembled.scratch.len();
+    for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
+        let plan = Plan::new(gemm, tile);
+        if plan.chunks == 1 {
+            assembled.launches.push(product(context, label, gemm, &plan, packed, None));
+            continue;
+        }
+        let len = plan.chunks * gemm.z * gemm.rows() * plan.columns;
+        let partials = Scratch { storage: Storage::Scratch(number), element: Element::F32, len };
+        assembled.launches.push(product(context, label, gemm, &plan, packed, Some(partials)));
+        assembled.launches.push(sum(context, label, gemm, &plan, partials));
+        assembled.scratch.resize(number + 1, 0);
+        assembled.scratch[number] = assembled.scratch[number].max(partials.bytes());
+    }
+    Some(assembled)
+}
+
+/// How a product is cut into workgroups.
+struct Plan {
+    tile: Tile,
+    row_tiles: usize,
+    column_tiles: usize,
+    /// Columns of whole tiles.
+    columns: usize,
+    /// Values of k in whole steps of the tile.
+    depth: usize,
+    /// Chunks of k, each summed by workgroups of its own.
+    chunks: usize,
+    /// Values of k in a chunk: whole steps.
+    chunk_len: usize,
+}
+
+impl Plan {
+    /// Only weight gradients are cut along k: they have few rows and columns, and a long k.
+    fn new(gemm: &Gemm, tile: Tile) -> Plan {
+        let columns = gemm.columns.next_multiple_of(tile.columns);
+        let (row_tiles, column_tiles) = (gemm.rows().div_ceil(tile.rows), columns / tile.columns);
+        let (values, depth) = (gemm.depth(), gemm.depth().next_multiple_of(tile.k));
+        let mut plan = Plan { tile, row_tiles, column_tiles, columns, depth, chunks: 1, chunk_len: depth };
+        if gemm.is_weight_grad() {
+            // Enough workgroups to fill a large GPU, chunks long enough to be worth a sum of their own, and
+            // short enough for a plain running sum to stay accurate.
+            let wanted = 512usize.div_ceil((row_tiles * column_tiles * gemm.z).max(1));
+            let wanted = wanted.min(values.div_ceil(256)).max(values.div_ceil(4096)).max(1);
+            plan.chunk_len = values.div_ceil(wanted).next_multiple_of(tile.k);
+            plan.chunks = values.div_ceil(plan.chunk_len.max(1)).max(1);
+        }
+        plan
+    }
+}
+
+/// The launch that packs the right operand as the products read it, padded with zeros:
+/// `[z][tap][k][column]`.
+fn pack(context: Context, label: &str, gemm: &Gemm, plan: &Plan, packed: Scratch) -> Launch {
+    let (params, load) = match gemm.form {
+        Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
+        Form::Convolution(kind) => {
+            let tap = format!("tap / {kw}, tap % {kw}", kw = gemm.window[1]);
+            let load = match kind {
+                ConvKind::Forward => format!("rhs(z * {} + column, k, {tap})", gemm.columns),
+                _ => format!("rhs(z * {} + k, column, {tap})", gemm.channels),
+            };
+            (WEIGHT, load)
+        }
+    };
+    let functions = Functions {
+        rhs: Some((gemm.rhs, params)),
+        scratch: Some((packed, Access::ReadWrite)),
+        ..Default::default()
+    };
+    let value = packed.element.narrowed("value".to_string(), false);
+    let tap_len = plan.depth * plan.columns;
+    thread::launch(context, &format!("{label}, packing"), packed.len, functions, |packed| {
+        fill(
+            PACK,
+            &[
+                ("columns_padded", &plan.columns),
+                ("k_padded", &plan.depth),
+                ("tap_len", &tap_len),
+                ("taps", &gemm.taps()),
+                ("z_len", &(tap_len * gemm.taps())),
+                ("columns", &gemm.columns),
+                ("k", &gemm.channels),
+                ("load", &load),
+                ("packed", &packed),
+                ("value", &value),
+            ],
+        )
+    })
+}
+
+/// The launch of one product. `packed` is the right operand, if it is packed; `partials` is where sums of
+/// chunks go, if there are several.
+fn product(
+    context: Context,
+    label: &str,
+    gemm: &Gemm,
+    plan: &Plan,
+    packed: Option<Scratch>,
+    partials: Option<Scratch>,
+) -> Launch {
+    let Plan { tile, row_tiles, column_tiles, .. } = *plan;
+    let stores = gemm.epilogue.stores.iter().map(|s| s.buffer).filter(|_| partials.is_none());
+    let mut bindings = Bindings::new(context, stores);
+    gemm.declare_operands(&mut bindings);
+    if partials.is_none() {
+        gemm.finisher().declare(&mut bindings);
+    }
+    let channels = if gemm.is_weight_grad() { gemm.row_channels() } else { plan.depth };
+    let mut functions = gemm.left_function(channels, &mut bindings);
+    let right = packed.map(|packed| bindings.scratch(packed, Access::Read, true));
+    if right.is_none() {
+        functions += &gemm.right_function(plan.columns, &mut bindings);
+    }
+    let partials = match partials {
+        Some(partials) => Some(bindings.scratch(partials, Access::ReadWrite, true)),
+        None => {
+            functions += &gemm.finish_function(&mut bindings);
+            None
+        }
+    };
+
+    let mut text = Staging::default();
+    (0..tile.left_loads()).for_each(|i| text.left(gemm, plan, i));
+    (0..tile.right_loads()).for_each(|i| text.right(gemm, plan, i, right.as_deref()));
+    let scaled = gemm.gradients().contains(&true);
+    let finish = tile.results(|row, column, value| {
+        let value = tile.unscaled(value, scaled);
+        let column = format!("block * {} + {column}", tile.columns);
+        let store = match &partials {
+            None => format!("finish4(first + {row}, z, {column}, {value});"),
+            Some(partials) => format!(
+                "{partials}[(((chunk * {} + z) * {} + first + {row}) * {} + {column}) / 4] = {value};",
+                gemm.z,
+                gemm.rows(),
+                plan.columns
+            ),
+        };
+        format!("    if first + {row} < {} {{ {store} }}\n", gemm.rows())
+    });
+    // A plain product's bounds are known beforehand.
+    let (start, end) = match plan.chunks {
+        1 => ("0".to_string(), plan.depth.to_string()),
+        _ => {
+            let len = plan.chunk_len;
+            (format!("chunk * {len}"), format!("min((chunk + 1) * {len}, {})", plan.depth))
+        }
+    };
+    let (taps_y, taps_x) = if gemm.is_weight_grad() { (1, 1) } else { (gemm.y.count, gemm.x.count) };
+    let (declarations, bound) = bindings.finish();
+    let tiles = row_tiles * column_tiles;
+    let source = fill(
+        TEMPLATE,
+        &[
+            ("bindings", &declarations),
+            ("tiles", &tile.declarations()),
+            ("parameters", &tile.parameters()),
+            ("functions", &functions),
+            ("threads", &tile.threads()),
+            ("column_tiles", &column_tiles),
+            ("row_tiles", &row_tiles),
+            ("workgroups", &tiles),
+            ("z", &gemm.z),
+            ("workgroups_z", &(tiles * gemm.z)),
+            ("rows", &tile.rows),
+            ("accumulators", &tile.accumulators()),
+            ("once", &text.once),
+            ("taps_y", &taps_y),
+            ("taps_x", &taps_x),
+            ("tap", &text.tap),
+            ("start", &start),
+            ("end", &end),
+            ("k", &tile.k),
+            ("load", &text.load),
+            ("stage", &text.stage),
+            ("multiply", &tile.multiply()),
+            ("finish", &finish),
+        ],
+    );
+    let count = tiles * gemm.z * plan.chunks;
+    Launch {
+        label: label.to_string(),
+        source: (tile.enable().to_string() + &module(&source)).into(),
+        bindings: bound,
+        count: count as u32,
+        groups: context.target.fold_groups(count),
+    }
+}
+
+/// The statements that bring operands into workgroup memory.
+#[derive(Default)]
+struct Staging {
+    /// Before the loops.
+    once: String,
+    /// For every tap.
+    tap: String,
+    /// For every step along k: loads, then, between barriers, stores to workgroup memory.
+    load: String,
+    stage: String,
+}
+
+impl Staging {
+    /// Load `i` of every thread from the left operand.
+    fn left(&mut self, gemm: &Gemm, plan: &Plan, i: usize) {
+        let Plan { tile, .. } = plan;
+        let at = format!("(thread + {})", i * tile.threads());
+        let value = |channel: &str| {
+            let value = format!("lhs4(sn{i}, sy{i}, sx{i}, z, {channel})");
+            format!(
+                "    let left{i} = select(vec4<f32>(0.0), {}, inside{i});\n",
+                tile.scaled(&value, gemm.gradients()[0])
+            )
+        };
+        if gemm.is_weight_grad() {
+            // Neighbouring threads load neighbouring channels of a pixel. Rows past the end repeat the last.
+            let quads = tile.rows / 4;
+            let (per_tap, kw) = (gemm.row_channels(), gemm.window[1]);
+            let _ = writeln!(
+                self.once,
+                "    let slot{i} = ({at} % {quads}) * 4;\n    \
+                 let k{i} = {at} / {quads};\n    \
+                 let row{i} = min(first + slot{i}, {});\n    \
+                 let c{i} = row{i} % {per_tap};\n    \
+                 let tap_y{i} = row{i} / {};\n    \
+                 let tap_x{i} = (row{i} / {per_tap}) % {kw};",
+                gemm.rows() - 4,
+                per_tap * kw,
+            );
+            let _ = writeln!(self.load, "    let p{i} = base + k{i};");
+            self.load += &gemm.pixel(i);
+            self.load += &gemm.moved_pixel(i, &format!("tap_y{i}"), &format!("tap_x{i}"));
+            self.load += &value(&format!("c{i}"));
+            self.stage += &tile.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
+        } else {
+            // Neighbouring threads load neighbouring channels of a row.
+            let quads = tile.k / 4;
+            let _ = writeln!(
+                self.once,
+                "    let k{i} = ({at} % {quads}) * 4;\n    \
+                 let slot{i} = {at} / {quads};\n    \
+                 let p{i} = first + slot{i};"
+            );
+            self.once += &gemm.pixel(i);
+            self.tap += &gemm.moved_pixel(i, "tap_y", "tap_x");
+            self.load += &value(&format!("base + k{i}"));
+            self.stage += &tile.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
+        }
+    }
+
+    /// Load `i` of every thread from the right operand, which is packed in the binding `packed` or an image.
+    fn right(&mut self, gemm: &Gemm, plan: &Plan, i: usize, packed: Option<&str>) {
+        let Plan { tile, columns, depth, .. } = plan;
+        let quads = tile.columns / 4;
+        // Threads past the tile's end load its last vector.
+        let _ = writeln!(
+            self.once,
+            "    let at{i} = min(thread + {}, {});",
+            i * tile.threads(),
+            tile.k * quads - 1
+        );
+        let column = format!("block * {} + (at{i} % {quads}) * 4", tile.columns);
+        let value = match packed {
+            Some(packed) => {
+                let _ = writeln!(
+                    self.tap,
+                    "    let from{i} = (((z * {} + {}) * {depth} + at{i} / {quads}) * {columns} + {column}) / 4;",
+                    gemm.taps(),
+                    gemm.tap_number(),
+                );
+                format!("{packed}[from{i} + base * {}]", columns / 4)
+            }
+            None => {
+                let (w, h) = (gemm.x.grid, gemm.y.grid);
+                let last = gemm.positions() as i64 - 1;
+                let _ = writeln!(self.load, "    let q{i} = min(base + at{i} / {quads}, {last});");
+                format!("rhs4(q{i} / {}, (q{i} / {w}) % {h}, q{i} % {w}, z, {column})", w * h)
+            }
+        };
+        let _ = writeln!(self.load, "    let right{i} = {};", tile.scaled(&value, gemm.gradients()[1]));
+        self.stage += &tile.stage_right(i);
+    }
+}
+
+/// The launch that adds up the chunks of a product: one thread four columns of a row.
+fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratch) -> Launch {
+    let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
+    gemm.finisher().declare(&mut bindings);
+    let functions = gemm.finish_function(&mut bindings);
+    let partials = bindings.scratch(partials, Access::Read, true);
+    let (declarations, bound) = bindings.finish();
+    let quads = plan.columns / 4;
+    let count = gemm.z * gemm.rows() * quads;
+    let body = fill(
+        SUM,
+        &[
+            ("quads", &quads),
+            ("rows", &gemm.rows()),
+            ("row_quads", &(gemm.rows() * quads)),
+            ("chunks", &plan.chunks),
+            ("partials", &partials),
+            ("stride", &count),
+        ],
+    );
+    thread::finish_launch(context, label, count, &declarations, &functions, &body, bound)
+}
