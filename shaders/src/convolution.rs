@@ -3,11 +3,12 @@
 use std::fmt::Display;
 
 use autograd::{Error, Result};
-use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand};
+use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
-use crate::bindings::{Access, Scratch};
+use crate::bindings::{Access, Bindings, Scratch};
+use crate::fold::{Fold, Text};
 use crate::gemm::Gemm;
-use crate::operand::{IMAGE, WEIGHT};
+use crate::operand::{Finisher, IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::{Assembled, Context, gemm_kernel};
@@ -15,7 +16,6 @@ use crate::{Assembled, Context, gemm_kernel};
 const FORWARD: &str = include_str!("../wgsl/convolution_forward_direct.wgsl");
 const INPUT_GRAD: &str = include_str!("../wgsl/convolution_input_grad_direct.wgsl");
 const WEIGHT_GRAD: &str = include_str!("../wgsl/convolution_weight_grad_direct.wgsl");
-const WEIGHT_GRAD_SUM: &str = include_str!("../wgsl/convolution_weight_grad_sum.wgsl");
 
 pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else {
@@ -124,13 +124,33 @@ fn direct_weight_grad(
     let first = thread::launch(context, label, chunks * weights, functions, |partials| {
         fill_geometry(WEIGHT_GRAD, geometry, &[("chunk_len", &chunk_len), ("partials", &partials)])
     });
-    let functions = Functions {
-        finish: Some((epilogue, WEIGHT)),
-        scratch: Some((scratch, Access::Read)),
-        ..Default::default()
+    let finisher = Finisher::new(epilogue, WEIGHT, None);
+    let mut bindings = Bindings::new(context, epilogue.stores.iter().map(|s| s.buffer));
+    finisher.declare(&mut bindings);
+    let functions = finisher.write("finish", &[], &mut bindings);
+    let partials = bindings.scratch(scratch, Access::Read, false);
+    let (declarations, bindings) = bindings.finish();
+    let fold = Fold {
+        kinds: &[ReduceKind::Sum],
+        is_vector: false,
+        is_outer_dense: true,
+        outer: weights,
+        len: chunks,
     };
-    let second = thread::launch(context, label, weights, functions, |partials| {
-        fill_geometry(WEIGHT_GRAD_SUM, geometry, &[("chunks", &chunks), ("partials", &partials)])
-    });
+    let ([kh, kw], group_in) = (geometry.kernel, geometry.in_channels / geometry.conv.groups);
+    let text = Text {
+        declarations,
+        bindings,
+        functions,
+        outer_indices: String::new(),
+        update: fold.merge_states(&partials, chunk_len, pixels),
+        finish: format!(
+            "    finish(o / {}, (o / {}) % {group_in}, (o / {kw}) % {kh}, o % {kw}, {});\n",
+            group_in * kh * kw,
+            kh * kw,
+            fold.results(pixels).concat()
+        ),
+    };
+    let second = fold.launch(context, label, fold.cut_in_one(context), text);
     Assembled { launches: vec![first, second], scratch: vec![scratch.bytes()], ..Default::default() }
 }

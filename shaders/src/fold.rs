@@ -1,20 +1,224 @@
-//! The running states of folds, as WGSL statements. State `k` of a kernel is a few variables; partial
-//! states travel through scratch memory as [`StateKind::width`] values each.
+//! Folds: the running states as WGSL, and the one kernel that folds values, or the states of an earlier
+//! stage, in a fixed order.
+//!
+//! State `k` of a kernel is a few variables; the partial states of chunks travel through scratch memory,
+//! value `s` of all states of outer index `o` and chunk `chunk` at `(chunk * width + s) * outer + o`.
 
 use std::fmt::Write;
 
 use schedule::ir::ReduceKind;
 
-/// Values in a state of this kind.
-pub fn width(kind: ReduceKind) -> usize {
-    match kind {
-        ReduceKind::Sum | ReduceKind::Max => 1,
-        ReduceKind::Variance | ReduceKind::ArgMax => 2,
+use crate::bindings::{Bound, Scratch};
+use crate::emit::module;
+use crate::template::fill;
+use crate::{Context, Launch};
+
+const TEMPLATE: &str = include_str!("../wgsl/fold.wgsl");
+const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");
+
+/// Threads of a workgroup, and of a dispatch that fills a large GPU.
+const THREADS: usize = 256;
+const FILLING: usize = 512 * THREADS;
+/// Values from which on a lane of its own pays, and the most that a plain running sum stays accurate for.
+const FEW: usize = 8;
+const MANY: usize = 1024;
+
+/// What is folded.
+#[derive(Clone, Copy)]
+pub struct Fold<'a> {
+    pub kinds: &'a [ReduceKind],
+    /// Whether a state holds those of four neighbouring outer indices.
+    pub is_vector: bool,
+    /// Whether neighbouring outer indices lie side by side, rather than neighbouring values. Those of states
+    /// always do.
+    pub is_outer_dense: bool,
+    /// Outer indices, or fours of them.
+    pub outer: usize,
+    /// Values, or states, for each of them.
+    pub len: usize,
+}
+
+/// How a stage is cut into workgroups.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Outer indices of a workgroup, and lanes for each: powers of two.
+    pub across: usize,
+    pub deep: usize,
+    /// Chunks, each folded by workgroups of its own.
+    pub chunks: usize,
+    pub chunk_len: usize,
+}
+
+/// A stage's text around the fold.
+pub struct Text {
+    pub declarations: String,
+    pub bindings: Vec<Bound>,
+    pub functions: String,
+    /// Statements that make what the rest needs of the outer index `o`.
+    pub outer_indices: String,
+    /// Statements for number `j`, see [`Fold::update`] and [`Fold::merge_states`].
+    pub update: String,
+    /// Statements with the finished states, see [`Fold::results`] and [`Fold::store_states`].
+    pub finish: String,
+}
+
+impl Fold<'_> {
+    /// Workgroups enough to fill a large GPU, as far as there is work for them.
+    pub fn cut(&self, context: Context) -> Cut {
+        let most = THREADS.min(context.target.limits.invocations as usize);
+        // Some of what lies side by side goes to neighbouring threads.
+        let (least_across, least_deep) = if self.is_outer_dense { (16, 1) } else { (1, FEW) };
+        let beside = self.outer.next_power_of_two();
+        let wanted = (FILLING / self.outer).next_power_of_two().max(least_deep);
+        let room = context.target.limits.workgroup_bytes as usize / self.thread_bytes();
+        let useful = power_of_two_below(self.len / FEW);
+        let deep = useful.min(wanted).min(power_of_two_below(most.min(room) / beside.min(least_across)));
+        let across = (most / deep).min(beside);
+        let across = if deep > 1 { across.min(power_of_two_below(room / deep)) } else { across };
+        let groups = self.outer.div_ceil(across);
+        let to_fill = (FILLING / (groups * across * deep)).min(self.len / (deep * FEW));
+        let chunks = to_fill.max(self.len.div_ceil(deep * MANY)).clamp(1, 4096);
+        let chunk_len = self.len.div_ceil(chunks).max(1);
+        Cut { across, deep, chunks: self.len.div_ceil(chunk_len).max(1), chunk_len }
+    }
+
+    /// The same in one chunk, for a last stage.
+    pub fn cut_in_one(&self, context: Context) -> Cut {
+        Cut { chunks: 1, chunk_len: self.len, ..self.cut(context) }
+    }
+
+    /// Values in the states of an outer index.
+    pub fn width(&self) -> usize {
+        self.kinds.iter().map(|kind| names(*kind, 0).len()).sum()
+    }
+
+    /// The scratch for the states of so many chunks.
+    pub fn scratch(&self, chunks: usize) -> Scratch {
+        let lanes = if self.is_vector { 4 } else { 1 };
+        Scratch::first(chunks * self.width() * self.outer * lanes)
+    }
+
+    fn value_type(&self) -> &'static str {
+        if self.is_vector { "vec4<f32>" } else { "f32" }
+    }
+
+    /// Bytes of workgroup memory that a thread's states take.
+    fn thread_bytes(&self) -> usize {
+        self.width() * if self.is_vector { 16 } else { 4 } + 4
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.kinds.iter().enumerate().flat_map(|(k, kind)| names(*kind, k)).collect()
+    }
+
+    /// Statements that add these values, one for each state, at position `j`.
+    pub fn update(&self, values: &[String]) -> String {
+        let each = self.kinds.iter().zip(values).enumerate();
+        let update = each.map(|(k, (kind, value))| update(*kind, k, value, self.is_vector));
+        format!("    count += 1.0;\n{}", update.collect::<String>())
+    }
+
+    /// Statements that merge the states of chunk `j` from the binding `states`. A chunk has `chunk_len` of
+    /// `len` values, the last what is left.
+    pub fn merge_states(&self, states: &str, chunk_len: usize, len: usize) -> String {
+        let count = format!("f32(min({chunk_len}, {len} - j * {chunk_len}))");
+        self.merge(&count, |s| format!("{states}[{}]", self.state_index("j", s)))
+    }
+
+    /// Statements that store the states of `chunk` in the binding `states`.
+    pub fn store_states(&self, states: &str) -> String {
+        let store = |(s, name): (usize, String)| {
+            format!("    {states}[{}] = {name};\n", self.state_index("chunk", s))
+        };
+        self.names().into_iter().enumerate().map(store).collect()
+    }
+
+    fn state_index(&self, chunk: &str, s: usize) -> String {
+        format!("({chunk} * {} + {s}) * {} + o", self.width(), self.outer)
+    }
+
+    /// Merges states of `count` values, whose value `s` is `part(s)`, into the running ones.
+    fn merge(&self, count: &str, part: impl Fn(usize) -> String) -> String {
+        let mut text = format!("    let count_b = {count};\n    if count_b > 0.0 {{\n");
+        let mut position = 0;
+        for (k, kind) in self.kinds.iter().enumerate() {
+            let width = names(*kind, k).len();
+            let parts: Vec<String> = (position..position + width).map(&part).collect();
+            text += &merge(*kind, k, &parts, self.is_vector);
+            position += width;
+        }
+        text + "    count += count_b;\n    }\n"
+    }
+
+    /// The finished values of the states over `count` values.
+    pub fn results(&self, count: usize) -> Vec<String> {
+        self.kinds.iter().enumerate().map(|(k, kind)| result(*kind, k, count)).collect()
+    }
+
+    /// The launch of one stage.
+    pub fn launch(&self, context: Context, label: &str, cut: Cut, text: Text) -> Launch {
+        let Cut { across, deep, chunks, chunk_len } = cut;
+        let (threads, value_type) = (across * deep, self.value_type());
+        let (lane, column) = match self.is_outer_dense {
+            true => (format!("thread / {across}"), format!("thread % {across}")),
+            false => (format!("thread % {deep}"), format!("thread / {deep}")),
+        };
+        let initial: String =
+            self.kinds.iter().enumerate().map(|(k, kind)| initial(*kind, k, value_type)).collect();
+        let (mut memory, mut tree) = (String::new(), String::new());
+        if deep > 1 {
+            let _ = writeln!(memory, "var<workgroup> counts: array<f32, {threads}>;");
+            let mut store = "    counts[slot] = count;\n".to_string();
+            for (s, name) in self.names().iter().enumerate() {
+                let _ = writeln!(memory, "var<workgroup> states{s}: array<{value_type}, {threads}>;");
+                let _ = writeln!(store, "    states{s}[slot] = {name};");
+            }
+            let merge = self.merge("counts[other]", |s| format!("states{s}[other]"));
+            let slots: [(&str, &dyn std::fmt::Display); 4] =
+                [("across", &across), ("half", &(deep / 2)), ("store", &store), ("merge", &merge)];
+            tree = fill(TREE, &slots);
+        }
+        let outer_groups = self.outer.div_ceil(across);
+        let source = fill(
+            TEMPLATE,
+            &[
+                ("bindings", &text.declarations),
+                ("memory", &memory),
+                ("functions", &text.functions),
+                ("threads", &threads),
+                ("across", &across),
+                ("deep", &deep),
+                ("lane", &lane),
+                ("column", &column),
+                ("outer_groups", &outer_groups),
+                ("last", &(self.outer - 1)),
+                ("chunk_len", &chunk_len),
+                ("len", &self.len),
+                ("outer_indices", &text.outer_indices),
+                ("initial", &initial),
+                ("update", &text.update),
+                ("tree", &tree),
+                ("finish", &text.finish),
+            ],
+        );
+        let count = outer_groups * chunks;
+        Launch {
+            label: label.to_string(),
+            source: module(&source).into(),
+            bindings: text.bindings,
+            count: count as u32,
+            groups: context.target.fold_groups(count),
+        }
     }
 }
 
+/// The largest power of two that is not above `n`, at least 1.
+fn power_of_two_below(n: usize) -> usize {
+    1 << n.max(1).ilog2()
+}
+
 /// Names of the variables of accumulator `k`.
-pub fn names(kind: ReduceKind, k: usize) -> Vec<String> {
+fn names(kind: ReduceKind, k: usize) -> Vec<String> {
     match kind {
         ReduceKind::Sum => vec![format!("sum{k}")],
         ReduceKind::Max => vec![format!("max{k}")],
@@ -23,68 +227,71 @@ pub fn names(kind: ReduceKind, k: usize) -> Vec<String> {
     }
 }
 
-/// Statements that declare an empty state; `start` is the position of the first value to come.
-pub fn initial(kind: ReduceKind, k: usize, value_type: &str, start: &str) -> String {
+/// Statements that declare an empty state.
+fn initial(kind: ReduceKind, k: usize, value_type: &str) -> String {
     let negative_infinity = "from_bits(0xff800000u)";
     let values = match kind {
-        ReduceKind::Sum => vec!["0.0".to_string()],
-        ReduceKind::Max => vec![negative_infinity.to_string()],
-        ReduceKind::Variance => vec!["0.0".to_string(), "0.0".to_string()],
-        ReduceKind::ArgMax => vec![negative_infinity.to_string(), format!("f32({start})")],
+        ReduceKind::Sum => vec!["0.0"],
+        ReduceKind::Max => vec![negative_infinity],
+        ReduceKind::Variance => vec!["0.0", "0.0"],
+        // A position behind all others, which are below 2^24.
+        ReduceKind::ArgMax => vec![negative_infinity, "16777216.0"],
     };
-    let mut text = String::new();
-    for (name, value) in names(kind, k).iter().zip(values) {
-        let _ = writeln!(text, "    var {name} = {value_type}({value});");
-    }
-    text
+    let declare = |(name, value): (&String, &str)| format!("    var {name} = {value_type}({value});\n");
+    names(kind, k).iter().zip(values).map(declare).collect()
 }
 
-/// Statements that add `value`, the value at position `j` of a chunk that began at `start`.
+/// Statements that add `value`, the value at position `j` and number `count` of this state.
 /// Welford's update for the variance: `spread` is the sum of squared differences from `mean`.
-pub fn update(kind: ReduceKind, k: usize, value: &str, vector: bool) -> String {
+fn update(kind: ReduceKind, k: usize, value: &str, vector: bool) -> String {
     let suffix = if vector { "4" } else { "" };
-    let value_type = if vector { "vec4<f32>" } else { "f32" };
+    let (value_type, condition) = if vector { ("vec4<f32>", "vec4<bool>") } else { ("f32", "bool") };
     match kind {
         ReduceKind::Sum => format!("    sum{k} += {value};\n"),
         ReduceKind::Max => format!("    max{k} = maximum_{suffix}(max{k}, {value});\n"),
         ReduceKind::Variance => format!(
             "    let delta{k} = {value} - mean{k};\n    \
-             mean{k} += delta{k} / f32(j - start + 1);\n    \
+             mean{k} += delta{k} / count;\n    \
              spread{k} += delta{k} * ({value} - mean{k});\n"
         ),
         ReduceKind::ArgMax => format!(
-            "    let better{k} = ({value} > best{k}) | (is_nan{suffix}({value}) & !is_nan{suffix}(best{k}));\n    \
+            "    let better{k} = ({value} > best{k}) | (is_nan{suffix}({value}) & !is_nan{suffix}(best{k})) | \
+             {condition}(count == 1.0);\n    \
              best{k} = select(best{k}, {value}, better{k});\n    \
              at{k} = select(at{k}, {value_type}(f32(j)), better{k});\n"
         ),
     }
 }
 
-/// Statements that merge a later chunk's state, read from `parts`, into the running one. `count_a` and
-/// `count_b` are the numbers of values in each (Chan's formula for the variance).
-pub fn merge(kind: ReduceKind, k: usize, parts: &[String], vector: bool) -> String {
+/// Statements that merge another state of `count_b` values, with the values `parts`, into one of `count`
+/// values. Chan's formula for the variance. Of equal maxima the first position wins, whatever the order.
+fn merge(kind: ReduceKind, k: usize, parts: &[String], vector: bool) -> String {
     let suffix = if vector { "4" } else { "" };
     match kind {
         ReduceKind::Sum => format!("    sum{k} += {};\n", parts[0]),
         ReduceKind::Max => format!("    max{k} = maximum_{suffix}(max{k}, {});\n", parts[0]),
         ReduceKind::Variance => format!(
-            "    let delta{k} = {} - mean{k};\n    \
-             mean{k} += delta{k} * (count_b / (count_a + count_b));\n    \
-             spread{k} += {} + delta{k} * delta{k} * (count_a * (count_b / (count_a + count_b)));\n",
+            "    let share{k} = count_b / (count + count_b);\n    \
+             let delta{k} = {} - mean{k};\n    \
+             mean{k} += delta{k} * share{k};\n    \
+             spread{k} += {} + delta{k} * delta{k} * (count * share{k});\n",
             parts[0], parts[1]
         ),
         ReduceKind::ArgMax => format!(
             "    let value{k} = {};\n    \
-             let better{k} = (value{k} > best{k}) | (is_nan{suffix}(value{k}) & !is_nan{suffix}(best{k}));\n    \
+             let place{k} = {};\n    \
+             let first{k} = place{k} < at{k};\n    \
+             let better{k} = (value{k} > best{k}) | ((value{k} == best{k}) & first{k}) | \
+             (is_nan{suffix}(value{k}) & (!is_nan{suffix}(best{k}) | first{k}));\n    \
              best{k} = select(best{k}, value{k}, better{k});\n    \
-             at{k} = select(at{k}, {}, better{k});\n",
+             at{k} = select(at{k}, place{k}, better{k});\n",
             parts[0], parts[1]
         ),
     }
 }
 
 /// The finished value of a state over `count` values.
-pub fn result(kind: ReduceKind, k: usize, count: usize) -> String {
+fn result(kind: ReduceKind, k: usize, count: usize) -> String {
     match kind {
         ReduceKind::Sum => format!("sum{k}"),
         ReduceKind::Max => format!("max{k}"),

@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 
-use schedule::ir::ConvKind;
+use schedule::ir::{ConvKind, ReduceKind};
 
 use crate::bindings::{Access, Bindings, Scratch, Storage};
 use crate::emit::module;
+use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
 use crate::operand::{RIGHT, WEIGHT};
 use crate::template::fill;
@@ -18,7 +19,6 @@ use crate::{Assembled, Context, Element, Launch, Operands};
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
 const PACK: &str = include_str!("../wgsl/gemm_pack.wgsl");
-const SUM: &str = include_str!("../wgsl/gemm_sum.wgsl");
 
 /// Assembles the products of one kernel, which share a right operand, or `None` where too little is in a
 /// group to fill a tile.
@@ -331,25 +331,28 @@ impl Staging {
     }
 }
 
-/// The launch that adds up the chunks of a product: one thread four columns of a row.
+/// The launch that adds up the chunks of a product.
 fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratch) -> Launch {
     let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
     gemm.finisher().declare(&mut bindings);
     let functions = gemm.finish_function(&mut bindings);
     let partials = bindings.scratch(partials, Access::Read, true);
-    let (declarations, bound) = bindings.finish();
-    let quads = plan.columns / 4;
-    let count = gemm.z * gemm.rows() * quads;
-    let body = fill(
-        SUM,
-        &[
-            ("quads", &quads),
-            ("rows", &gemm.rows()),
-            ("row_quads", &(gemm.rows() * quads)),
-            ("chunks", &plan.chunks),
-            ("partials", &partials),
-            ("stride", &count),
-        ],
-    );
-    thread::finish_launch(context, label, count, &declarations, &functions, &body, bound)
+    let (declarations, bindings) = bindings.finish();
+    let (rows, quads) = (gemm.rows(), plan.columns / 4);
+    let outer = gemm.z * rows * quads;
+    let fold =
+        Fold { kinds: &[ReduceKind::Sum], is_vector: true, is_outer_dense: true, outer, len: plan.chunks };
+    let text = Text {
+        declarations,
+        bindings,
+        functions,
+        outer_indices: String::new(),
+        update: fold.merge_states(&partials, plan.chunk_len, plan.depth),
+        finish: format!(
+            "    finish4((o / {quads}) % {rows}, o / {}, (o % {quads}) * 4, {});\n",
+            rows * quads,
+            fold.results(plan.depth).concat()
+        ),
+    };
+    fold.launch(context, label, fold.cut_in_one(context), text)
 }
