@@ -8,61 +8,7 @@ use std::fmt::Write;
 
 use schedule::ir::BufferId;
 
-use crate::{Context, Element, Place};
-
-/// What a binding points to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Storage {
-    /// [`Place::memory`].
-    Memory(usize),
-    /// [`Assembled::scratch`](crate::Assembled::scratch), by index.
-    Scratch(usize),
-    /// [`Assembled::kept`](crate::Assembled::kept), by index.
-    Kept(usize),
-}
-
-/// How a kernel uses a binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Access {
-    Read,
-    ReadWrite,
-}
-
-/// One binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    pub storage: Storage,
-    pub access: Access,
-    pub element: Element,
-    /// Elements bound, from the first on.
-    pub len: usize,
-}
-
-impl Bound {
-    /// Bytes bound, see [`Element::bytes`].
-    pub fn bytes(&self) -> u64 {
-        self.element.bytes(self.len)
-    }
-}
-
-/// Memory of a kernel's own.
-#[derive(Clone, Copy, Debug)]
-pub struct Scratch {
-    pub storage: Storage,
-    pub element: Element,
-    pub len: usize,
-}
-
-impl Scratch {
-    /// The kernel's first scratch allocation, of this many `f32`.
-    pub fn first(len: usize) -> Scratch {
-        Scratch { storage: Storage::Scratch(0), element: Element::F32, len }
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.element.bytes(self.len)
-    }
-}
+use crate::launch::{Access, Bound, Context, Element, Place, Scratch, Storage};
 
 /// The bindings of a kernel that is being written.
 pub struct Bindings<'a> {

@@ -5,13 +5,14 @@ use std::fmt::Display;
 use autograd::{Error, Result};
 use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
-use crate::bindings::{Access, Bindings, Scratch};
+use crate::bindings::Bindings;
 use crate::fold::{Fold, Text};
 use crate::gemm::Gemm;
+use crate::gemm_kernel;
+use crate::launch::{Access, Assembled, Context, Scratch};
 use crate::operand::{Finisher, IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context, gemm_kernel};
 
 const FORWARD: &str = include_str!("../wgsl/convolution_forward_direct.wgsl");
 const INPUT_GRAD: &str = include_str!("../wgsl/convolution_input_grad_direct.wgsl");

@@ -8,10 +8,9 @@ use std::fmt::Write;
 
 use schedule::ir::ReduceKind;
 
-use crate::bindings::{Bound, Scratch};
 use crate::emit::module;
+use crate::launch::{Bound, Context, Launch, Scratch};
 use crate::template::fill;
-use crate::{Context, Launch};
 
 const TEMPLATE: &str = include_str!("../wgsl/fold.wgsl");
 const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");

@@ -14,8 +14,8 @@
 
 use schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
-use crate::Context;
 use crate::bindings::Bindings;
+use crate::launch::Context;
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, WEIGHT};
 
 /// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the

@@ -7,15 +7,16 @@ use std::fmt::Write;
 
 use schedule::ir::{ConvKind, ReduceKind};
 
-use crate::bindings::{Access, Bindings, Scratch, Storage};
+use crate::bindings::Bindings;
 use crate::emit::module;
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
+use crate::launch::{Access, Assembled, Context, Element, Launch, Scratch, Storage};
 use crate::operand::{RIGHT, WEIGHT};
+use crate::target::Operands;
 use crate::template::fill;
 use crate::thread::{self, Functions};
 use crate::tile::Tile;
-use crate::{Assembled, Context, Element, Launch, Operands};
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
 const PACK: &str = include_str!("../wgsl/gemm_pack.wgsl");

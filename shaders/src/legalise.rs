@@ -13,8 +13,9 @@ use schedule::ir::{
 };
 
 use crate::emit::{live, operands};
+use crate::launch::{Element, Place};
+use crate::target::{Operands, Target};
 use crate::tile::GRADIENT_SCALE;
-use crate::{Element, Operands, Place, Target};
 
 /// For every buffer the number of the allocation it lies in: temporaries of one slot share one, and so
 /// do buffers of one variable.

@@ -12,6 +12,7 @@ mod emit;
 mod fold;
 mod gemm;
 mod gemm_kernel;
+mod launch;
 mod legalise;
 mod map;
 mod matmul;
@@ -23,117 +24,12 @@ mod template;
 mod thread;
 mod tile;
 
-use std::sync::Arc;
-
 use autograd::{Error, Result};
-use schedule::ir::{Body, Buffer, Kernel};
+use schedule::ir::{Body, Kernel};
 
-pub use bindings::{Access, Bound, Storage};
+pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
 pub use legalise::{Legal, frozen, legalise, memories};
 pub use target::{Limits, Operands, Subgroups, Target};
-
-/// Where a schedule's buffer lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which allocation; two buffers that share one (slots, variables) have the same number.
-    pub memory: usize,
-    /// Its elements, from the allocation's first on.
-    pub len: usize,
-    /// How they are stored.
-    pub element: Element,
-}
-
-/// How an element lies in memory. Kernels compute in `f32` whatever it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Element {
-    #[default]
-    F32,
-    /// Rounded to 16 bits: what tile kernels would round anyway, see [`Operands`].
-    F16,
-}
-
-impl Element {
-    /// Bytes that so many elements take: whole vectors of 16 bytes, and never none.
-    pub fn bytes(self, elements: usize) -> u64 {
-        let size = match self {
-            Element::F32 => 4,
-            Element::F16 => 2,
-        };
-        (elements.max(1) as u64 * size).next_multiple_of(16)
-    }
-
-    /// An expression of this type as `f32` (with `vector`: four of them).
-    fn widened(self, value: String, vector: bool) -> String {
-        match (self, vector) {
-            (Element::F32, _) => value,
-            (Element::F16, false) => format!("f32({value})"),
-            (Element::F16, true) => format!("vec4<f32>({value})"),
-        }
-    }
-
-    /// An `f32` expression as this type.
-    fn narrowed(self, value: String, vector: bool) -> String {
-        match (self, vector) {
-            (Element::F32, _) => value,
-            (Element::F16, false) => format!("f16({value})"),
-            (Element::F16, true) => format!("vec4<f16>({value})"),
-        }
-    }
-
-    /// The WGSL type of one element, or of four.
-    fn wgsl(self, vector: bool) -> &'static str {
-        match (self, vector) {
-            (Element::F32, false) => "f32",
-            (Element::F32, true) => "vec4<f32>",
-            (Element::F16, false) => "f16",
-            (Element::F16, true) => "vec4<f16>",
-        }
-    }
-}
-
-/// What assembly needs to know besides the kernel.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// The schedule's buffers.
-    pub buffers: &'a [Buffer],
-    /// Where each of them lies.
-    pub places: &'a [Place],
-    /// Whether a buffer can change between two calls without [`prepare`](Assembled::prepare) running
-    /// again; what depends only on others is packed once.
-    pub frozen: &'a [bool],
-    pub target: &'a Target,
-    /// Binds every buffer once, at the price of vector access to those that also need single elements.
-    /// [`assemble`] sets it where bindings are short.
-    pub tight: bool,
-}
-
-/// One dispatch.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    pub label: String,
-    /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform that holds
-    /// [`count`](Launch::count), the other bindings follow. Kernels of one form share it whatever their sizes.
-    pub source: Arc<str>,
-    /// Bindings in order; number `i` is binding `i + 1`.
-    pub bindings: Vec<Bound>,
-    /// Threads, or workgroups, that have work: the last workgroup may have more.
-    pub count: u32,
-    /// Workgroups in each dimension, none over the target's limit.
-    pub groups: [u32; 3],
-}
-
-/// A kernel made ready for a device.
-#[derive(Clone, Debug, Default)]
-pub struct Assembled {
-    /// Launches that need to run only when frozen buffers were written (packing a frozen weight).
-    pub prepare: Vec<Launch>,
-    /// The launches of one call, in order.
-    pub launches: Vec<Launch>,
-    /// Bytes of each scratch allocation the kernel needs while it runs.
-    pub scratch: Vec<u64>,
-    /// Bytes of each allocation that `prepare` writes and `launches` read.
-    pub kept: Vec<u64>,
-}
 
 /// Makes a kernel ready for a device.
 ///

@@ -8,8 +8,8 @@ use schedule::ir::{MapPart, Program, Store};
 use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, decompose};
+use crate::launch::{Assembled, Context};
 use crate::thread::{THREADS, finish_launch};
-use crate::{Assembled, Context};
 
 pub fn assemble(
     context: Context,

@@ -4,10 +4,11 @@ use autograd::{Error, Result};
 use schedule::ir::Body;
 
 use crate::gemm::Gemm;
+use crate::gemm_kernel;
+use crate::launch::{Assembled, Context};
 use crate::operand::{LEFT, PRODUCT, RIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};
-use crate::{Assembled, Context, gemm_kernel};
 
 const DIRECT: &str = include_str!("../wgsl/matmul_direct.wgsl");
 

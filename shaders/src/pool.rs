@@ -6,9 +6,9 @@ use autograd::Result;
 use schedule::ir::{BufferId, PoolGeometry, PoolKind};
 
 use crate::bindings::Bindings;
+use crate::launch::{Assembled, Context};
 use crate::template::fill;
 use crate::thread::finish_launch;
-use crate::{Assembled, Context};
 
 const FUNCTIONS: &str = include_str!("../wgsl/pool.wgsl");
 const OUTPUT: &str = include_str!("../wgsl/pool_output.wgsl");

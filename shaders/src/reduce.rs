@@ -3,11 +3,11 @@
 use autograd::{Error, Result};
 use schedule::ir::{Body, Program, ReduceKind, Reg, Store};
 
-use crate::bindings::{Access, Bindings};
+use crate::bindings::Bindings;
 use crate::collapse::{collapse, program_strides, store_strides};
 use crate::emit::{Emitter, Index, decompose};
 use crate::fold::{Cut, Fold, Text};
-use crate::{Assembled, Context};
+use crate::launch::{Access, Assembled, Context};
 
 /// A reduction after its dims were collapsed.
 struct Reduce {

@@ -2,11 +2,11 @@
 
 use schedule::ir::{Epilogue, Operand};
 
-use crate::bindings::{Access, Bindings, Bound, Scratch};
+use crate::bindings::Bindings;
 use crate::emit::module;
+use crate::launch::{Access, Bound, Context, Launch, Scratch};
 use crate::operand::{Finisher, Loader};
 use crate::template::fill;
-use crate::{Context, Launch};
 
 const TEMPLATE: &str = include_str!("../wgsl/thread.wgsl");
 /// Threads of a workgroup.

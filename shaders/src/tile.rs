@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::{Operands, Target};
+use crate::target::{Operands, Target};
 
 /// Sizes of a workgroup's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! language. Most cases come from the fixture `ops.safetensors` with results by PyTorch in float64;
 //! [`own_cases`] adds what PyTorch has no counterpart of, gradients of gradients among it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use autograd::tensor::{BinaryOp, UnaryOp};
 use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
@@ -163,9 +163,9 @@ fn as_float(tensor: &Tensor) -> Tensor {
     if tensor.dtype() == DType::I32 { tensor.float() } else { tensor.clone() }
 }
 
-/// Every node of these expressions, each once.
+/// Every node of these expressions, each once, in the order in which they were made.
 pub fn nodes(roots: impl IntoIterator<Item = Tensor>) -> Vec<Tensor> {
-    let mut found: HashMap<u64, Tensor> = HashMap::new();
+    let mut found: BTreeMap<u64, Tensor> = BTreeMap::new();
     let mut pending: Vec<Tensor> = roots.into_iter().collect();
     while let Some(node) = pending.pop() {
         if found.insert(node.id(), node.clone()).is_none() {

@@ -1,0 +1,164 @@
+//! What assembly works with and what it makes: buffers' places, bindings, launches.
+
+use std::sync::Arc;
+
+use schedule::ir::Buffer;
+
+use crate::target::Target;
+
+/// Where a schedule's buffer lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which allocation; two buffers that share one (slots, variables) have the same number.
+    pub memory: usize,
+    /// Its elements, from the allocation's first on.
+    pub len: usize,
+    /// How they are stored.
+    pub element: Element,
+}
+
+/// How an element lies in memory. Kernels compute in `f32` whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    #[default]
+    F32,
+    /// Rounded to 16 bits: what tile kernels would round anyway, see [`Operands`](crate::Operands).
+    F16,
+}
+
+impl Element {
+    /// Bytes that so many elements take: whole vectors of 16 bytes, and never none.
+    pub fn bytes(self, elements: usize) -> u64 {
+        let size = match self {
+            Element::F32 => 4,
+            Element::F16 => 2,
+        };
+        (elements.max(1) as u64 * size).next_multiple_of(16)
+    }
+
+    /// An expression of this type as `f32` (with `vector`: four of them).
+    pub(crate) fn widened(self, value: String, vector: bool) -> String {
+        match (self, vector) {
+            (Element::F32, _) => value,
+            (Element::F16, false) => format!("f32({value})"),
+            (Element::F16, true) => format!("vec4<f32>({value})"),
+        }
+    }
+
+    /// An `f32` expression as this type.
+    pub(crate) fn narrowed(self, value: String, vector: bool) -> String {
+        match (self, vector) {
+            (Element::F32, _) => value,
+            (Element::F16, false) => format!("f16({value})"),
+            (Element::F16, true) => format!("vec4<f16>({value})"),
+        }
+    }
+
+    /// The WGSL type of one element, or of four.
+    pub(crate) fn wgsl(self, vector: bool) -> &'static str {
+        match (self, vector) {
+            (Element::F32, false) => "f32",
+            (Element::F32, true) => "vec4<f32>",
+            (Element::F16, false) => "f16",
+            (Element::F16, true) => "vec4<f16>",
+        }
+    }
+}
+
+/// What assembly needs to know besides the kernel.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The schedule's buffers.
+    pub buffers: &'a [Buffer],
+    /// Where each of them lies.
+    pub places: &'a [Place],
+    /// Whether a buffer can change between two calls without [`prepare`](Assembled::prepare) running
+    /// again; what depends only on others is packed once.
+    pub frozen: &'a [bool],
+    pub target: &'a Target,
+    /// Binds every buffer once, at the price of vector access to those that also need single elements.
+    /// [`assemble`](crate::assemble) sets it where bindings are short.
+    pub tight: bool,
+}
+
+/// What a binding points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Storage {
+    /// [`Place::memory`].
+    Memory(usize),
+    /// [`Assembled::scratch`], by index.
+    Scratch(usize),
+    /// [`Assembled::kept`], by index.
+    Kept(usize),
+}
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// One binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub storage: Storage,
+    pub access: Access,
+    pub element: Element,
+    /// Elements bound, from the first on.
+    pub len: usize,
+}
+
+impl Bound {
+    /// Bytes bound, see [`Element::bytes`].
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
+}
+
+/// Memory of a kernel's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch {
+    pub storage: Storage,
+    pub element: Element,
+    pub len: usize,
+}
+
+impl Scratch {
+    /// The kernel's first scratch allocation, of this many `f32`.
+    pub fn first(len: usize) -> Scratch {
+        Scratch { storage: Storage::Scratch(0), element: Element::F32, len }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes(self.len)
+    }
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub label: String,
+    /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform that holds
+    /// [`count`](Launch::count), the other bindings follow. Kernels of one form share it whatever their sizes.
+    pub source: Arc<str>,
+    /// Bindings in order; number `i` is binding `i + 1`.
+    pub bindings: Vec<Bound>,
+    /// Threads, or workgroups, that have work: the last workgroup may have more.
+    pub count: u32,
+    /// Workgroups in each dimension, none over the target's limit.
+    pub groups: [u32; 3],
+}
+
+/// A kernel made ready for a device.
+#[derive(Clone, Debug, Default)]
+pub struct Assembled {
+    /// Launches that need to run only when frozen buffers were written (packing a frozen weight).
+    pub prepare: Vec<Launch>,
+    /// The launches of one call, in order.
+    pub launches: Vec<Launch>,
+    /// Bytes of each scratch allocation the kernel needs while it runs.
+    pub scratch: Vec<u64>,
+    /// Bytes of each allocation that `prepare` writes and `launches` read.
+    pub kept: Vec<u64>,
+}
