@@ -19,9 +19,12 @@ pub enum Error {
     /// Optimizer state that is not this optimizer's.
     #[error("optimizer state: {0}")]
     Optimizer(String),
-    /// A checkpoint with NaN or infinity in it.
-    #[error("`{name}`: element {index} is {value}; the checkpoint is damaged, or its training diverged")]
+    /// A state with NaN or infinity in it.
+    #[error("`{name}`: element {index} is {value}: its training diverged, or the file is damaged")]
     NotFinite { name: String, index: usize, value: f32 },
+    /// A running variance below 0: its square root is no number, and neither is any output.
+    #[error("`{name}`: element {index} is {value}, but no variance is negative: the file is damaged")]
+    NegativeVariance { name: String, index: usize, value: f32 },
     /// The engine's or the device's error.
     #[error(transparent)]
     Engine(#[from] autograd::Error),

@@ -6,7 +6,7 @@ use autograd::{Variable, VariableStore};
 
 use crate::checkpoint::{NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData, match_names};
 use crate::error::{Error, Result};
-use crate::layers::Kind;
+use crate::layers::{Kind, StateEntry};
 use crate::models::{self, Model};
 use crate::optimizer::Sgd;
 
@@ -20,12 +20,12 @@ impl Model {
     }
 
     /// Gives the model on `device` a checkpoint's values. Strict: every tensor must be there, no other,
-    /// each of its shape and finite; only counters (`num_batches_tracked`) may be absent, as in old
-    /// files, and then start at 0. Nothing is written unless everything fits.
+    /// each of its shape and finite, and no variance negative; only counters (`num_batches_tracked`) may
+    /// be absent, as in old files, and then start at 0. Nothing is written unless everything fits.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with the names of missing, unexpected and mis-shaped tensors and the nearest
-    /// model of the registry; [`Error::NotFinite`]; the device's.
+    /// model of the registry; [`Error::NotFinite`]; [`Error::NegativeVariance`]; the device's.
     pub fn load(&self, tensors: &[NamedTensor], device: &dyn VariableStore) -> Result<()> {
         let matched = match_names(&self.manifest(), tensors).map_err(|mismatch| {
             // The classifier, a checkpoint's last matrix, says how many classes to look for.
@@ -36,13 +36,23 @@ impl Model {
             Error::Mismatch { model: self.name().to_string(), mismatch }
         })?;
         let mut values = Vec::with_capacity(matched.len());
-        for tensor in matched {
-            values.push(tensor.map(finite).transpose()?);
+        for (entry, tensor) in self.state().iter().zip(matched) {
+            let tensor = tensor.map_or_else(|| vec![0.0; entry.variable.len()], |t| t.data.to_f32());
+            entry.check(&tensor)?;
+            values.push(tensor);
         }
         for (entry, values) in self.state().iter().zip(values) {
-            device.write(&entry.variable, &values.unwrap_or_else(|| vec![0.0; entry.variable.len()]))?;
+            device.write(&entry.variable, &values)?;
         }
         Ok(())
+    }
+
+    /// Whether what is on `device` can be a network's state.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] or [`Error::NegativeVariance`] with the first value that cannot; the device's.
+    pub fn check(&self, device: &dyn VariableStore) -> Result<()> {
+        self.state().iter().try_for_each(|entry| entry.check(&device.read(&entry.variable)?))
     }
 
     /// The state dict as it is on `device`: `float32`, counters `int64`.
@@ -81,7 +91,9 @@ impl Sgd {
                     tensor.shape
                 )));
             }
-            values.push(finite(tensor)?);
+            let tensor = tensor.data.to_f32();
+            finite(momentum.name(), &tensor)?;
+            values.push(tensor);
         }
         if let Some((position, _)) = state.momentum.range(momenta.len()..).next() {
             return Err(Error::Optimizer(format!(
@@ -93,6 +105,14 @@ impl Sgd {
             device.write(momentum, &values)?;
         }
         Ok(())
+    }
+
+    /// Whether all momenta on `device` are finite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] with the first value that is not; the device's.
+    pub fn check(&self, device: &dyn VariableStore) -> Result<()> {
+        self.momenta().iter().try_for_each(|momentum| finite(momentum.name(), &device.read(momentum)?))
     }
 
     /// The optimizer's state as PyTorch's `SGD.state_dict()` has it; `rate` is the learning rate.
@@ -126,10 +146,22 @@ fn named(variable: &Variable, device: &dyn VariableStore) -> Result<NamedTensor>
     Ok(NamedTensor::f32(variable.name(), variable.shape(), device.read(variable)?))
 }
 
-fn finite(tensor: &NamedTensor) -> Result<Vec<f32>> {
-    let values = tensor.data.to_f32();
+impl StateEntry {
+    fn check(&self, values: &[f32]) -> Result<()> {
+        let name = self.variable.name();
+        finite(name, values)?;
+        match values.iter().position(|&v| v < 0.0) {
+            Some(index) if self.kind == Kind::Variance => {
+                Err(Error::NegativeVariance { name: name.into(), index, value: values[index] })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn finite(name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
-        Some(index) => Err(Error::NotFinite { name: tensor.name.clone(), index, value: values[index] }),
-        None => Ok(values),
+        Some(index) => Err(Error::NotFinite { name: name.into(), index, value: values[index] }),
+        None => Ok(()),
     }
 }

@@ -3,12 +3,20 @@
 mod sample;
 
 use sld::config::Config;
-use sld::run::{EpochMetrics, Evaluation, RunError, RunFolder, RunLock, best_epoch, read_metrics, worklog};
+use sld::run::{
+    Claim, EpochMetrics, Evaluation, Reached, RunError, RunFolder, RunLock, best_epoch, read_metrics, worklog,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 fn start(folder: &Path) -> Result<RunFolder, RunError> {
-    RunFolder::create(folder, &Config::default(), &sample::info("SLD", 240))
+    Claim::new(folder)?.begin(&Config::default(), &sample::info("SLD", 240))
+}
+
+/// Goes on after `epoch` epochs of a hundred steps.
+fn go_on(folder: &Path, epoch: u32) -> Result<RunFolder, RunError> {
+    let reached = Reached { epoch, step: 100 * u64::from(epoch) };
+    Claim::new(folder)?.go_on(&Config::default(), &sample::info("SLD", 5), reached)
 }
 
 fn read(path: PathBuf) -> String {
@@ -71,7 +79,7 @@ fn a_resumed_run_drops_what_came_after_its_checkpoint() {
     let cut = &whole.0[..whole.0.len() - 40];
     fs::write(folder.path().join("metrics.jsonl"), cut).unwrap();
     fs::write(folder.path().join("worklog.txt"), &whole.1[..whole.1.len() - 40]).unwrap();
-    let mut run = RunFolder::resume(folder.path(), &Config::default(), &sample::info("SLD", 5), 3).unwrap();
+    let mut run = go_on(folder.path(), 3).unwrap();
     assert_eq!(run.history(), &metrics[..3]);
     metrics[3..].iter().for_each(|epoch| run.log_epoch(epoch.clone()).unwrap());
     assert_eq!(read(folder.path().join("metrics.jsonl")), whole.0);
@@ -119,7 +127,7 @@ fn folders_that_cannot_be_used_are_told() {
     let why = start(&file.join("run")).unwrap_err();
     assert!(matches!(why, RunError::Write { .. }), "{why}");
     let missing = folder.path().join("none");
-    let why = RunFolder::resume(&missing, &Config::default(), &sample::info("SLD", 5), 3).unwrap_err();
+    let why = go_on(&missing, 3).unwrap_err();
     assert!(why.to_string().contains("holds no run"), "{why}");
 }
 
@@ -344,4 +352,99 @@ fn tensorboard_finds_every_value() {
             assert_eq!(find(tag, epoch.epoch.into()), value as f32, "{tag}, epoch {}", epoch.epoch);
         }
     }
+}
+
+/// Every (tag, step) that the folder's event files hold, read one after another as TensorBoard does.
+fn points(folder: &Path) -> Vec<(String, u64)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().contains(".tfevents."))
+        .collect();
+    files.sort();
+    let scalars = files.iter().flat_map(|file| tensorboard::scalars(&fs::read(file).unwrap()));
+    scalars.map(|(tag, step, _)| (tag, step)).collect()
+}
+
+#[test]
+fn a_resumed_run_has_no_step_twice() {
+    let metrics = sample::metrics(4, 70.0, true, 1);
+    // Killed in the middle of a record, between epoch and checkpoint, and within an epoch; of one step an
+    // epoch, too, where steps and epochs are numbered alike.
+    for (steps, saved) in [(100u64, 2u32), (100, 0), (1, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run =
+            Claim::new(folder.path()).unwrap().begin(&Config::default(), &sample::info("SLD", 5)).unwrap();
+        let train = |run: &mut RunFolder, epochs: std::ops::RangeInclusive<u32>| {
+            for epoch in epochs {
+                for step in 1..=steps {
+                    run.log_step(u64::from(epoch - 1) * steps + step, 1.0, 0.1).unwrap();
+                }
+                run.log_epoch(metrics[epoch as usize - 1].clone()).unwrap();
+            }
+        };
+        train(&mut run, 1..=3);
+        drop(run);
+        let events = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let file = events.into_iter().find(|path| path.to_str().unwrap().contains("tfevents")).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 7]).unwrap();
+
+        let reached = Reached { epoch: saved, step: steps * u64::from(saved) };
+        let mut run = Claim::new(folder.path())
+            .unwrap()
+            .go_on(&Config::default(), &sample::info("SLD", 5), reached)
+            .unwrap();
+        train(&mut run, saved + 1..=4);
+        drop(run);
+        let points = points(folder.path());
+        let of = |tag: &str| points.iter().filter(|p| p.0 == tag).map(|p| p.1).collect::<Vec<_>>();
+        assert_eq!(of("step/loss"), (1..=4 * steps).collect::<Vec<_>>(), "{steps} {saved}");
+        assert_eq!(of("test/top1"), [1, 2, 3, 4], "{steps} {saved}");
+    }
+}
+
+/// What TensorBoard, when it has read the older file already, takes as the word to drop later points.
+#[test]
+fn an_event_file_says_where_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(go_on(folder.path(), 3).unwrap());
+    let events = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let file = events.into_iter().find(|path| path.to_str().unwrap().contains("tfevents")).unwrap();
+    let records = tensorboard::records(&fs::read(file).unwrap());
+    let event = tensorboard::fields(&records[1]);
+    let field = |wanted: u64| &event.iter().find(|(field, _)| *field == wanted).expect("the field").1;
+    assert_eq!(field(2)[..], 301u64.to_le_bytes(), "the first step to come");
+    assert_eq!(
+        tensorboard::fields(field(7)),
+        [(1, 1u64.to_le_bytes().to_vec())],
+        "SessionLog.status = START"
+    );
+}
+
+#[test]
+fn a_claim_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = start(folder.path()).unwrap();
+    run.log_epoch(sample::metrics(1, 70.0, false, 1).remove(0)).unwrap();
+    drop(run);
+    let files = || {
+        let entries = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+        let mut all: Vec<_> = entries
+            .map(|e| (e.path(), fs::read(e.path()).unwrap(), e.metadata().unwrap().modified().unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = files();
+    let claim = Claim::new(folder.path()).unwrap();
+    assert!(Claim::new(folder.path()).is_err(), "one at a time");
+    assert!(!claim.is_empty() && claim.require_empty().is_err() && claim.latest().is_none());
+    let (config, info) = claim.recorded().unwrap().unwrap();
+    assert_eq!((config, info), (Config::default(), sample::info("SLD", 240)));
+    drop(claim);
+    assert_eq!(files(), before);
+    // Of a folder that is not there, nothing comes to be.
+    let missing = folder.path().join("missing");
+    assert!(Claim::new(&missing).unwrap().is_empty() && !missing.exists());
 }

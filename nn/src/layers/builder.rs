@@ -10,8 +10,10 @@ use crate::initialization::Initializer;
 pub enum Kind {
     /// Learned: the optimizer's.
     Parameter,
-    /// A running mean or variance.
-    Statistic,
+    /// A running mean.
+    Mean,
+    /// A running variance: never negative.
+    Variance,
     /// `num_batches_tracked`: a whole number, int64 in files.
     Counter,
 }
@@ -68,8 +70,8 @@ impl Builder<'_> {
         let mut add = |name, value, kind| at.add(name, &[channels], vec![value; channels], kind);
         let weight = add("weight", 1.0, Kind::Parameter);
         let bias = add("bias", 0.0, Kind::Parameter);
-        let running_mean = add("running_mean", 0.0, Kind::Statistic);
-        let running_var = add("running_var", 1.0, Kind::Statistic);
+        let running_mean = add("running_mean", 0.0, Kind::Mean);
+        let running_var = add("running_var", 1.0, Kind::Variance);
         let batches = at.add("num_batches_tracked", &[], vec![0.0], Kind::Counter);
         BatchNorm { weight, bias, running_mean, running_var, batches }
     }

@@ -13,9 +13,12 @@ pub mod growth;
 pub mod interrupt;
 pub mod models;
 pub mod output;
+pub mod recording;
 pub mod report;
+pub mod resuming;
 pub mod running;
 pub mod session;
+pub mod terminal;
 pub mod train;
 
 use clap::builder::styling::{AnsiColor, Styles};

@@ -36,6 +36,9 @@ pub struct TrainArgs {
     /// Go on from the run's latest checkpoint.
     #[arg(long)]
     pub resume: bool,
+    /// With --resume: go on with other settings than the run had. run.json keeps what changed, and when.
+    #[arg(long, requires = "resume")]
+    pub change: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Seed of initial weights, order and augmentation (SOLVER.SEED).
@@ -94,7 +97,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     say!("# device: {}", device.name());
     let splits = session::load_splits(config.dataset.kind, Path::new(&config.dataset.root))?;
     let data = session::RunData::new(&config, splits)?;
-    let mode = if args.resume { Mode::Resume } else { Mode::New };
+    let mode = if args.resume { Mode::Resume { change: args.change } } else { Mode::New };
     let finished = running::train(&*device, &config, &folder, &data, mode, stop)?;
     let Some(finished) = finished else {
         say!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
@@ -111,8 +114,11 @@ fn resuming_command() -> String {
         true => word,
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
-    let mut words: Vec<String> =
-        std::env::args_os().map(|word| quote(word.to_string_lossy().into())).collect();
+    // What was to change has changed.
+    let mut words: Vec<String> = std::env::args_os()
+        .filter(|word| word != "--change")
+        .map(|word| quote(word.to_string_lossy().into()))
+        .collect();
     if !words.iter().any(|word| word == "--resume") {
         // Behind `train`: options may not follow the config keys.
         words.insert(words.len().min(2), "--resume".into());

@@ -187,6 +187,16 @@ fn settings(run: &Run) -> String {
             escape(value)
         );
     }
+    for change in &run.info.changes {
+        let _ = write!(
+            rows,
+            "<tr><td><code>{}</code></td><td><code>{}</code> until epoch {}, then <code>{}</code></td></tr>",
+            escape(&change.key),
+            escape(&change.from),
+            change.epoch.saturating_sub(1),
+            escape(&change.to)
+        );
+    }
     format!(
         "<section><h2>Settings</h2><div class=\"card\"><p>What differs from the defaults. Seed {}; trained by sld {}{}.</p>\
          <table class=\"settings\"><tbody>{rows}</tbody></table>\

@@ -10,8 +10,16 @@ pub enum RunError {
     #[error("another run{} is writing to {}: wait for it, stop it, or choose another folder with --output", by(*.process), folder.display())]
     InUse { folder: PathBuf, process: Option<u32> },
     /// There is a run, and this one would overwrite it.
-    #[error("{} already holds a run of {epochs} epochs: go on with --resume, or choose another folder with --output", folder.display())]
+    #[error("{} already holds a run of {}: go on with --resume, or choose another folder with --output", folder.display(), epochs_in_words(*.epochs))]
     Exists { folder: PathBuf, epochs: usize },
+    /// There is a run, but not the state from which it could go on.
+    #[error("{} holds a run of {}, but no `latest` to go on from: {}choose another folder with --output", folder.display(), epochs_in_words(*.epochs), other_states(folder, states))]
+    NoLatest {
+        folder: PathBuf,
+        epochs: usize,
+        /// Other checkpoints there from which training could go on.
+        states: Vec<String>,
+    },
     /// Writing failed.
     #[error("cannot write {}: {source}{}", path.display(), remedy(.source))]
     Write { path: PathBuf, source: io::Error },
@@ -45,6 +53,27 @@ impl RunError {
 
     pub(super) fn content(path: &Path, line: Option<usize>, reason: impl ToString) -> Self {
         Self::Content { path: path.to_path_buf(), line, reason: reason.to_string() }
+    }
+}
+
+/// "3 epochs", "1 epoch"; of a run stopped in its first, "less than an epoch".
+pub fn epochs_in_words(epochs: usize) -> String {
+    match epochs {
+        0 => "less than an epoch".into(),
+        1 => "1 epoch".into(),
+        _ => format!("{epochs} epochs"),
+    }
+}
+
+fn other_states(folder: &Path, states: &[String]) -> String {
+    match states.first() {
+        Some(state) => format!(
+            "copy another checkpoint there to go on from that ({}: cp {} {}), or ",
+            states.join(", "),
+            folder.join(state).display(),
+            folder.join("latest").display()
+        ),
+        None => String::new(),
     }
 }
 

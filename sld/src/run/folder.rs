@@ -1,8 +1,7 @@
 //! A run's folder while it is written.
 
 use super::tensorboard::EventWriter;
-use super::{EpochMetrics, Evaluation, MetricsLog, RunError, RunLock, best_epoch, read_metrics, worklog};
-use crate::config::Config;
+use super::{Change, EpochMetrics, Evaluation, MetricsLog, RunError, RunLock, best_epoch, worklog};
 use nn::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
@@ -21,6 +20,9 @@ pub struct RunInfo {
     /// What computed, in words.
     pub device: String,
     pub train_images: u64,
+    /// [`crate::data::Dataset::digest`] of the training images. Empty in files of older versions.
+    #[serde(default)]
+    pub train_digest: String,
     pub test_images: u64,
     /// [`crate::data::Dataset::digest`] of the test images. Empty in files of older versions.
     #[serde(default)]
@@ -40,6 +42,9 @@ pub struct RunInfo {
     pub started: u64,
     /// The config keys that are not at their defaults.
     pub settings: Vec<String>,
+    /// What was changed when the run was resumed, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
 }
 
 impl RunInfo {
@@ -59,62 +64,39 @@ pub struct ModelInfo {
     /// Percent of the test images, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1: Option<f64>,
+    /// A teacher's: a checksum of its weights, by which they are known wherever they lie.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
 }
 
-/// A run's folder, locked, with its logs open.
+impl ModelInfo {
+    /// Of a network whose accuracy is not known.
+    pub fn of(model: &nn::Model) -> Self {
+        Self { name: model.name().into(), parameters: model.parameter_count() as u64, ..Self::default() }
+    }
+}
+
+/// A run's folder, locked, with its logs open. [`super::Claim`] opens it.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     metrics: MetricsLog,
     history: Vec<EpochMetrics>,
+    changes: Vec<Change>,
     events: EventWriter,
     _lock: RunLock,
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run and writes the config into it.
-    ///
-    /// # Errors
-    /// The folder holds a run already, is in use, or cannot be written.
-    pub fn create(path: &Path, config: &Config, info: &RunInfo) -> Result<Self, RunError> {
-        std::fs::create_dir_all(path).map_err(RunError::write(path))?;
-        let lock = RunLock::acquire(path)?;
-        let log = path.join("metrics.jsonl");
-        let epochs = if log.exists() { read_metrics(&log)?.len() } else { 0 };
-        if epochs > 0 {
-            return Err(RunError::Exists { folder: path.into(), epochs });
-        }
-        Self::open(path, lock, config, info, 0)
-    }
-
-    /// Opens the folder of a run that goes on after `last_epoch`, its last saved epoch. What was logged
-    /// after that epoch is dropped: it will be measured again.
-    ///
-    /// # Errors
-    /// There is no such folder, it is in use, or cannot be written.
-    pub fn resume(path: &Path, config: &Config, info: &RunInfo, last_epoch: u32) -> Result<Self, RunError> {
-        if !path.is_dir() {
-            return Err(RunError::NoRun { folder: path.into() });
-        }
-        let lock = RunLock::acquire(path)?;
-        Self::open(path, lock, config, info, last_epoch)
-    }
-
-    fn open(
-        path: &Path,
+    pub(super) fn new(
+        path: PathBuf,
         lock: RunLock,
-        config: &Config,
-        info: &RunInfo,
-        last: u32,
-    ) -> Result<Self, RunError> {
-        let (metrics, history) = MetricsLog::open(&path.join("metrics.jsonl"), last)?;
-        replace(&path.join("config.yaml"), config.to_yaml().as_bytes())?;
-        let info = serde_json::to_vec_pretty(info).map_err(|why| RunError::content(path, None, why))?;
-        replace(&path.join("run.json"), &info)?;
-        let log: String = history.iter().map(worklog::epoch).collect();
-        replace(&path.join("worklog.txt"), log.as_bytes())?;
-        let events = EventWriter::create(path)?;
-        Ok(Self { path: path.into(), metrics, history, events, _lock: lock })
+        metrics: MetricsLog,
+        history: Vec<EpochMetrics>,
+        changes: Vec<Change>,
+        events: EventWriter,
+    ) -> Self {
+        Self { path, metrics, history, changes, events, _lock: lock }
     }
 
     /// Where the folder is.
@@ -135,7 +117,7 @@ impl RunFolder {
     /// Logs an epoch everywhere.
     pub fn log_epoch(&mut self, metrics: EpochMetrics) -> Result<(), RunError> {
         self.metrics.append(&metrics)?;
-        self.append_worklog(&worklog::epoch(&metrics))?;
+        self.append_worklog(&worklog::epochs(std::slice::from_ref(&metrics), &self.changes))?;
         self.events.epoch(&metrics)?;
         self.history.push(metrics);
         Ok(())
@@ -144,17 +126,11 @@ impl RunFolder {
     /// Closes the logs of a run whose last epoch is done.
     pub fn finish(&mut self, evaluation: &Evaluation) -> Result<(), RunError> {
         evaluation.write(&self.path.join("evaluation.json"))?;
-        let log: String = self.history.iter().map(worklog::epoch).collect();
+        let log = worklog::epochs(&self.history, &self.changes);
         // The reference's start value, for a run without an epoch.
         let best = self.best().map_or(-1.0, |best| best.test.top1);
         replace(&self.path.join("worklog.txt"), (log + &worklog::end(best)).as_bytes())?;
         self.events.flush()
-    }
-
-    /// Updates `run.json`, when more is known than at the start.
-    pub fn write_info(&self, info: &RunInfo) -> Result<(), RunError> {
-        let info = serde_json::to_vec_pretty(info).map_err(|why| RunError::content(&self.path, None, why))?;
-        replace(&self.path.join("run.json"), &info)
     }
 
     /// The best epoch so far.
@@ -169,6 +145,12 @@ impl RunFolder {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+pub(super) fn write_info(folder: &Path, info: &RunInfo) -> Result<(), RunError> {
+    let path = folder.join("run.json");
+    let text = serde_json::to_vec_pretty(info).map_err(|why| RunError::content(&path, None, why))?;
+    replace(&path, &text)
+}
+
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     write_atomically(path, |file| file.write_all(bytes)).map_err(RunError::write(path))
 }

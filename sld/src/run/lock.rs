@@ -9,11 +9,11 @@ use std::path::Path;
 /// system holds the lock, not the file, so that a killed run blocks nobody.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
-    /// Takes the lock of a folder that exists.
+    /// Takes the lock of a folder that exists. Nothing in the folder changes, but that there is a lock.
     ///
     /// # Errors
     /// [`RunError::InUse`] with the process that has it; the folder cannot be written.
@@ -31,10 +31,13 @@ impl RunLock {
             }
             Err(TryLockError::Error(source)) => return Err(RunError::Write { path, source }),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(RunError::write(&path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Puts this process's number into the lock, for the messages of others.
+    pub fn sign(&mut self) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())
     }
 }

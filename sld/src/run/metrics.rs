@@ -105,6 +105,15 @@ pub fn best_epoch(metrics: &[EpochMetrics]) -> Option<BestEpoch> {
     Some(BestEpoch { epoch: best.epoch, test: best.test })
 }
 
+/// Where a run that goes on stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Finished epochs.
+    pub epoch: u32,
+    /// Steps done since the beginning.
+    pub step: u64,
+}
+
 /// `metrics.jsonl`, open to be appended to.
 #[derive(Debug)]
 pub struct MetricsLog {

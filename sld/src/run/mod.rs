@@ -11,6 +11,8 @@
 //! | `report.html` | the report |
 //! | `.lock` | held while a process writes here |
 
+mod change;
+mod claim;
 mod error;
 mod evaluation;
 mod folder;
@@ -19,11 +21,13 @@ mod metrics;
 pub mod tensorboard;
 pub mod worklog;
 
-pub use error::RunError;
+pub use change::Change;
+pub use claim::{Claim, LATEST};
+pub use error::{RunError, epochs_in_words};
 pub use evaluation::{ClassAccuracy, Evaluation};
 pub use folder::{ModelInfo, RunFolder, RunInfo};
 pub use lock::RunLock;
 pub use metrics::{
-    Accuracy, BestEpoch, EpochMetrics, MetricsLog, SwapMetrics, SwapSide, TrainMetrics, best_epoch,
+    Accuracy, BestEpoch, EpochMetrics, MetricsLog, Reached, SwapMetrics, SwapSide, TrainMetrics, best_epoch,
     read_metrics,
 };

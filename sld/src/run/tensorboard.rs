@@ -3,17 +3,21 @@
 //! A file is a sequence of records `length: u64, masked CRC of the length: u32, bytes, masked CRC of the
 //! bytes: u32`, all little endian (the TFRecord format). The bytes are an `Event`
 //! (tensorflow/core/util/event.proto): `wall_time` = field 1 (double), `step` = 2 (int64),
-//! `file_version` = 3 (string), `summary` = 5. A `Summary` repeats field 1, `Value`: `tag` = 1 (string),
-//! `simple_value` = 2 (float).
+//! `file_version` = 3 (string), `summary` = 5, `session_log` = 7. A `Summary` repeats field 1, `Value`:
+//! `tag` = 1 (string), `simple_value` = 2 (float). A `SessionLog` has `status` = 1 (enum, START = 1).
 
-use super::{EpochMetrics, RunError};
-use std::fs::File;
+use super::{EpochMetrics, Reached, RunError};
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Tags of the points that count steps begin so; all others count epochs.
+const STEPS: &str = "step/";
+
 /// Writes scalars to a new event file of a folder. TensorBoard reads all event files of a folder as one
-/// run, so a resumed run writes a file of its own.
+/// run, so a resumed run writes a file of its own, and what an earlier file has beyond the place it goes on
+/// from is cut off, as those points will be measured again.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
@@ -21,8 +25,9 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Begins a file in `folder`.
-    pub fn create(folder: &Path) -> Result<Self, RunError> {
+    /// Begins a file in `folder`, for what comes after `reached`.
+    pub fn create(folder: &Path, reached: Reached) -> Result<Self, RunError> {
+        cut_older(folder, reached)?;
         let nanos = now().as_nanos();
         // TensorBoard wants "tfevents" in the name and reads files in the order of their names.
         let name = format!(
@@ -37,6 +42,14 @@ impl EventWriter {
         let mut event = Message::default();
         event.double(1, now().as_secs_f64());
         event.bytes(3, b"brain.Event:2");
+        writer.record(&event.0)?;
+        // A TensorBoard that has read the older files already drops its points from this step on.
+        let mut start = Message::default();
+        start.varint_field(1, 1);
+        let mut event = Message::default();
+        event.double(1, now().as_secs_f64());
+        event.varint_field(2, reached.step + 1);
+        event.bytes(7, &start.0);
         writer.record(&event.0)?;
         writer.flush()?;
         Ok(writer)
@@ -105,6 +118,82 @@ impl EventWriter {
             [&length, &masked_crc(&length).to_le_bytes(), bytes, &masked_crc(bytes).to_le_bytes()];
         self.file.write_all(&parts.concat()).map_err(RunError::write(&self.path))
     }
+}
+
+/// Cuts the event files that a folder has at their first point after `reached`. Points are written in
+/// order, so what follows it is later too; so is a record that a killed run left unfinished.
+fn cut_older(folder: &Path, reached: Reached) -> Result<(), RunError> {
+    for entry in std::fs::read_dir(folder).map_err(RunError::read(folder))? {
+        let path = entry.map_err(RunError::read(folder))?.path();
+        let ours =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("events.out.tfevents."));
+        if !ours {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(RunError::read(&path))?;
+        let mut kept = 0;
+        while let Some(record) = record_at(&bytes[kept..])
+            && !is_after(record, reached)
+        {
+            kept += record.len() + 16;
+        }
+        if kept < bytes.len() {
+            let file = OpenOptions::new().write(true).open(&path);
+            file.and_then(|file| file.set_len(kept as u64)).map_err(RunError::write(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The content of the record that `bytes` begin with; `None` if it is cut off or damaged.
+fn record_at(bytes: &[u8]) -> Option<&[u8]> {
+    let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+    let content = bytes.get(12..length.checked_add(12)?)?;
+    let crc = bytes.get(12 + length..16 + length)?;
+    (crc == masked_crc(content).to_le_bytes()).then_some(content)
+}
+
+/// Whether an event is a point of a step or of an epoch that is still to come.
+fn is_after(event: &[u8], reached: Reached) -> bool {
+    let number = |wanted| fields(event).find_map(|(field, value, _)| (field == wanted).then_some(value));
+    let Some(summary) = fields(event).find_map(|(field, _, bytes)| (field == 5).then_some(bytes)) else {
+        return false;
+    };
+    let tag =
+        fields(summary).next().and_then(|(_, _, value)| fields(value).next()).map_or(&[][..], |tag| tag.2);
+    let last = if tag.starts_with(STEPS.as_bytes()) { reached.step } else { reached.epoch.into() };
+    number(2).unwrap_or(0) > last
+}
+
+/// The fields of a message: number, value of an integer, bytes of everything else. Ends at what it cannot
+/// read.
+fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, u64, &[u8])> {
+    std::iter::from_fn(move || {
+        let key = varint(&mut bytes)?;
+        let (value, length) = match key & 7 {
+            0 => (varint(&mut bytes)?, 0),
+            1 => (0, 8),
+            2 => (0, usize::try_from(varint(&mut bytes)?).ok()?),
+            5 => (0, 4),
+            _ => return None,
+        };
+        let (content, rest) = bytes.split_at_checked(length)?;
+        bytes = rest;
+        Some((key >> 3, value, content))
+    })
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// CRC-32C, rotated and offset: the CRC of data that itself contains CRCs would be weak.

@@ -1,6 +1,6 @@
 //! `worklog.txt`, byte for byte as the reference writes it.
 
-use super::EpochMetrics;
+use super::{Change, EpochMetrics};
 use std::fmt::Write;
 
 const DASHES: &str = "-------------------------";
@@ -22,6 +22,16 @@ pub fn epoch(metrics: &EpochMetrics) -> String {
         let _ = writeln!(text, "{name}: {value:.2}");
     }
     text + DASHES + "\n"
+}
+
+/// The blocks of all epochs; before one from which a setting is another, a line that says so. The
+/// reference has no such line: its runs change without a word.
+pub fn epochs(history: &[EpochMetrics], changes: &[Change]) -> String {
+    let block = |metrics: &EpochMetrics| {
+        let here = changes.iter().filter(|change| change.epoch == metrics.epoch);
+        here.map(|change| format!("changed: {change}\n")).collect::<String>() + &epoch(metrics)
+    };
+    history.iter().map(block).collect()
 }
 
 /// The end of a finished run's log: top-1 on the test images of the best epoch. Without a line end, as the

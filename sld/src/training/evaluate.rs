@@ -33,16 +33,6 @@ impl Evaluation {
     pub fn top5(&self) -> f64 {
         100.0 * self.top5_correct as f64 / self.images.max(1) as f64
     }
-    /// Accuracy of each class in percent; `None` for a class without images.
-    pub fn per_class(&self) -> Vec<Option<f64>> {
-        let rows = self.confusion.iter().enumerate();
-        rows.map(|(class, row)| {
-            let total: u32 = row.iter().sum();
-            (total > 0).then(|| 100.0 * f64::from(row[class]) / f64::from(total))
-        })
-        .collect()
-    }
-
     fn new(classes: usize) -> Evaluation {
         Evaluation { confusion: vec![vec![0; classes]; classes], ..Evaluation::default() }
     }
@@ -50,14 +40,9 @@ impl Evaluation {
     /// Adds one image. Sums the loss; [`Evaluator::run`] divides.
     fn add(&mut self, logits: &[f32], label: usize) {
         let own = logits[label];
-        // Of equal logits the lower index ranks first; a NaN ranks before everything.
-        let ahead =
-            |(class, &logit): (usize, &f32)| logit > own || logit.is_nan() || (logit == own && class < label);
-        let rank = logits
-            .iter()
-            .enumerate()
-            .filter(|&(class, logit)| class != label && ahead((class, logit)))
-            .count();
+        // Of equal logits the lower index ranks first.
+        let ahead = |&(class, &logit): &(usize, &f32)| logit > own || (logit == own && class < label);
+        let rank = logits.iter().enumerate().filter(ahead).count();
         let largest = logits.iter().copied().map(f64::from).fold(f64::NEG_INFINITY, f64::max);
         let log_sum = logits.iter().map(|&l| (f64::from(l) - largest).exp()).sum::<f64>().ln() + largest;
         let mut prediction = 0;
@@ -74,9 +59,24 @@ impl Evaluation {
     }
 }
 
+/// Outputs that are no numbers and so mean nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the outputs of {network} are not finite numbers: for image {image} (from 0) of {images}, class {class} gets {value}"
+)]
+pub struct NotFinite {
+    pub network: String,
+    pub images: String,
+    /// Place of the first such image.
+    pub image: usize,
+    pub class: usize,
+    pub value: f32,
+}
+
 /// A network compiled for evaluation. It reads the state that training steps on the same device write.
 pub struct Evaluator {
     executable: Box<dyn Executable>,
+    network: String,
     batch: usize,
     classes: usize,
     image_len: usize,
@@ -93,13 +93,19 @@ impl Evaluator {
         let images = Tensor::input("images", &[batch, height, width, 3]);
         let logits = model.forward(&images, &mut Forward::eval()).logits;
         let executable = device.compile_step(&Step::new().output("logits", &logits))?;
-        Ok(Evaluator { executable, batch, classes: model.classes(), image_len: height * width * 3 })
+        Ok(Evaluator {
+            executable,
+            network: model.name().into(),
+            batch,
+            classes: model.classes(),
+            image_len: height * width * 3,
+        })
     }
 
     /// Evaluates all images in order; `each` sees every batch's logits `[B, classes]` and labels.
     ///
     /// # Errors
-    /// The loader's and the device's.
+    /// [`NotFinite`] for the first image whose outputs are not; the loader's and the device's.
     pub fn run(
         &mut self,
         dataset: &Arc<Dataset>,
@@ -109,12 +115,7 @@ impl Evaluator {
         let mut result = Evaluation::new(self.classes);
         let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads.max(1))?;
         while let Some(mut batch) = loader.next() {
-            // Images do not see one another in evaluation, so a last, smaller batch is filled with zeros.
-            let count = batch.labels.len();
-            batch.weak.resize(self.batch * self.image_len, 0.0);
-            self.executable.call(&[("images", Value::F32(&batch.weak))])?;
-            let logits = self.executable.output("logits")?;
-            let logits = &logits[..count * self.classes];
+            let logits = self.logits(&mut batch.weak, dataset.name(), &batch.indices)?;
             for (row, &label) in logits.chunks_exact(self.classes).zip(&batch.labels) {
                 anyhow::ensure!(
                     (label as usize) < self.classes,
@@ -124,11 +125,37 @@ impl Evaluator {
                 );
                 result.add(row, label as usize);
             }
-            each(logits, &batch.labels);
+            each(&logits, &batch.labels);
             loader.recycle(batch);
         }
         result.loss /= result.images.max(1) as f64;
         Ok(result)
+    }
+
+    /// The outputs `[N, classes]` for at most a batch of prepared images; `indices` says which they are of
+    /// the data set called `name`. Leaves `images` filled up to a batch.
+    ///
+    /// # Errors
+    /// [`NotFinite`]; the device's.
+    pub fn logits(&mut self, images: &mut Vec<f32>, name: &str, indices: &[u32]) -> anyhow::Result<Vec<f32>> {
+        // Images do not see one another in evaluation, so a last, smaller batch is filled with zeros.
+        let count = images.len() / self.image_len;
+        images.resize(self.batch * self.image_len, 0.0);
+        self.executable.call(&[("images", Value::F32(images))])?;
+        let mut logits = self.executable.output("logits")?;
+        logits.truncate(count * self.classes);
+        match logits.iter().position(|logit| !logit.is_finite()) {
+            None => Ok(logits),
+            Some(at) => Err(NotFinite {
+                network: self.network.clone(),
+                images: name.into(),
+                // Of two stacked views, the second is of the same images.
+                image: indices[at / self.classes % indices.len()] as usize,
+                class: at % self.classes,
+                value: logits[at],
+            }
+            .into()),
+        }
     }
 
     /// The compiled program, for its schedule, memory and profile.

@@ -12,6 +12,6 @@ pub mod step;
 pub mod timing;
 pub mod trainer;
 
-pub use evaluate::{Evaluation, Evaluator};
+pub use evaluate::{Evaluation, Evaluator, NotFinite};
 pub use step::{Metric, Networks, TrainStep};
 pub use trainer::{EpochResult, Observer, Outcome, Settings, StepResult, Trainer};

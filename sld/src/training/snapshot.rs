@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar};
+use nn::layers::Kind;
 use nn::models::Model;
 use schedule::Device;
 
@@ -21,6 +22,8 @@ pub struct Progress {
     pub epoch: usize,
     /// Batches of it that are done.
     pub batch: usize,
+    /// Steps since the beginning of the run.
+    pub steps: u64,
     /// Images seen and metric sums of the epoch in work.
     pub images: usize,
     pub sums: Vec<f64>,
@@ -56,6 +59,7 @@ pub fn save(
     // As text: a Python int of more than 63 bits is not one of the format's numbers.
     extra.insert("seed".into(), Scalar::Text(progress.seed.to_string()));
     extra.insert("batch".into(), Scalar::Int(progress.batch as i64));
+    extra.insert("steps".into(), Scalar::Int(progress.steps as i64));
     extra.insert("images".into(), Scalar::Int(progress.images as i64));
     extra.insert("best_epoch".into(), Scalar::Int(progress.best_epoch as i64));
     // Bits, not digits: the sums go on exactly.
@@ -73,13 +77,14 @@ pub fn save(
     })
 }
 
-/// Puts a saved state back on the device and returns where it stands. Nothing is written unless
-/// everything fits.
+/// Puts a saved state back on the device and returns where it stands. `steps_per_epoch` counts the steps
+/// of states that were saved without their number.
 pub fn restore(
     device: &dyn Device,
     networks: &Networks,
     mut saved: Checkpoint,
     path: &Path,
+    steps_per_epoch: usize,
 ) -> anyhow::Result<Progress> {
     let place = path.display().to_string();
     let student = saved.take_submodule("student");
@@ -101,6 +106,7 @@ pub fn restore(
     let progress = Progress {
         epoch: finished + 1,
         batch: number("batch")?,
+        steps: number("steps").unwrap_or(finished * steps_per_epoch + number("batch")?) as u64,
         images: number("images")?,
         sums: sums.with_context(|| format!("{place}: damaged sums"))?,
         best: saved.best_acc.unwrap_or(-1.0),
@@ -108,13 +114,18 @@ pub fn restore(
         seed: text("seed")?.parse().with_context(|| format!("{place}: damaged seed"))?,
     };
 
+    ensure!(
+        progress.best.is_finite() && progress.sums.iter().all(|sum| sum.is_finite()),
+        "{place}: its metrics are not finite numbers; the training had diverged"
+    );
+
+    write_model(device, &networks.student, &student, &place)?;
     let momenta = networks.sgd.momenta();
     let optimizer = saved.optimizer.as_ref().with_context(|| format!("{place} holds no optimizer state"))?;
     for (position, variable) in momenta.iter().enumerate() {
         let fits = optimizer.momentum.get(&position).is_some_and(|m| m.shape == variable.shape());
         ensure!(fits, "{place}: the momentum of `{}` is missing or has another shape", variable.name());
     }
-    write_model(device, &networks.student, &student, &place)?;
     networks.sgd.load(optimizer, device).with_context(|| place.clone())?;
     Ok(progress)
 }
@@ -129,6 +140,17 @@ pub fn write_model(
     place: &str,
 ) -> anyhow::Result<()> {
     model.load(tensors, device).with_context(|| format!("{place} does not fit {}", model.name()))
+}
+
+/// A checksum of a model's parameters and statistics on the device.
+pub fn digest(device: &dyn Device, model: &Model) -> anyhow::Result<String> {
+    let mut sum = 0;
+    for entry in model.state().iter().filter(|entry| entry.kind != Kind::Counter) {
+        for value in device.read(&entry.variable)? {
+            sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
+        }
+    }
+    Ok(format!("{sum:08x}"))
 }
 
 /// Reads a checkpoint file for a model and writes it to the device.

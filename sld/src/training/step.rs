@@ -1,6 +1,6 @@
 //! One training step as a value: both networks, the loss, its gradient, the update.
 
-use autograd::{Result, Tensor, Variable, grad};
+use autograd::{Result, Tensor, grad};
 use nn::layers::Forward;
 use nn::models::Model;
 use nn::optimizer::Sgd;
@@ -16,14 +16,6 @@ pub struct Networks {
     pub sgd: Sgd,
     /// Whether wide residual networks update three batch norms twice a forward, as the reference's do.
     pub repeat_wrn_updates: bool,
-}
-
-impl Networks {
-    /// All state that training changes, in a fixed order: the student's state dict, then momenta.
-    pub fn trained_state(&self) -> Vec<Variable> {
-        let model = self.student.state().iter().map(|entry| entry.variable.clone());
-        model.chain(self.sgd.momenta()).collect()
-    }
 }
 
 /// The compiled step for one batch size. Steps of several sizes share all state on the device.
@@ -48,6 +40,19 @@ pub enum Metric {
     Term(&'static str),
     /// What the method observes beside the loss.
     Observed(Observation),
+}
+
+impl Metric {
+    /// In words, for messages.
+    pub fn name(&self) -> String {
+        match self {
+            Metric::Loss => "the loss".into(),
+            Metric::Top1 => "top-1".into(),
+            Metric::Top5 => "top-5".into(),
+            Metric::Term(name) => format!("the loss's term {name}"),
+            Metric::Observed(what) => format!("{what:?}"),
+        }
+    }
 }
 
 /// The step's expressions for a batch of `batch` images of `height x width`.

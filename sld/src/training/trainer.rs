@@ -1,5 +1,6 @@
 //! The loop: epochs of steps, an evaluation after each, snapshots that continue exactly.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use nn::checkpoint::Checkpoint;
 use nn::optimizer::MultiStep;
 use schedule::Device;
 
-use super::evaluate::{Evaluation, Evaluator};
+use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Networks, TrainStep};
 use crate::data::Dataset;
@@ -32,6 +33,8 @@ pub struct Settings {
 /// One finished step.
 pub struct StepResult<'a> {
     pub epoch: usize,
+    /// Counted from 1, of the whole run.
+    pub step: u64,
     /// Counted from 1, of `batches`.
     pub batch: usize,
     pub batches: usize,
@@ -97,7 +100,7 @@ pub trait Observer {
     fn interrupted(&mut self, _progress: &Progress, _latest: &Checkpoint) -> anyhow::Result<()> {
         Ok(())
     }
-    /// When the loss is no longer finite: the state after the step that made it so.
+    /// When a number that is none was met: the state it was met in.
     fn diverged(&mut self, _message: &str, _state: &Checkpoint) -> anyhow::Result<()> {
         Ok(())
     }
@@ -127,11 +130,12 @@ pub struct Trainer<'a> {
     stop: Option<&'a AtomicBool>,
     /// Compiled steps: the full batch's, and when it is needed the last, smaller batch's.
     steps: Vec<TrainStep>,
+    evaluator: Evaluator,
 }
 
 impl<'a> Trainer<'a> {
-    /// The best epoch is chosen on the `held_out` images, or without any on the test set, as in the
-    /// reference.
+    /// Compiles what a run needs. The best epoch is chosen on the `held_out` images, or without any on the
+    /// test set, as in the reference.
     ///
     /// # Errors
     /// Data that do not fit the networks or one another, and whatever compiling reports.
@@ -158,6 +162,10 @@ impl<'a> Trainer<'a> {
         if distiller.needs_teacher() && networks.teacher.is_none() {
             bail!("{} needs a teacher; give its checkpoint with --teacher", distiller.name());
         }
+        let image = [train.height(), train.width()];
+        let step =
+            TrainStep::compile(device, networks, distiller, settings.batch_size.min(train.len()), image)?;
+        let evaluator = Evaluator::compile(device, &networks.student, settings.test_batch_size, image)?;
         let progress = Progress::start(settings.seed);
         Ok(Trainer {
             device,
@@ -169,7 +177,8 @@ impl<'a> Trainer<'a> {
             held_out,
             progress,
             stop: None,
-            steps: Vec::new(),
+            steps: vec![step],
+            evaluator,
         })
     }
 
@@ -179,17 +188,22 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Continues from a saved state instead of starting.
-    pub fn resume(&mut self, latest: Checkpoint, path: &std::path::Path) -> anyhow::Result<&Progress> {
-        let progress = snapshot::restore(self.device, self.networks, latest, path)?;
+    /// Continues from a saved state instead of starting. After a `change` of what decides a step or the
+    /// order of the images, the epoch in work begins again with its first batch.
+    pub fn resume(&mut self, latest: Checkpoint, path: &Path, change: bool) -> anyhow::Result<&Progress> {
+        let batches = self.train.len().div_ceil(self.settings.batch_size);
+        let saved = snapshot::restore(self.device, self.networks, latest, path, batches)?;
+        self.progress = match change {
+            true => Progress { batch: 0, images: 0, sums: Vec::new(), seed: self.settings.seed, ..saved },
+            false => saved,
+        };
         ensure!(
-            progress.seed == self.settings.seed,
-            "{} was trained with seed {}, this run has seed {}; resume with --seed {0}",
+            self.progress.seed == self.settings.seed,
+            "{} was trained with seed {}, this run has seed {}; resume with --seed {1}",
             path.display(),
-            progress.seed,
+            self.progress.seed,
             self.settings.seed
         );
-        self.progress = progress;
         Ok(&self.progress)
     }
 
@@ -200,10 +214,6 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the last epoch, or until stopped.
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
-        let image = [self.train.height(), self.train.width()];
-        self.step_for(self.settings.batch_size.min(self.train.len()))?;
-        let mut evaluator =
-            Evaluator::compile(self.device, &self.networks.student, self.settings.test_batch_size, image)?;
         let views = if self.distiller.views() == 2 { Views::WeakAndStrong } else { Views::Weak };
         let config = LoaderConfig {
             batch_size: self.settings.batch_size,
@@ -219,7 +229,12 @@ impl<'a> Trainer<'a> {
         while self.progress.epoch <= self.settings.epochs {
             let started = Instant::now();
             let already = self.progress.images;
-            if !self.train_epoch(&mut loader, &mut images, observer)? {
+            let finished = self.train_epoch(&mut loader, &mut images, observer)?;
+            // A state that cannot go on takes no good one's place.
+            if let Err(why) = self.check_state() {
+                return Err(self.diverged(why.to_string(), observer)?);
+            }
+            if !finished {
                 let latest = self.snapshot()?;
                 observer.interrupted(&self.progress, &latest)?;
                 return Ok(Outcome::Interrupted);
@@ -228,9 +243,11 @@ impl<'a> Trainer<'a> {
             let seen = self.progress.images - already;
 
             let started = Instant::now();
-            let mut evaluate = |images| evaluator.run(images, self.settings.workers, |_, _| ());
-            let test = evaluate(&self.test)?;
-            let held_out = self.held_out.as_ref().map(evaluate).transpose()?;
+            let (test, held_out) = match self.evaluate() {
+                Ok(measured) => measured,
+                Err(why) if why.is::<NotFinite>() => return Err(self.diverged(why.to_string(), observer)?),
+                Err(why) => return Err(why),
+            };
             let accuracy = held_out.as_ref().unwrap_or(&test).top1();
             let is_best = accuracy >= self.progress.best;
             if is_best {
@@ -283,8 +300,10 @@ impl<'a> Trainer<'a> {
             let at = self.step_for(labels.len())?;
             let values = self.steps[at].run(images, &labels, rate, factor)?;
             self.progress.batch += 1;
-            if !values[0].is_finite() {
-                return Err(self.report_divergence(values[0], observer)?);
+            self.progress.steps += 1;
+            if values.iter().any(|value| !value.is_finite()) {
+                let why = self.culprit(&values, &batch, std::mem::take(images))?;
+                return Err(self.diverged(why, observer)?);
             }
             self.progress.sums.resize(values.len(), 0.0);
             for (sum, &value) in self.progress.sums.iter_mut().zip(&values) {
@@ -294,6 +313,7 @@ impl<'a> Trainer<'a> {
             let means = self.means();
             observer.step(&StepResult {
                 epoch,
+                step: self.progress.steps,
                 batch: self.progress.batch,
                 batches,
                 images: self.progress.images,
@@ -328,20 +348,55 @@ impl<'a> Trainer<'a> {
         snapshot::save(self.device, self.networks, &self.progress, rate)
     }
 
-    /// Names the first tensor that is not finite, saves, and makes the error that ends the run.
-    fn report_divergence(&self, loss: f32, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
-        let mut culprit = "no parameter yet: the loss itself overflowed".to_string();
-        for variable in self.networks.trained_state() {
-            let values = self.device.read(&variable)?;
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                culprit = format!("`{}` element {at} is {}", variable.name(), values[at]);
-                break;
+    /// Test images, and held-out ones if there are any.
+    fn evaluate(&mut self) -> anyhow::Result<(Evaluation, Option<Evaluation>)> {
+        let workers = self.settings.workers;
+        let mut on = |images| self.evaluator.run(images, workers, |_, _| ());
+        Ok((on(&self.test)?, self.held_out.as_ref().map(on).transpose()?))
+    }
+
+    /// Whether training can go on from the state on the device.
+    fn check_state(&self) -> nn::Result<()> {
+        self.networks.student.check(self.device)?;
+        self.networks.sgd.check(self.device)
+    }
+
+    /// Why a step gave numbers that are none.
+    fn culprit(&self, values: &[f32], batch: &Batch, mut images: Vec<f32>) -> anyhow::Result<String> {
+        let metrics = self.steps[0].metrics();
+        let bad = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        let measured = |&(metric, value): &(&Metric, &f32)| match metric {
+            Metric::Term(name) => Some(format!("{name} {value}")),
+            _ => None,
+        };
+        let terms: Vec<String> = metrics.iter().zip(values).filter_map(|pair| measured(&pair)).collect();
+        let said = format!(
+            "{} became {} in epoch {}, step {} ({})",
+            metrics[bad].name(),
+            values[bad],
+            self.progress.epoch,
+            self.progress.batch,
+            terms.join(", ")
+        );
+        if let Some(teacher) = self.networks.teacher.as_ref().filter(|_| self.distiller.needs_teacher()) {
+            let (rows, size) =
+                (images.len() / self.train.image_len(), [self.train.height(), self.train.width()]);
+            let mut evaluator = Evaluator::compile(self.device, teacher, rows, size)?;
+            if let Err(why) = evaluator.logits(&mut images, self.train.name(), &batch.indices) {
+                return Ok(format!("{said}: the teacher is to blame, not the student: {why}"));
             }
         }
-        let message = format!(
-            "the loss became {loss} in epoch {}, step {} ({culprit}); a smaller SOLVER.LR usually helps",
-            self.progress.epoch, self.progress.batch
-        );
+        Ok(match self.progress.steps {
+            1 => format!(
+                "{said} before anything was learned: it is not SOLVER.LR; look at the method's temperatures and weights"
+            ),
+            _ => format!("{said}; a smaller SOLVER.LR usually helps"),
+        })
+    }
+
+    /// Saves, and makes the error that ends the run.
+    fn diverged(&self, why: String, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
+        let message = format!("the training diverged: after {} steps {why}", self.progress.steps);
         observer.diverged(&message, &self.snapshot()?)?;
         Ok(anyhow::anyhow!(message))
     }

@@ -86,16 +86,23 @@ pub fn evaluation(classes: usize, top: f64) -> Evaluation {
 
 /// A description that fits.
 pub fn info(distiller: &str, epochs: u32) -> RunInfo {
-    let teacher = ModelInfo { name: "resnet32x4".into(), parameters: 7_433_860, top1: Some(79.42) };
+    let teacher = ModelInfo {
+        name: "resnet32x4".into(),
+        parameters: 7_433_860,
+        top1: Some(79.42),
+        ..Default::default()
+    };
     RunInfo {
         distiller: distiller.into(),
         dataset: "CIFAR-100".into(),
-        student: ModelInfo { name: "resnet8x4".into(), parameters: 1_233_540, top1: None },
+        student: ModelInfo { name: "resnet8x4".into(), parameters: 1_233_540, ..Default::default() },
         teacher: (distiller != "NONE").then_some(teacher),
         device: "CPU (2 threads, AVX-512)".into(),
         train_images: 50_000,
         test_images: 10_000,
         test_digest: "c1fa2100".into(),
+        train_digest: "7a1e2100".into(),
+        changes: Vec::new(),
         validation_images: 0,
         epochs,
         batch_size: 64,

@@ -1,0 +1,128 @@
+//! What a training run leaves: a line on the terminal and the run's files, after every epoch.
+
+use nn::checkpoint::{self, Checkpoint, Problem};
+
+use super::session;
+use super::terminal::Terminal;
+use crate::config::Config;
+use crate::distill::{Distiller, Network, Observation};
+use crate::run::{Accuracy, EpochMetrics, LATEST, RunError, RunFolder, SwapMetrics, SwapSide, TrainMetrics};
+use crate::training::snapshot::Progress;
+use crate::training::{EpochResult, Evaluation, Metric, Observer, StepResult};
+
+/// Shows progress and writes the run's files.
+pub struct Recorder<'a> {
+    config: &'a Config,
+    distiller: &'a dyn Distiller,
+    pub run: RunFolder,
+    pub terminal: Terminal,
+    /// On the test images, of the last epoch that this process finished.
+    pub last: Option<Evaluation>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(config: &'a Config, distiller: &'a dyn Distiller, run: RunFolder) -> Recorder<'a> {
+        let terminal = Terminal::new(config.solver.epochs as usize);
+        Recorder { config, distiller, run, terminal, last: None }
+    }
+
+    fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
+        let path = self.run.path().join(name);
+        checkpoint::write_pth(&path, checkpoint).map_err(|why| match why.problem {
+            // With what to do about a full or read-only disk.
+            Problem::Io { source, .. } => RunError::Write { path, source }.into(),
+            _ => why.into(),
+        })
+    }
+
+    fn metrics(&self, result: &EpochResult) -> EpochMetrics {
+        let accuracy = |e: &Evaluation| Accuracy { top1: e.top1(), top5: e.top5(), loss: e.loss };
+        let term = |&(metric, mean): &(Metric, f64)| match metric {
+            Metric::Term(name) => Some((name.to_string(), mean)),
+            _ => None,
+        };
+        EpochMetrics {
+            epoch: result.epoch as u32,
+            lr: result.rate,
+            train: TrainMetrics {
+                loss: result.train_loss(),
+                top1: result.train_top1(),
+                top5: result.train_top5(),
+                terms: result.train.iter().filter_map(term).collect(),
+            },
+            validation: result.held_out.as_ref().map(accuracy),
+            test: accuracy(&result.test),
+            images_per_second: result.images_per_second,
+            seconds: result.train_seconds + result.evaluation_seconds,
+            swap: self.swap_metrics(result),
+        }
+    }
+
+    fn swap_metrics(&self, result: &EpochResult) -> Option<SwapMetrics> {
+        let observed = |what: Observation| result.metric(Metric::Observed(what));
+        let side = |network| {
+            Some(SwapSide {
+                share: observed(Observation::Swapped(network))?,
+                confidence_before: observed(Observation::Confidence(network))?,
+                confidence_after: observed(Observation::ConfidenceSwapped(network))?,
+            })
+        };
+        let gate = self.distiller.factor(result.epoch).unwrap_or(1.0);
+        Some(SwapMetrics {
+            teacher: side(Network::Teacher)?,
+            student: side(Network::Student)?,
+            student_gate: gate > 0.0,
+            teacher_level: observed(Observation::Level(Network::Teacher))?,
+            student_level: observed(Observation::Level(Network::Student))?,
+        })
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn step(&mut self, result: &StepResult) {
+        let every = u64::from(self.config.log.tensorboard_freq.max(1));
+        if result.step.is_multiple_of(every) {
+            let loss = result.means.iter().find(|m| m.0 == Metric::Loss).map_or(f64::NAN, |m| m.1);
+            let rate = session::settings(self.config).schedule.lr_at(result.epoch);
+            // A log that cannot be written must not end the training; the epoch's own files will say so.
+            self.run.log_step(result.step, loss, rate).ok();
+        }
+        self.terminal.step(result);
+    }
+
+    fn epoch(
+        &mut self,
+        result: &EpochResult,
+        latest: &Checkpoint,
+        student: &Checkpoint,
+        is_best: bool,
+    ) -> anyhow::Result<()> {
+        self.terminal.epoch(result, is_best);
+        // What is logged but not in `latest` is measured again after a crash, so logs come first and
+        // `latest` last.
+        self.run.log_epoch(self.metrics(result))?;
+        self.save("student_latest", student)?;
+        if is_best {
+            self.save("best", latest)?;
+            self.save("student_best", student)?;
+        }
+        let every = self.config.log.save_checkpoint_freq as usize;
+        if every > 0 && result.epoch.is_multiple_of(every) {
+            self.save(&format!("epoch_{}", result.epoch), latest)?;
+            self.save(&format!("student_{}", result.epoch), student)?;
+        }
+        self.save(LATEST, latest)?;
+        self.last = Some(result.test.clone());
+        Ok(())
+    }
+
+    fn interrupted(&mut self, _progress: &Progress, latest: &Checkpoint) -> anyhow::Result<()> {
+        self.terminal.abandon();
+        self.save(LATEST, latest)
+    }
+
+    fn diverged(&mut self, _message: &str, state: &Checkpoint) -> anyhow::Result<()> {
+        self.terminal.abandon();
+        self.save("diverged", state)
+    }
+}
