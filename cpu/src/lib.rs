@@ -8,6 +8,7 @@
 
 mod block;
 mod chain;
+mod compiler;
 mod convolution;
 mod device;
 mod dispatch;
@@ -30,5 +31,6 @@ mod space;
 mod state;
 mod tile;
 mod validate;
+mod walk;
 
 pub use device::CpuDevice;

@@ -14,10 +14,10 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// `innermost_split` is the first axis that may be split; `inner` divides `granularity`.
-    pub fn new(sizes: Vec<usize>, innermost_split: usize, granularity: usize) -> Tiling {
+    /// `inner` divides `granularity`.
+    pub fn new(sizes: Vec<usize>, granularity: usize) -> Tiling {
         let (mut split, mut inner) = (sizes.len() - 1, 1);
-        while split > innermost_split {
+        while split > 0 {
             let grown = inner * sizes[split];
             if grown > BLOCK || grown == 0 || !granularity.is_multiple_of(grown) {
                 break;
@@ -50,12 +50,12 @@ mod tests {
 
     #[test]
     fn blocks_are_bounded_and_divide_the_granularity() {
-        let tiling = Tiling::new(vec![1000, 64], 0, 64);
+        let tiling = Tiling::new(vec![1000, 64], 64);
         assert_eq!((tiling.split, tiling.inner, tiling.chunk), (0, 64, 8));
-        let tiling = Tiling::new(vec![10, 600], 0, 600);
+        let tiling = Tiling::new(vec![10, 600], 600);
         assert_eq!((tiling.split, tiling.inner, tiling.chunk), (1, 1, 304));
-        let tiling = Tiling::new(vec![10, 6, 4], 0, 4);
+        let tiling = Tiling::new(vec![10, 6, 4], 4);
         assert_eq!((tiling.split, tiling.inner), (1, 4));
-        assert_eq!(Tiling::new(vec![1], 0, 1).rows(), 1);
+        assert_eq!(Tiling::new(vec![1], 1).rows(), 1);
     }
 }

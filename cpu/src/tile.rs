@@ -38,6 +38,7 @@ pub struct TileEpilogue {
 /// A fold of each channel of a tile.
 struct Statistic {
     kind: ReduceKind,
+    value: Reg,
     /// Number of the program's result; none for the bare result.
     result: Option<usize>,
 }
@@ -70,22 +71,21 @@ impl TileEpilogue {
         let mut results: Vec<Reg> = Vec::new();
         let mut statistics: Vec<Statistic> = Vec::new();
         let mut statistic_outputs = Vec::new();
-        let mut known: Vec<(ReduceKind, Reg)> = Vec::new();
         for reduction in &epilogue.channel_reductions {
             // A variance's state holds the mean, and so the sum.
             let same = |kind| {
                 epilogue.channel_reductions.iter().any(|r| (r.kind, r.value) == (kind, reduction.value))
             };
             let kind = if same(ReduceKind::Variance) { ReduceKind::Variance } else { reduction.kind };
-            let key = (kind, reduction.value);
-            let statistic = known.iter().position(|k| *k == key).unwrap_or_else(|| {
-                known.push(key);
-                let bare = epilogue.program.instrs[reduction.value] == Instr::Accumulator(0);
+            let value = reduction.value;
+            let known = statistics.iter().position(|s| (s.kind, s.value) == (kind, value));
+            let statistic = known.unwrap_or_else(|| {
+                let bare = epilogue.program.instrs[value] == Instr::Accumulator(0);
                 let result = (!bare).then(|| {
-                    results.push(reduction.value);
+                    results.push(value);
                     results.len() - 1
                 });
-                statistics.push(Statistic { kind, result });
+                statistics.push(Statistic { kind, value, result });
                 statistics.len() - 1
             });
             let (kind, buffer) = (reduction.kind, reduction.output);

@@ -96,10 +96,10 @@ impl ImageAlgorithm for Direct {
                 let out = unsafe { packed.range(from..from + class.depth * block.lanes) };
                 out.fill(0.0);
                 for depth in &class.rows {
+                    let [first, step] = geometry.weights(group, depth.channel, block.first);
                     let row = &mut out[depth.at * block.lanes..][..block.count];
                     for (lane, out) in row.iter_mut().enumerate() {
-                        *out =
-                            weights[geometry.weights(group, depth.channel, block.first + lane) + depth.tap];
+                        *out = weights[first + depth.tap + lane * step];
                     }
                 }
                 start += self.class_len(class);

@@ -147,16 +147,15 @@ impl Geometry {
     }
 
     /// Where PyTorch's weights `[cout, cin / groups, kh, kw]` have the taps from one channel of a group to
-    /// another.
-    #[inline]
-    pub fn weights(&self, group: usize, from: usize, to: usize) -> usize {
+    /// another, and how far it is to those of the next channel of the result.
+    pub fn weights(&self, group: usize, from: usize, to: usize) -> [usize; 2] {
         let [from_channels, to_channels] = self.group_channels;
-        let (i, o, ci, co) = if self.adjoint {
-            (to, from, to_channels, from_channels)
+        let place = if self.adjoint {
+            [(group * from_channels + from) * to_channels + to, 1]
         } else {
-            (from, to, from_channels, to_channels)
+            [(group * to_channels + to) * from_channels + from, from_channels]
         };
-        ((group * co + o) * ci + i) * self.taps()
+        place.map(|at| at * self.taps())
     }
 
     /// The operand rows that some result rows read, padding included.

@@ -160,8 +160,9 @@ impl WithSimd for Pack<'_> {
         let last = g.vertical[0].taps[0].0 * 3 + g.horizontal[0].taps[0].0;
         let mut taps = [0.0f32; 9 * 64];
         for channel in channels {
+            let [start, step] = g.weights(0, channel, block * nr);
             for lane in 0..nr {
-                let weights = &weights[g.weights(0, channel, block * nr + lane)..][..9];
+                let weights = &weights[start + lane * step..][..9];
                 for (tap, &weight) in weights.iter().enumerate() {
                     taps[tap.abs_diff(last) * nr + lane] = weight;
                 }

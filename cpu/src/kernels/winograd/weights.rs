@@ -144,13 +144,18 @@ impl WinogradWeights {
         unsafe { self.isa.run(work) };
     }
 
+    /// Tile rows counted through all images, as an image and its own tile rows, one after the other.
+    fn of_images(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let down = self.tiles[0];
+        (rows.start / down..rows.end.div_ceil(down)).map(move |image| {
+            let first = image * down;
+            (image, rows.start.saturating_sub(first)..(rows.end - first).min(down))
+        })
+    }
+
     /// Hints at the operands of some tile rows, counted through all images; step `point` of all.
     fn ahead(&self, x: Source, dy: Source, rows: Range<usize>, point: usize) {
-        let mut next = rows.start;
-        while next < rows.end {
-            let (image, first) = (next / self.tiles[0], next % self.tiles[0]);
-            let band = first..(first + rows.end - next).min(self.tiles[0]);
-            next += band.len();
+        for (image, band) in self.of_images(rows) {
             let [x_rows, y_rows] = self.band_rows(&band);
             x.ahead(image, x_rows, point, POINTS);
             dy.ahead(image, y_rows, point, POINTS);
@@ -291,12 +296,7 @@ impl WithSimd for Transform<'_> {
         let pad = [g.vertical[0].origin, g.horizontal[0].origin].map(|first| -first as usize);
         let (count, nr) = (plan.group_tiles(), plan.block);
         let (v_pitch, d_pitch) = (plan.v_pitch(), plan.d_pitch());
-        let mut next = rows.start;
-        while next < rows.end {
-            let (image, first) = (next / plan.tiles[0], next % plan.tiles[0]);
-            let band = first..(first + rows.end - next).min(plan.tiles[0]);
-            next += band.len();
-
+        for (image, band) in plan.of_images(rows) {
             let [x_range, y_range] = plan.band_rows(&band);
             let x_rows = x.rows(image, x_range.clone(), x_own);
             let y_rows = dy.rows(image, y_range.clone(), y_own);
