@@ -7,9 +7,9 @@ use crate::checkpoint::Mismatch;
 /// An error of this crate.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// No such model; the message names the nearest one.
-    #[error("there is no model `{name}`; did you mean `{nearest}`? (all: {known})")]
-    UnknownModel { name: String, nearest: &'static str, known: String },
+    /// No such model; the hint names the one that was meant, or all.
+    #[error("there is no model \"{name}\"{hint}")]
+    UnknownModel { name: String, hint: String },
     /// A model that cannot be built.
     #[error("model `{name}`: {message}")]
     Model { name: String, message: String },

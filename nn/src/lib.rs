@@ -32,6 +32,7 @@ pub mod loss;
 pub mod models;
 pub mod optimizer;
 mod state;
+pub mod suggest;
 
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};

@@ -8,9 +8,11 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod distill;
+pub mod number;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod setting;
 pub mod training;
 
 /// The program's version, with the commit it was built from where that is known: "0.1.0 (95be2d8)".

@@ -117,6 +117,45 @@ fn a_bad_config_is_refused_before_anything_happens() {
     assert!(out(&run).is_empty());
 }
 
+/// What prevents a run is told alone, not below a page of settings.
+#[test]
+fn errors_come_before_the_config_is_printed() {
+    let kd = ["train", "--cfg", "configs/cifar100/kd.yaml"];
+    let cases: &[&[&str]] = &[
+        &["--device", "gpu:none-such"],
+        &["--device", "cpu", "--data", "no/such/data"],
+        &[
+            "--device",
+            "cpu",
+            "--teacher",
+            "no/such.pth",
+            "--output",
+            "target/tmp/never",
+            "DATASET.TYPE",
+            "synthetic",
+        ],
+        &["--device", "cpu", "--output", "Cargo.toml", "DATASET.TYPE", "synthetic"],
+        &["--device", "cpu", "SLD.GATE_EPOCH", "3"],
+    ];
+    for rest in cases {
+        let run = sld(&[&kd[..], rest].concat());
+        assert_eq!((run.status.code(), out(&run)), (Some(1), String::new()), "{rest:?}: {}", err(&run));
+    }
+}
+
+#[test]
+fn the_help_of_training_lists_every_key_and_method() {
+    // However the lines are broken.
+    let help = out(&sld(&["train", "--help"])).split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in sld::config::keys() {
+        assert!(help.contains(&format!(" {} (", key.path)) && help.contains(key.help()), "{}", key.path);
+    }
+    for method in sld::distill::METHODS {
+        let about = method.make().about();
+        assert!(help.contains(&format!(" {}: {} ", about.name, about.title)), "{}", about.name);
+    }
+}
+
 #[test]
 fn bad_arguments_are_told_with_what_is_allowed() {
     let cases: &[(&[&str], &str)] = &[
@@ -140,7 +179,10 @@ fn bad_arguments_are_told_with_what_is_allowed() {
             &["train", "--cfg", "configs/cifar100/kd.yaml", "--val-fraction", "2"],
             "DATASET.VAL_FRACTION: must be in [0, 1), found 2",
         ),
-        (&["train", "--cfg", "configs/none.yaml"], "configs/none.yaml: cannot read the config"),
+        (
+            &["train", "--cfg", "configs/none.yaml"],
+            "configs/none.yaml: there is no such config; configs holds cifar100, imagenet",
+        ),
         (&["bench", "step"], "--teacher"),
         (&["bench", "step", "--teacher", "resnet20"], "--student"),
         (&["bench", "step", "--vanilla", "resnet20", "--batch", "0"], "0 is not in 1.."),
@@ -148,6 +190,20 @@ fn bad_arguments_are_told_with_what_is_allowed() {
         (&["data", "fetch", "mnist"], "possible values: cifar100, cifar10"),
         (&["data", "inspect", "no/such/folder"], "does not exist"),
         (&["report"], "<RUN>"),
+        (&["models", "nosuch"], "no network has \"nosuch\" in its name; choose one of resnet8"),
+        (&["models", "resnet2O"], "did you mean resnet20?"),
+        (&["models", "--classes", "4294967295"], "4294967295 is not in 1..=100000"),
+        (&["bench", "step", "--vanilla", "resnet20", "--batch", "4294967295"], "is not in 1..=65536"),
+        (&["bench", "step", "--vanilla", "resnet20", "--side", "4294967295"], "is not in 1..=1024"),
+        (&["bench", "step", "--vanilla", "resnet20", "--threads", "100000"], "100000 is not in 1..=1024"),
+        (
+            &["bench", "step", "--teacher", "resnet20", "--student", "resnet8", "--method", "FITNET"],
+            "there is no method \"FITNET\"; choose one of NONE, KD, KD_SWAP, SLD, MLKD, DKD",
+        ),
+        (
+            &["eval", "-m", "resnet8", "-c", "x", "--dataset", "mnist"],
+            "there is no dataset \"mnist\"; choose one of",
+        ),
     ];
     for (arguments, wanted) in cases {
         let run = sld(arguments);

@@ -116,7 +116,7 @@ fn the_curves_hold_the_values_they_were_given() {
         close(&student["s"][0]["v"][i], 100.0 * measured.student.confidence_after);
         close(&student["s"][1]["v"][i], 100.0 * measured.student.confidence_before);
     }
-    assert!(html.contains("lr 2.5e-3, student swap on"), "the gate is marked");
+    assert!(html.contains("lr 0.0025, student swap on"), "the gate is marked");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn names_of_near_events_do_not_run_into_each_other() {
         html[start..end].split('"').next().unwrap().to_owned()
     };
     // Two epochs apart: on one line they would overlap.
-    assert_ne!(height("lr 5.0e-3, student swap on"), height("lr 5.0e-4"));
+    assert_ne!(height("lr 0.005, student swap on"), height("lr 0.0005"));
 }
 
 #[test]

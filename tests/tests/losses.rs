@@ -3,7 +3,7 @@
 
 use autograd::{Tensor, grad};
 use nn::MultiStep;
-use sld::distill::{self, Distiller, Dkd, Kd, KdSwap, Logits, Mlkd, Sld, SwapStatistics};
+use sld::distill::{self, Distiller, Dkd, Kd, KdSwap, Logits, METHODS, Method, Mlkd, Sld, SwapStatistics};
 use sld_tests::compare::{assert_close, norm, relative};
 use sld_tests::{Fixture, Inputs, Program, fixture, runners};
 
@@ -323,8 +323,7 @@ fn learning_rates_equal_the_reference() {
 
 #[test]
 fn logits_that_do_not_fit_are_reported() {
-    for name in distill::NAMES {
-        let method = distill::by_name(name).unwrap();
+    for method in METHODS.iter().map(Method::make) {
         let logits = Logits {
             student: Tensor::input("s", &[6, 10]),
             teacher: None,
@@ -339,5 +338,9 @@ fn logits_that_do_not_fit_are_reported() {
             assert!(error.contains("teacher"), "{error}");
         }
     }
-    assert!(distill::by_name("sld").is_some() && distill::by_name("slt").is_none());
+    let known = |name| Method::find(name).map(|method| method.make().name());
+    assert_eq!(
+        ["sld", "vanilla", "KD_ours", "slt"].map(known),
+        [Some("SLD"), Some("NONE"), Some("MLKD"), None]
+    );
 }

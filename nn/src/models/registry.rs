@@ -6,6 +6,7 @@ use super::{vgg, wrn};
 use crate::error::{Error, Result};
 use crate::initialization::{Initialization, Initializer};
 use crate::layers::Builder;
+use crate::suggest;
 
 type Make = fn(&mut Builder, classes: usize) -> Box<dyn Network>;
 
@@ -72,15 +73,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// A new model with `classes` logits and initial values drawn from `seed`.
 ///
 /// # Errors
-/// [`Error::UnknownModel`] with the nearest name; no classes.
+/// [`Error::UnknownModel`], which says what may have been meant; no classes.
 pub fn build(name: &str, classes: usize, seed: u64) -> Result<Model> {
     let known = ALIASES.iter().find(|alias| alias.0 == name).map_or(name, |alias| alias.1);
     let Some(entry) = MODELS.iter().find(|entry| entry.name == known) else {
-        return Err(Error::UnknownModel {
-            name: name.to_string(),
-            nearest: nearest(name),
-            known: names().collect::<Vec<_>>().join(", "),
-        });
+        let hint = suggest::hint(name, names().collect::<Vec<_>>());
+        return Err(Error::UnknownModel { name: name.to_string(), hint });
     };
     if classes == 0 {
         return Err(Error::Model { name: name.to_string(), message: "needs at least one class".into() });
@@ -97,18 +95,12 @@ pub fn manifests(classes: usize) -> Vec<(&'static str, Manifest)> {
     MODELS.iter().map(|entry| (entry.name, manifest(entry))).collect()
 }
 
-/// The known name with the fewest edits from `name`, whatever the case.
-fn nearest(name: &str) -> &'static str {
-    let distance = |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &name.to_lowercase());
-    names().min_by_key(distance).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_gets_the_nearest() {
+    fn an_unknown_name_gets_the_one_that_was_meant_or_all() {
         for (typed, meant) in [
             ("resnet65", "resnet56"),
             ("WRN-16-2", "wrn_16_2"),
@@ -116,8 +108,10 @@ mod tests {
             ("vgg", "vgg8"),
         ] {
             let error = build(typed, 10, 0).unwrap_err();
-            assert!(matches!(error, Error::UnknownModel { nearest, .. } if nearest == meant), "{error}");
+            assert_eq!(error.to_string(), format!("there is no model \"{typed}\"; did you mean {meant}?"));
         }
+        let error = build("transformer", 10, 0).unwrap_err().to_string();
+        assert!(error.contains("choose one of ") && names().all(|name| error.contains(name)), "{error}");
         assert!(matches!(build("vgg8", 0, 0), Err(Error::Model { .. })));
     }
 

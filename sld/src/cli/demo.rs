@@ -89,21 +89,25 @@ const ENTRIES: [Entry; 4] = [
 impl Entry {
     fn config(&self, args: &DemoArgs) -> Result<Config, ConfigError> {
         let (kind, trainer) = self.method;
-        let mut overrides = Overrides::from_words(&[])?;
+        let mut overrides = Overrides::default();
         overrides.push("DATASET.TYPE", "synthetic");
         overrides.push("DISTILLER.TYPE", kind);
-        overrides.push("DISTILLER.TEACHER", TEACHER);
         overrides.push("DISTILLER.STUDENT", self.network);
-        overrides.push("DISTILLER.TEACHER_CHECKPOINT", teacher_checkpoint(args).display());
+        if kind != "NONE" {
+            overrides.push("DISTILLER.TEACHER", TEACHER);
+            overrides.push("DISTILLER.TEACHER_CHECKPOINT", teacher_checkpoint(args));
+        }
         overrides.push("SOLVER.TRAINER", trainer);
         let (epochs, stages) = self.schedule;
-        overrides.push("SOLVER.EPOCHS", epochs);
+        overrides.push("SOLVER.EPOCHS", epochs.to_string());
         // Few epochs want a large rate; SLD's is half, as in the published configs, for it adds two views.
-        overrides.push("SOLVER.LR", if kind == "SLD" { 0.05 } else { 0.1 });
+        overrides.push("SOLVER.LR", if kind == "SLD" { "0.05" } else { "0.1" });
         overrides.push("SOLVER.LR_DECAY_STAGES", stages);
-        overrides.push("SOLVER.WEIGHT_DECAY", 0.0005);
-        overrides.push("SOLVER.SEED", args.seed);
-        overrides.push("SLD.GATE_EPOCH", GATE_EPOCH);
+        overrides.push("SOLVER.WEIGHT_DECAY", "0.0005");
+        overrides.push("SOLVER.SEED", args.seed.to_string());
+        if kind == "SLD" {
+            overrides.push("SLD.GATE_EPOCH", GATE_EPOCH.to_string());
+        }
         Config::from_overrides(&overrides)
     }
 }
@@ -132,7 +136,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let data = RunData::new(&config, splits.clone())?;
         let folder = args.output.join(entry.folder);
         let begun = Instant::now();
-        let Some(finished) = running::train(&*device, &config, &folder, &data, Mode::New, stop)? else {
+        let Some(finished) = running::train(&*device, &config, &folder, &data, Mode::New, stop, "")? else {
             say!("stopped; start again with the same command");
             return Err(Interrupted.into());
         };

@@ -55,7 +55,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
     /// CPU threads; one for each core if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// What convolutions and matrix products of a GPU multiply in: f32, or mixed (operands rounded to 16
     /// bits, sums and weights in f32).

@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use super::session;
 use crate::config::DatasetKind;
 use crate::outln;
+use crate::setting::Choice;
 use crate::training::{Evaluator, snapshot};
 use clap::Args;
 use nn::checkpoint::{self, Checkpoint, NamedTensor, TensorData};
@@ -52,10 +53,7 @@ pub struct EvalArgs {
 }
 
 fn dataset(name: &str) -> Result<DatasetKind, String> {
-    DatasetKind::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = DatasetKind::ALL.iter().map(|kind| kind.name()).collect();
-        format!("choose one of {}", names.join(", "))
-    })
+    DatasetKind::named(name)
 }
 
 /// Evaluates.
@@ -66,7 +64,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     snapshot::load_model(&*device, &model, &args.checkpoint)?;
     let size = [images.height(), images.width()];
-    let mut evaluator = Evaluator::compile(&*device, &model, args.batch as usize, size)?;
+    let mut evaluator = Evaluator::compile(&*device, &model, (args.batch as usize).min(images.len()), size)?;
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     let keep = args.logits.is_some();
     let result = evaluator.run(&images, 2, |batch, answers| {

@@ -6,6 +6,7 @@ use crate::config::{Config, DatasetKind, Overrides};
 use crate::training::step;
 use crate::{out, outln};
 use clap::Args;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -30,7 +31,7 @@ pub struct ExplainArgs {
     pub device: DeviceArgs,
     /// Config keys and their values.
     #[arg(value_name = "KEY VALUE", allow_negative_numbers = true)]
-    pub overrides: Vec<String>,
+    pub overrides: Vec<OsString>,
 }
 
 /// Explains.
@@ -38,15 +39,14 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let overrides = Overrides::from_words(&args.overrides)?;
     let config = Config::load(&args.cfg, &overrides)?;
     let device = args.device.open()?;
-    let distiller = session::distiller(&config);
     let networks = session::networks(&config, session::classes(config.dataset.kind))?;
     let side = if config.dataset.kind == DatasetKind::Imagenet { 224 } else { 32 };
     let batch = config.solver.batch_size as usize;
-    let (step, _) = step::expressions(&networks, &*distiller, batch, [side, side]);
+    let (step, _) = step::expressions(&networks, config.method(), batch, [side, side]);
     let schedule = step.schedule_with(device.options())?;
     match args.format {
         Format::Table => {
-            outln!("{} step for {}, batch {batch}", distiller.name(), device.name())?;
+            outln!("{} step for {}, batch {batch}", config.method().name(), device.name())?;
             out!("{}", schedule.table())?;
         }
         Format::Mermaid => out!("{}", schedule.mermaid())?,

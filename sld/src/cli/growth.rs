@@ -31,13 +31,13 @@ pub struct GrowthArgs {
     #[arg(long, value_name = "MODEL", default_value = "vgg8")]
     pub sized: String,
     /// Images in a batch.
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "16,32,64,128,256,512", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "16,32,64,128,256,512", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batches: Vec<u32>,
     /// Heights and widths of images.
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "32,48,64,96,128", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "32,48,64,96,128", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub sides: Vec<u32>,
     /// CPU threads to compare; the largest is used for the other tables.
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub thread_counts: Vec<u32>,
     /// Most measured iterations of a row.
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]

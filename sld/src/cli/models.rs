@@ -20,7 +20,7 @@ pub struct ModelsArgs {
     #[arg(value_name = "FILTER")]
     pub filter: Option<String>,
     /// Number of classes to count the parameters for.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub classes: u32,
     /// Print the list as JSON.
     #[arg(long)]
@@ -32,7 +32,12 @@ pub fn run(args: ModelsArgs) -> anyhow::Result<()> {
     let wanted =
         |name: &&str| args.filter.as_ref().is_none_or(|f| name.to_lowercase().contains(&f.to_lowercase()));
     let mut rows = Vec::new();
-    for name in nn::models::names().filter(wanted) {
+    let names: Vec<&str> = nn::models::names().filter(wanted).collect();
+    if let (true, Some(filter)) = (names.is_empty(), &args.filter) {
+        let hint = nn::suggest::hint(filter, nn::models::names().collect::<Vec<_>>());
+        anyhow::bail!("no network has \"{filter}\" in its name{hint}");
+    }
+    for name in names {
         rows.push(Row::new(name, args.classes as usize)?);
     }
     if args.json {
@@ -89,7 +94,7 @@ impl Row {
         let (parameters, macs) = (student.parameter_count(), student.macs(side, side)?);
         let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
         let networks = Networks { student, teacher: None, sgd, repeat_wrn_updates: true };
-        let (step, _) = step::expressions(&networks, &Vanilla, BATCH, [side, side]);
+        let (step, _) = step::expressions(&networks, &Vanilla {}, BATCH, [side, side]);
         let working = step.schedule()?.working_bytes();
         let images = 4 * (BATCH * side * side * 3) as u64;
         Ok(Row {

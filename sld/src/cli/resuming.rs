@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use nn::checkpoint::{self, Checkpoint, Scalar};
 
-use crate::config::{Config, KEYS};
+use crate::config::Config;
 use crate::run::{Change, Claim, RunInfo, epochs_in_words};
 
 /// Keys that decide nothing of what a run computes. Images and teacher are known by their checksums,
@@ -79,10 +79,11 @@ impl Resume {
             config.solver.epochs
         );
         let Some((recorded, _)) = &self.recorded else { return Ok(()) };
-        for key in KEYS.iter().filter(|key| !WITHOUT_EFFECT.contains(&key.path)) {
-            let (from, to) = (key.value_in(recorded), key.value_in(config));
-            if from != to {
-                self.changes.push(Change { epoch: self.epoch, key: key.path.into(), from, to });
+        let now = config.values();
+        for (key, from) in recorded.values().into_iter().filter(|(key, _)| !WITHOUT_EFFECT.contains(key)) {
+            // A key of another method is no change of its own: the method is.
+            if let Some((_, to)) = now.iter().find(|(other, to)| *other == key && *to != from) {
+                self.changes.push(Change { epoch: self.epoch, key: key.into(), from, to: to.clone() });
             }
         }
         Ok(())
@@ -102,12 +103,12 @@ impl Resume {
         if differ(&before.test_digest, &info.test_digest)
             || (same_split && differ(&before.train_digest, &info.train_digest))
         {
-            other("DATASET.ROOT", recorded.dataset.root.clone(), config.dataset.root.clone());
+            other("DATASET.ROOT", recorded.dataset.root.display().to_string(), config.dataset.root.display().to_string());
         }
         if let (Some(a), Some(b)) = (&before.teacher, &info.teacher)
             && differ(&a.digest, &b.digest)
         {
-            let path = |config: &Config| config.distiller.teacher_path();
+            let path = |config: &Config| config.distiller.teacher_path().display().to_string();
             other("DISTILLER.TEACHER_CHECKPOINT", path(recorded), path(config));
         }
     }

@@ -59,7 +59,8 @@ impl fmt::Display for Finished {
 }
 
 /// Trains the config's student in `folder`. `None` if it was interrupted. Nothing in the folder is written
-/// before everything that can be refused was looked at.
+/// before everything that can be refused was looked at; then the heading is printed, so that what prevents the run
+/// is not told below a page of settings.
 pub fn train(
     device: &dyn Device,
     config: &Config,
@@ -67,6 +68,7 @@ pub fn train(
     data: &RunData,
     mode: Mode,
     stop: &AtomicBool,
+    heading: &str,
 ) -> anyhow::Result<Option<Finished>> {
     let started = Instant::now();
     let claim = Claim::new(folder)?;
@@ -87,7 +89,6 @@ pub fn train(
         }
         None => {}
     }
-    let distiller = session::distiller(config);
     let networks = session::networks(config, data.train.classes().len())?;
     let mut info = describe(device, config, data, &networks);
     if let Some(teacher) = &networks.teacher {
@@ -98,6 +99,9 @@ pub fn train(
         resume.compare_files(config, &info);
         resume.agree(change)?;
     }
+    if !heading.is_empty() {
+        say!("{heading}");
+    }
     if let (Some(teacher), Some(described)) = (&networks.teacher, &mut info.teacher) {
         let accuracy = evaluate(device, teacher, config, data).context("the teacher")?.top1();
         say!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
@@ -106,7 +110,7 @@ pub fn train(
     let mut trainer = Trainer::new(
         device,
         &networks,
-        &*distiller,
+        config.method(),
         session::settings(config),
         data.train.clone(),
         data.test.clone(),
@@ -124,7 +128,7 @@ pub fn train(
             claim.go_on(config, &info, reached)?
         }
     };
-    let mut recorder = Recorder::new(config, &*distiller, run);
+    let mut recorder = Recorder::new(config, config.method(), run);
     match trainer.run(&mut recorder)? {
         Outcome::Interrupted => {
             // A run stopped within its first epoch has nothing to show yet.
@@ -184,13 +188,13 @@ fn evaluate(
     data: &RunData,
 ) -> anyhow::Result<Evaluation> {
     let size = [data.test.height(), data.test.width()];
-    let batch = config.dataset.test_batch_size as usize;
+    let batch = (config.dataset.test_batch_size as usize).min(data.test.len());
     Evaluator::compile(device, model, batch, size)?.run(&data.test, session::workers(config), |_, _| ())
 }
 
 fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {
     RunInfo {
-        distiller: config.distiller.kind.name().into(),
+        distiller: config.method().name().into(),
         dataset: config.dataset.kind.name().into(),
         student: ModelInfo::of(&networks.student),
         teacher: None,

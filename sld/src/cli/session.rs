@@ -6,11 +6,10 @@ use std::sync::Arc;
 use nn::models;
 use nn::optimizer::{MultiStep, Sgd, SgdOptions};
 
-use crate::config::{Config, DatasetKind, DistillerKind};
+use crate::config::{Config, DatasetKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::data::{Dataset, Splits, split};
-use crate::distill::{Distiller, Dkd, Kd, KdSwap, Mlkd, Sld, Vanilla};
 use crate::training::{Networks, Settings};
 
 /// Classes of a data set.
@@ -58,49 +57,10 @@ impl RunData {
     }
 }
 
-/// The config's method with its constants.
-pub fn distiller(config: &Config) -> Box<dyn Distiller> {
-    let kd = &config.kd;
-    match config.distiller.kind {
-        DistillerKind::None => Box::new(Vanilla),
-        DistillerKind::Kd => {
-            Box::new(Kd { temperature: kd.temperature, ce_weight: kd.ce_weight, kd_weight: kd.kd_weight })
-        }
-        DistillerKind::KdSwap => Box::new(KdSwap {
-            temperature: kd.temperature,
-            ce_weight: kd.ce_weight,
-            kd_weight: config.kd_swap.kd_weight,
-            gate_epoch: config.kd_swap.gate_epoch as usize,
-            detach_pseudo_teacher: config.kd_swap.detach_pseudo_teacher,
-        }),
-        DistillerKind::Sld => Box::new(Sld {
-            temperatures: config.sld.temperatures.clone(),
-            ce_weight: kd.ce_weight,
-            kd_weight: kd.kd_weight,
-            gate_epoch: config.sld.gate_epoch as usize,
-            detach_pseudo_teacher: config.sld.detach_pseudo_teacher,
-        }),
-        DistillerKind::Mlkd => Box::new(Mlkd {
-            temperature: kd.temperature,
-            strong_temperatures: config.mlkd.strong_temperatures.clone(),
-            weak_temperatures: config.mlkd.weak_temperatures.clone(),
-            ce_weight: kd.ce_weight,
-            kd_weight: kd.kd_weight,
-        }),
-        DistillerKind::Dkd => Box::new(Dkd {
-            temperature: config.dkd.temperature,
-            ce_weight: config.dkd.ce_weight,
-            alpha: config.dkd.alpha,
-            beta: config.dkd.beta,
-            warmup: config.dkd.warmup as usize,
-        }),
-    }
-}
-
 /// The config's networks with fresh weights, and the optimizer of the student.
 pub fn networks(config: &Config, classes: usize) -> anyhow::Result<Networks> {
     let student = models::build(&config.student_model(), classes, config.solver.seed)?;
-    let teacher = match config.distiller.kind.needs_teacher() {
+    let teacher = match config.method().needs_teacher() {
         true => Some(models::build(&config.teacher_model(), classes, 0)?),
         false => None,
     };
@@ -130,11 +90,12 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Threads that prepare batches: the config's number, and for 0 one for each core.
+/// Threads that prepare batches: the config's number, at most four for each core, and for 0 one for each.
 pub fn workers(config: &Config) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match config.dataset.num_workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        some => some as usize,
+        0 => cores,
+        some => (some as usize).min(4 * cores),
     }
 }
 
@@ -150,5 +111,7 @@ mod tests {
         config.dataset.num_workers = 0;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         assert_eq!(settings(&config).workers, cores);
+        config.dataset.num_workers = 1024;
+        assert_eq!(settings(&config).workers, 4 * cores);
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::number;
 use crate::say;
 use crate::training::{EpochResult, Metric, StepResult};
 
@@ -28,7 +29,7 @@ struct Column {
 }
 
 const COLUMNS: [Column; 8] = [
-    Column { head: ["", "lr"], width: 8, rank: 6, show: |r| Some(rate(r.rate)) },
+    Column { head: ["", "lr"], width: 8, rank: 6, show: |r| Some(number::short(r.rate)) },
     Column { head: ["train", "loss"], width: 7, rank: 2, show: |r| Some(format!("{:.4}", r.train_loss())) },
     Column { head: ["train", "top-1"], width: 7, rank: 5, show: |r| Some(percent(r.train_top1())) },
     Column {
@@ -87,13 +88,6 @@ fn line(result: &EpochResult, columns: &[&Column], is_best: bool) -> String {
 
 fn percent(value: f64) -> String {
     format!("{value:.2}%")
-}
-
-/// A learning rate to six digits: "0.025", "1e-7".
-fn rate(rate: f64) -> String {
-    // By way of text, so that 0.1 times 0.1 is 0.01.
-    let rounded = format!("{rate:.5e}").parse().unwrap_or(rate);
-    if rounded < 1e-4 { format!("{rounded:e}") } else { format!("{rounded}") }
 }
 
 /// A duration as hours, minutes and seconds: "1:02:03", "2:03".
@@ -309,15 +303,6 @@ mod tests {
         assert_eq!(second.len(), line.len());
         for (at, _) in second.match_indices("top-1") {
             assert_eq!(&line[at + 4..at + 5], "%", "{head}\n{line}");
-        }
-    }
-
-    #[test]
-    fn rates_keep_their_digits() {
-        for (value, shown) in
-            [(0.05, "0.05"), (0.1 * 0.1, "0.01"), (1e-7, "1e-7"), (0.025 * 0.1 * 0.1 * 0.1, "2.5e-5")]
-        {
-            assert_eq!(rate(value), shown);
         }
     }
 

@@ -4,10 +4,11 @@ use super::device::DeviceArgs;
 use super::interrupt::{self, Interrupted};
 use super::running::{self, Mode};
 use super::session;
-use crate::config::{Config, ConfigError, Overrides};
-use crate::say;
+use crate::config::{self, Config, ConfigError, Overrides};
+use crate::{say, warn};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Overrides:
@@ -28,7 +29,7 @@ Ctrl-C finishes the step, saves, and prints the command that resumes.";
 
 /// Train a student, with or without a teacher.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", config::help()))]
 pub struct TrainArgs {
     /// The config file, as the reference's (see configs/).
     #[arg(long, value_name = "FILE")]
@@ -58,7 +59,7 @@ pub struct TrainArgs {
     pub val_fraction: Option<f64>,
     /// Config keys and their values: SOLVER.LR 0.1 SOLVER.EPOCHS 20
     #[arg(value_name = "KEY VALUE", allow_negative_numbers = true)]
-    pub overrides: Vec<String>,
+    pub overrides: Vec<OsString>,
 }
 
 impl TrainArgs {
@@ -69,17 +70,17 @@ impl TrainArgs {
     pub fn resolve(&self) -> Result<(Config, PathBuf), ConfigError> {
         let mut named = Overrides::from_words(&self.overrides)?;
         if let Some(seed) = self.seed {
-            named.push("SOLVER.SEED", seed);
+            named.option("--seed", "SOLVER.SEED", seed.to_string());
         }
         if let Some(fraction) = self.val_fraction {
-            named.push("DATASET.VAL_FRACTION", fraction);
+            named.option("--val-fraction", "DATASET.VAL_FRACTION", fraction.to_string());
         }
         let mut all = named.clone();
         if let Some(data) = &self.data {
-            all.push("DATASET.ROOT", data.display());
+            all.option("--data", "DATASET.ROOT", data);
         }
         if let Some(teacher) = &self.teacher {
-            all.push("DISTILLER.TEACHER_CHECKPOINT", teacher.display());
+            all.option("--teacher", "DISTILLER.TEACHER_CHECKPOINT", teacher);
         }
         let config = Config::load(&self.cfg, &all)?;
         let folder = self.output.clone().unwrap_or_else(|| config.run_folder(&named));
@@ -90,15 +91,15 @@ impl TrainArgs {
 /// Trains.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let (config, folder) = args.resolve()?;
-    say!("{}", config.to_yaml().trim_end());
-    say!("# run folder: {}", folder.display());
+    config.warnings.iter().for_each(|warning| warn!("warning: {warning}"));
     let stop = interrupt::stop_politely();
     let device = args.device.open()?;
-    say!("# device: {}", device.name());
-    let splits = session::load_splits(config.dataset.kind, Path::new(&config.dataset.root))?;
+    let splits = session::load_splits(config.dataset.kind, &config.dataset.root)?;
     let data = session::RunData::new(&config, splits)?;
     let mode = if args.resume { Mode::Resume { change: args.change } } else { Mode::New };
-    let finished = running::train(&*device, &config, &folder, &data, mode, stop)?;
+    let heading =
+        format!("{}# run folder: {}\n# device: {}", config.to_yaml(), folder.display(), device.name());
+    let finished = running::train(&*device, &config, &folder, &data, mode, stop, &heading)?;
     let Some(finished) = finished else {
         say!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
         return Err(Interrupted.into());
@@ -109,19 +110,44 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
 
 /// This command with `--resume`, for a shell.
 fn resuming_command() -> String {
-    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b));
-    let quote = |word: String| match !word.is_empty() && plain(&word) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
     // What was to change has changed.
-    let mut words: Vec<String> = std::env::args_os()
-        .filter(|word| word != "--change")
-        .map(|word| quote(word.to_string_lossy().into()))
-        .collect();
+    let mut words: Vec<String> =
+        std::env::args_os().filter(|word| word != "--change").map(|word| shell_word(&word)).collect();
     if !words.iter().any(|word| word == "--resume") {
         // Behind `train`: options may not follow the config keys.
         words.insert(words.len().min(2), "--resume".into());
     }
     words.join(" ")
+}
+
+/// A word as a shell reads it back. Bytes that are no text are written as bash and zsh read them.
+fn shell_word(word: &OsStr) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.bytes().all(plain) => text.into(),
+        Some(text) => format!("'{}'", text.replace('\'', "'\\''")),
+        None => {
+            let byte = |b: &u8| if plain(*b) { char::from(*b).to_string() } else { format!("\\x{b:02x}") };
+            format!("$'{}'", word.as_encoded_bytes().iter().map(byte).collect::<String>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_shell_reads_every_word_back() {
+        use std::os::unix::ffi::OsStrExt;
+        for bytes in
+            [&b"plain/path.yaml"[..], b"", b"set #2", b"it's", b"$HOME", b"a\nb", b"\xff'x", b"caf\xe9 \\1"]
+        {
+            let script = format!("printf %s {}", shell_word(OsStr::from_bytes(bytes)));
+            let printed =
+                std::process::Command::new("bash").args(["-c", &script]).output().expect("bash runs");
+            assert_eq!(printed.stdout, bytes, "{script}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The names of the networks that a config may ask for, by data set.
 
-use super::{Config, DatasetKind};
+use super::choice::DatasetKind;
+use super::keys::Config;
 
 /// What the registry puts before the networks for 224x224 images.
 const IMAGENET: &str = "imagenet/";

@@ -1,6 +1,6 @@
 //! What is wrong with a config, and where.
 
-use super::node::Position;
+use crate::setting::Position;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -37,14 +37,6 @@ impl ConfigError {
     pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
         Self { place, message: message.into() }
     }
-
-    /// Line and column of the mistake, when it is in a file.
-    pub fn line_column(&self) -> Option<(u64, u64)> {
-        match &self.place {
-            Place::File { position: Some(at), .. } => Some((at.line, at.column)),
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for ConfigError {
@@ -68,25 +60,3 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// The candidate nearest to `text` by edit distance, if it is near enough to be a slip of the hand.
-pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = text.to_ascii_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_ascii_lowercase()), candidate))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(text.len()).div_ceil(3))
-        .map(|(_, candidate)| candidate)
-}
-
-/// "; did you mean X?" or, when nothing is near, "; it is one of A, B, C".
-pub fn hint<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    match nearest(text, candidates.clone()) {
-        Some(near) => format!("; did you mean {near}?"),
-        None => {
-            let all: Vec<&str> = candidates.into_iter().collect();
-            format!("; choose one of {}", all.join(", "))
-        }
-    }
-}

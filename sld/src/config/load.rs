@@ -1,67 +1,85 @@
 //! Reading a config: the file, then the command line, then the checks across keys.
 
-use super::error::{ConfigError, Place, hint, nearest};
-use super::keys::{self, KEYS, Key};
-use super::node::{self, Node, Position, Value};
-use super::{Config, validate};
+use super::error::{ConfigError, Place};
+use super::keys::{Config, keys};
+use super::{file, validate};
+use crate::setting::{self, Given, Key, Node, Position, Settings, Value};
+use nn::suggest::{hint, nearest};
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// `KEY VALUE` pairs of the command line, in order.
+/// The key that chooses the method, and with it which other keys there are.
+const METHOD: &str = "DISTILLER.TYPE";
+
+/// What the command line sets: `KEY VALUE` pairs and options that stand for one, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overrides(pub Vec<(String, String)>);
+pub struct Overrides(Vec<Override>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Override {
+    key: String,
+    value: OsString,
+    /// As it was typed: `SOLVER.LR 0.1`, `--seed 1`.
+    argument: String,
+}
 
 impl Overrides {
     /// Pairs up the words after the options: `SOLVER.LR 0.1 SOLVER.EPOCHS 20`.
     ///
     /// # Errors
     /// When a key has no value.
-    pub fn from_words(words: &[String]) -> Result<Self, ConfigError> {
+    pub fn from_words(words: &[impl AsRef<OsStr>]) -> Result<Self, ConfigError> {
         let (pairs, rest) = words.as_chunks::<2>();
         if let [lone] = rest {
-            let place = Place::CommandLine { argument: lone.clone() };
+            let place = Place::CommandLine { argument: lone.as_ref().display().to_string() };
             return Err(ConfigError::new(place, "overrides come in pairs, KEY VALUE; this key has no value"));
         }
-        Ok(Self(pairs.iter().map(|[key, value]| (key.clone(), value.clone())).collect()))
+        let mut all = Self::default();
+        for [key, value] in pairs {
+            all.push(&key.as_ref().to_string_lossy(), value);
+        }
+        Ok(all)
     }
 
-    /// Adds a pair that an option such as `--seed` stands for.
-    pub fn push(&mut self, key: &str, value: impl ToString) {
-        self.0.push((key.to_owned(), value.to_string()));
+    /// Adds a pair.
+    pub fn push(&mut self, key: &str, value: impl AsRef<OsStr>) {
+        self.option(key, key, value);
+    }
+
+    /// Adds the pair that an option such as `--seed` stands for.
+    pub fn option(&mut self, option: &str, key: &str, value: impl AsRef<OsStr>) {
+        let value = value.as_ref().to_owned();
+        self.0.push(Override { key: key.into(), argument: format!("{option} {}", value.display()), value });
+    }
+
+    /// Whether the key is set.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|one| one.key == key)
     }
 }
 
 impl Config {
-    /// Reads a config file and puts the overrides on top.
+    /// Reads a config file and puts the overrides on top. A key without effect is a warning where the file has
+    /// it and an error where the command line has it.
     ///
     /// # Errors
     /// A file that cannot be read; YAML that does not parse; an unknown key; a value of the wrong
     /// type or out of range; values that contradict each other. The error tells file, line, column.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|why| {
-            let place = Place::file(path.to_owned(), "", None);
-            ConfigError::new(place, format!("cannot read the config: {why}"))
-        })?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&file::read(path)?, path, overrides)
     }
 
     /// As [`Config::load`], from text; `path` is only for messages.
     pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let mut loader = Loader { config: Config::default(), places: HashMap::new() };
         let place = |at: Option<Position>| Place::file(path.to_owned(), text, at);
-        let root = node::parse(text).map_err(|why| {
-            let at = why.location().map(|at| Position { line: at.line(), column: at.column() });
-            let why = why.without_snippet().to_string();
-            ConfigError::new(
-                place(at),
-                format!("this is not valid YAML: {}", why.lines().next().unwrap_or("")),
-            )
-        })?;
+        let root = setting::parse(text).map_err(|why| ConfigError::new(place(why.at), why.message))?;
+        let mut loader = Loader::default();
         match root.value {
-            Value::Map(entries) => loader.section("", &entries, &place)?,
+            Value::Map(entries) => loader.section("", entries, &place),
             Value::Null => {}
-            other => {
-                let why = format!("a config is sections of keys such as SOLVER, found {}", other.describe());
+            _ => {
+                let why = format!("a config is sections of keys such as SOLVER, found {}", root.describe());
                 return Err(ConfigError::new(place(Some(root.at)), why));
             }
         }
@@ -70,107 +88,133 @@ impl Config {
 
     /// The defaults with overrides on top: a config without a file.
     pub fn from_overrides(overrides: &Overrides) -> Result<Self, ConfigError> {
-        Loader { config: Config::default(), places: HashMap::new() }.finish(overrides)
+        Loader::default().finish(overrides)
+    }
+
+    /// Sets a key that these settings have.
+    fn set(&mut self, path: &str, given: &Given) -> Option<Result<(), String>> {
+        let Config { experiment, dataset, distiller, solver, log, model, .. } = self;
+        let general: [&mut dyn Settings; 6] = [experiment, dataset, distiller, solver, log, model];
+        let set = general.into_iter().find_map(|group| group.set(path, given));
+        set.or_else(|| self.distiller.method.set(path, given))
     }
 }
 
-/// A config on its way, with the place each value was set at.
+/// What was given, in order: the file's, then the command line's.
+#[derive(Default)]
 struct Loader {
-    config: Config,
-    places: HashMap<&'static str, Place>,
+    given: Vec<(String, Given, Place)>,
 }
 
 impl Loader {
+    /// Takes the keys of a section apart. What is no key and no section is kept for its error.
     fn section(
         &mut self,
         prefix: &str,
-        entries: &[(String, Position, Node)],
+        entries: Vec<(String, Position, Node)>,
         place: &dyn Fn(Option<Position>) -> Place,
-    ) -> Result<(), ConfigError> {
+    ) {
         for (name, at, node) in entries {
-            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            match (keys::find(&path), &node.value) {
-                (Some(key), _) => self.set(key, &node.value, place(Some(node.at)))?,
-                (None, Value::Map(entries)) if is_section(&path) => self.section(&path, entries, place)?,
-                (None, Value::Null) if is_section(&path) => {}
-                (None, other) if is_section(&path) => {
-                    let why = format!("{path} is a section of keys, found {}", other.describe());
-                    return Err(ConfigError::new(place(Some(node.at)), why));
+            let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            match node.value {
+                Value::Map(entries) if is_section(&path) => self.section(&path, entries, place),
+                Value::Null if is_section(&path) => {}
+                _ => {
+                    let at = if find(&path).is_some() || is_section(&path) { node.at } else { at };
+                    self.given.push((path, Given::Yaml(node), place(Some(at))));
                 }
-                (None, _) => return Err(ConfigError::new(place(Some(*at)), unknown_key(&path))),
             }
         }
-        Ok(())
-    }
-
-    fn set(&mut self, key: &'static Key, value: &Value, place: Place) -> Result<(), ConfigError> {
-        (key.set)(&mut self.config, value)
-            .map_err(|why| ConfigError::new(place.clone(), format!("{}: {why}", key.path)))?;
-        self.places.insert(key.path, place);
-        Ok(())
     }
 
     fn finish(mut self, overrides: &Overrides) -> Result<Config, ConfigError> {
-        for (path, text) in &overrides.0 {
-            let place = Place::CommandLine { argument: format!("{path} {text}") };
-            let key = keys::find(path).ok_or_else(|| ConfigError::new(place.clone(), unknown_key(path)))?;
-            self.set(key, &override_value(text), place)?;
+        self.given.extend(overrides.0.iter().map(|one| {
+            let place = Place::CommandLine { argument: one.argument.clone() };
+            (one.key.clone(), Given::Word(one.value.clone()), place)
+        }));
+        let mut config = Config::default();
+        // The method first: it decides which keys are read.
+        let method = self.given.iter().rev().find(|(path, ..)| path == METHOD);
+        let others = self.given.iter().filter(|(path, ..)| path != METHOD);
+        let mut places = HashMap::new();
+        let mut unread = Vec::new();
+        for (path, given, place) in method.into_iter().chain(others) {
+            let fail = |why| ConfigError::new(place.clone(), why);
+            let Some(key) = find(path) else { return Err(fail(unknown_key(path, given))) };
+            match config.set(path, given) {
+                Some(set) => set.map_err(|why| fail(format!("{path}: {why}")))?,
+                // Another method's: its value must be right all the same.
+                None => check_elsewhere(path, given).map_err(|why| fail(format!("{path}: {why}")))?,
+            }
+            places.insert(key.path, place);
+            unread.push((key.path, place));
         }
-        validate::check(&self.config).map_err(|(path, why)| {
-            let place = self.places.get(path).cloned().unwrap_or(Place::Default);
+        for (path, place) in unread {
+            let Some(why) = validate::without_effect(&config, path) else { continue };
+            let told = ConfigError::new(place.clone(), why);
+            match place {
+                Place::CommandLine { .. } => return Err(told),
+                _ => config.warnings.push(told),
+            }
+        }
+        validate::check(&config).map_err(|(path, why)| {
+            let place = places.get(path).map_or(Place::Default, |place| (*place).clone());
             ConfigError::new(place, format!("{path}: {why}"))
         })?;
-        Ok(self.config)
+        Ok(config)
     }
 }
 
-/// A command line value means what it would mean in the file; what is no YAML is text.
-fn override_value(text: &str) -> Value {
-    match node::parse(text) {
-        Ok(Node { value: Value::Null | Value::Map(_), .. }) | Err(_) => Value::Text(text.to_owned()),
-        Ok(node) => node.value,
-    }
+/// Whether a value would do for the methods that have the key.
+fn check_elsewhere(path: &str, given: &Given) -> Result<(), String> {
+    crate::distill::METHODS.iter().find_map(|method| method.make().set(path, given)).unwrap_or(Ok(()))
+}
+
+/// The key of that full name, in the exact letter case.
+fn find(path: &str) -> Option<&'static Key> {
+    keys().into_iter().find(|key| key.path == path)
 }
 
 fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    keys().iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// "X is not a config key" with the likeliest remedy: the key meant, or what the section has.
-fn unknown_key(path: &str) -> String {
-    let keys = || KEYS.iter().map(|key| key.path);
+fn unknown_key(path: &str, given: &Given) -> String {
+    let all: Vec<&str> = keys().iter().map(|key| key.path).collect();
+    let in_section = |section: &str| {
+        let inside = |key: &&&str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        all.iter().filter(inside).copied().collect::<Vec<_>>()
+    };
     if is_section(path) {
-        let inside: Vec<&str> = keys().filter(|key| key.starts_with(&format!("{path}."))).collect();
-        return format!("{path} is a section, not a key; its keys are {}", inside.join(", "));
+        return match given {
+            Given::Yaml(node) => {
+                let glued = matches!(&node.value, Value::Text(text) if text.contains(':'));
+                let remedy = if glued { "; a colon needs a space behind it, KEY: value" } else { "" };
+                format!("{path} is a section of keys, found {}{remedy}", node.describe())
+            }
+            Given::Word(_) => {
+                format!("{path} is a section, not a key; its keys are {}", in_section(path).join(", "))
+            }
+        };
     }
-    let section = path.rsplit_once('.').map(|(section, _)| section);
-    let siblings = || {
-        let same =
-            |key: &&str| section.is_some_and(|s| key.strip_prefix(s).is_some_and(|r| r.starts_with('.')));
-        keys().filter(same)
-    };
-    let sections = || {
-        let mut names: Vec<&str> =
-            keys().filter_map(|key| key.split_once('.')).map(|(name, _)| name).collect();
-        names.dedup();
-        names
-    };
     let said = format!("{path} is not a config key");
-    if let Some(near) = nearest(path, siblings()) {
+    let siblings = path.rsplit_once('.').map_or(Vec::new(), |(section, _)| in_section(section));
+    if let Some(near) = nearest(path, siblings.iter().copied()) {
         return format!("{said}; did you mean {near}?");
     }
-    if siblings().next().is_some() {
-        let inside: Vec<&str> = siblings().collect();
-        return format!("{said}; the section has {}", inside.join(", "));
+    if !siblings.is_empty() {
+        return format!("{said}; the section has {}", siblings.join(", "));
     }
     // A key given without its section, or one in the wrong section.
-    let last = path.rsplit('.').next().unwrap_or(path);
-    if let Some(key) = keys().find(|key| key.rsplit('.').next().is_some_and(|l| l.eq_ignore_ascii_case(last)))
-    {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
+    if let Some(key) = all.iter().find(|key| last(key) == last(path)) {
         return format!("{said}; did you mean {key}?");
     }
-    match path.contains('.').then(|| nearest(path, keys())).flatten() {
-        Some(near) => format!("{said}; did you mean {near}?"),
-        None => format!("{said}{}", hint(path.split('.').next().unwrap_or(path), sections())),
+    if let Some(near) = nearest(path, all.iter().copied()) {
+        return format!("{said}; did you mean {near}?");
     }
+    let mut sections: Vec<&str> = all.iter().filter_map(|key| Some(key.split_once('.')?.0)).collect();
+    sections.dedup();
+    format!("{said}{}", hint(path.split('.').next().unwrap_or(path), sections))
 }

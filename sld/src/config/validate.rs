@@ -1,18 +1,33 @@
-//! Checks that concern more than one key. Checks of one value stand in the table of keys.
+//! Checks that concern more than one key, and keys that have no effect. Checks of one value stand with the key.
 
-use super::error::hint;
-use super::{Config, DatasetKind, DistillerKind, models_of};
+use super::catalog::models_of;
+use super::choice::{DatasetKind, TrainerKind};
+use super::keys::Config;
+use crate::setting::Choice;
+use nn::suggest::{hint, nearest};
 
 /// The first contradiction: the key to blame, and what to do.
 pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     network(config, "DISTILLER.STUDENT", &config.distiller.student)?;
-    if config.distiller.kind.needs_teacher() {
+    let about = config.method().about();
+    if about.needs_teacher {
         network(config, "DISTILLER.TEACHER", &config.distiller.teacher)?;
     }
-    trainer(config)?;
-    stages(config)?;
-    if config.distiller.kind == DistillerKind::Mlkd && config.solver.batch_size < 2 {
-        let why = "MLKD relates the images of a batch to each other and needs at least 2".into();
+    let (trainer, views) = match about.views {
+        1 => (TrainerKind::Base, "one view"),
+        _ => (TrainerKind::Ours, "a weak and a strong view"),
+    };
+    if config.solver.trainer != trainer {
+        let why = format!(
+            "\"{}\" does not fit {}, which reads {views} of each image; set SOLVER.TRAINER to \"{}\"",
+            config.solver.trainer.name(),
+            about.name,
+            trainer.name()
+        );
+        return Err(("SOLVER.TRAINER", why));
+    }
+    if config.solver.batch_size < about.smallest_batch {
+        let why = format!("{} needs at least {} images in a batch", about.name, about.smallest_batch);
         return Err(("SOLVER.BATCH_SIZE", why));
     }
     Ok(())
@@ -30,23 +45,32 @@ fn network(config: &Config, key: &'static str, name: &str) -> Result<(), (&'stat
     Err((key, format!("there is no network \"{name}\" for {images}{}", hint(name, known))))
 }
 
-fn trainer(config: &Config) -> Result<(), (&'static str, String)> {
-    let (kind, trainer) = (config.distiller.kind, config.solver.trainer);
-    if kind.trainer() == trainer {
-        return Ok(());
+/// Why a known key changes nothing in this config, and which one does; `None` for a key that is read.
+pub fn without_effect(config: &Config, path: &str) -> Option<String> {
+    let about = config.method().about();
+    let why = |why: &str| Some(format!("{path} has no effect {why}"));
+    match path {
+        "DISTILLER.TEACHER" | "DISTILLER.TEACHER_CHECKPOINT" if !about.needs_teacher => {
+            why(&format!("on {}, which has no teacher", about.name))
+        }
+        "DATASET.ROOT" if config.dataset.kind == DatasetKind::Synthetic => {
+            why("on the synthetic data set, which the program draws itself")
+        }
+        "MODEL.WRN_DOUBLE_BN_UPDATE" if !config.distiller.student.starts_with("wrn") => {
+            why(&format!("on {}, which is no wide ResNet", config.distiller.student))
+        }
+        _ if config.groups().iter().any(|group| group.get(path).is_some()) => None,
+        _ => {
+            let own: Vec<&str> = config.method().keys().iter().map(|key| key.path).collect();
+            let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
+            let wanted = path.rsplit('.').next().unwrap_or(path);
+            let meant = nearest(wanted, own.iter().map(|key| last(key)));
+            let remedy = match own.iter().find(|key| Some(last(key)) == meant) {
+                Some(key) => format!("; it reads {key}"),
+                None if own.is_empty() => "; it reads no keys of its own".into(),
+                None => format!("; it reads {}", own.join(", ")),
+            };
+            why(&format!("on {}{remedy}", about.name))
+        }
     }
-    let views = if kind.needs_two_views() { "a weak and a strong view" } else { "one view" };
-    let why = format!(
-        "\"{trainer}\" does not fit {kind}, which reads {views} of each image; set SOLVER.TRAINER to \"{}\"",
-        kind.trainer()
-    );
-    Err(("SOLVER.TRAINER", why))
-}
-
-fn stages(config: &Config) -> Result<(), (&'static str, String)> {
-    if config.solver.lr_decay_stages.first() == Some(&0) {
-        let why = "epochs count from 1: stage 0 would lower the learning rate before the first".into();
-        return Err(("SOLVER.LR_DECAY_STAGES", why));
-    }
-    Ok(())
 }

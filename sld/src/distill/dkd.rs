@@ -2,29 +2,31 @@
 
 use autograd::Tensor;
 
+use super::about::About;
+use super::distiller::{Distiller, Loss};
+use super::logits::Logits;
 use super::swap::pick;
-use super::{Distiller, Logits, Loss};
+use crate::setting::{check::*, settings};
 
-/// With `b(z) = [softmax_T(z)_y, 1 - softmax_T(z)_y]`, on the weak view:
-///
-/// ```text
-/// TCKD = T^2 KL(b(t) || b(s))                                       target class against the rest
-/// NCKD = T^2 KL(softmax_T(t without y) || softmax_T(s without y))   among the rest
-/// ce_weight CE(s, y) + min(epoch / warmup, 1) (alpha TCKD + beta NCKD)
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dkd {
-    pub temperature: f64,
-    pub ce_weight: f64,
-    pub alpha: f64,
-    pub beta: f64,
-    /// Epochs until the distillation loss has its full weight.
-    pub warmup: usize,
-}
-
-impl Default for Dkd {
-    fn default() -> Self {
-        Dkd { temperature: 4.0, ce_weight: 1.0, alpha: 1.0, beta: 8.0, warmup: 20 }
+settings! {
+    /// With `b(z) = [softmax_T(z)_y, 1 - softmax_T(z)_y]`, on the weak view:
+    ///
+    /// ```text
+    /// TCKD = T^2 KL(b(t) || b(s))                                       target class against the rest
+    /// NCKD = T^2 KL(softmax_T(t without y) || softmax_T(s without y))   among the rest
+    /// ce_weight CE(s, y) + min(epoch / warmup, 1) (alpha TCKD + beta NCKD)
+    /// ```
+    pub struct Dkd {
+        /// Weight of the cross entropy.
+        "DKD.CE_WEIGHT": ce_weight: f64 = 1.0, not_negative;
+        /// Weight of the target class against the rest.
+        "DKD.ALPHA": alpha: f64 = 1.0, not_negative;
+        /// Weight of the other classes among themselves.
+        "DKD.BETA": beta: f64 = 8.0, not_negative;
+        /// Temperature.
+        "DKD.T": temperature: f64 = 4.0, positive;
+        /// Epochs until the distillation loss has its full weight.
+        "DKD.WARMUP": warmup: u32 = 20, at_least_one;
     }
 }
 
@@ -57,31 +59,25 @@ impl Decoupled {
 }
 
 impl Distiller for Dkd {
-    fn name(&self) -> &'static str {
-        "DKD"
-    }
-    fn views(&self) -> usize {
-        1
+    fn about(&self) -> About {
+        About { name: "DKD", title: "Decoupled knowledge distillation", ..About::DEFAULT }
     }
     /// The warm-up: rises to 1 over `warmup` epochs.
     fn factor(&self, epoch: usize) -> Option<f64> {
-        Some(if epoch < self.warmup { epoch as f64 / self.warmup as f64 } else { 1.0 })
+        Some((epoch as f64 / f64::from(self.warmup)).min(1.0))
     }
-    fn loss(&self, logits: &Logits) -> Loss {
-        let (s, t) = match logits.pair("DKD", 1) {
-            Ok(pair) => pair,
-            Err(error) => return Loss::invalid(error),
-        };
+    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
+        let (s, t) = logits.pair(self.about())?;
         let label = logits.labels.one_hot(s.dim(1));
         let [ds, dt] = [&s, &t].map(|logits| Decoupled::new(logits, &label, self.temperature));
         let tckd = dt.label.exp() * (&dt.label - &ds.label) + dt.others.exp() * (&dt.others - &ds.others);
         let nckd = ds.rest.kl_divergence(&dt.rest);
         let squared = self.temperature * self.temperature;
         let warmup = &logits.factor;
-        Loss::sum(vec![
+        Ok(Loss::sum(vec![
             ("ce", nn::loss::cross_entropy(&s, &logits.labels) * self.ce_weight),
             ("tckd", warmup * tckd.mean_all() * (self.alpha * squared)),
             ("nckd", warmup * nckd.mean_all() * (self.beta * squared)),
-        ])
+        ]))
     }
 }

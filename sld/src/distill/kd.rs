@@ -1,37 +1,34 @@
 //! Knowledge distillation: Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network* (2015).
 
-use super::{Distiller, Logits, Loss, divergence};
+use super::about::About;
+use super::distiller::{Distiller, Loss};
+use super::divergence::divergence;
+use super::logits::Logits;
+use crate::setting::{check::*, settings};
+use autograd::Tensor;
 
-/// `ce_weight CE(s, y) + kd_weight T^2 KL(softmax_T(t) || softmax_T(s))`, on the weak view.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Kd {
-    pub temperature: f64,
-    pub ce_weight: f64,
-    pub kd_weight: f64,
-}
-
-impl Default for Kd {
-    fn default() -> Self {
-        Kd { temperature: 4.0, ce_weight: 0.1, kd_weight: 0.9 }
+settings! {
+    /// `ce_weight CE(s, y) + kd_weight T^2 KL(softmax_T(t) || softmax_T(s))`, on the weak view.
+    pub struct Kd {
+        /// Temperature.
+        "KD.TEMPERATURE": temperature: f64 = 4.0, positive;
+        /// Weight of the cross entropy.
+        "KD.LOSS.CE_WEIGHT": ce_weight: f64 = 0.1, not_negative;
+        /// Weight of the distillation.
+        "KD.LOSS.KD_WEIGHT": kd_weight: f64 = 0.9, not_negative;
     }
 }
 
 impl Distiller for Kd {
-    fn name(&self) -> &'static str {
-        "KD"
+    fn about(&self) -> About {
+        About { name: "KD", title: "Knowledge distillation", ..About::DEFAULT }
     }
-    fn views(&self) -> usize {
-        1
-    }
-    fn loss(&self, logits: &Logits) -> Loss {
-        let (s, t) = match logits.pair("KD", 1) {
-            Ok(pair) => pair,
-            Err(error) => return Loss::invalid(error),
-        };
+    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
+        let (s, t) = logits.pair(self.about())?;
         let kd = divergence(&s, &t, &[self.temperature]) * (1.0 / logits.batch() as f64);
-        Loss::sum(vec![
+        Ok(Loss::sum(vec![
             ("ce", nn::loss::cross_entropy(&s, &logits.labels) * self.ce_weight),
             ("kd", kd * self.kd_weight),
-        ])
+        ]))
     }
 }

@@ -1,5 +1,6 @@
 //! What a distiller sees of a batch.
 
+use super::about::About;
 use autograd::{DType, Tensor};
 
 /// Both networks' logits of one batch, for all its views, and what else a loss may need.
@@ -37,11 +38,11 @@ impl Logits {
         Tensor::concatenate(&vec![&self.labels; views], 0)
     }
 
-    /// The student's and the teacher's logits of the first `views` views, if they are there and fit
-    /// each other and the labels; else an invalid tensor that says what is wrong.
-    pub(super) fn pair(&self, method: &'static str, views: usize) -> Result<(Tensor, Tensor), Tensor> {
-        let student = self.student_rows(method, views)?;
-        let fail = |message: &str| Err(Tensor::invalid(method, &[&self.student], message.into()));
+    /// The student's and the teacher's logits of the views that the method reads, if they are there and
+    /// fit each other and the labels; else an invalid tensor that says what is wrong.
+    pub(super) fn pair(&self, about: About) -> Result<(Tensor, Tensor), Tensor> {
+        let student = self.student_rows(about)?;
+        let fail = |message: &str| Err(Tensor::invalid(about.name, &[&self.student], message.into()));
         match &self.teacher {
             None => fail("needs a teacher's logits"),
             Some(teacher) if teacher.shape() != self.student.shape() => {
@@ -49,12 +50,13 @@ impl Logits {
                     format!("the teacher's logits {:?} and the student's differ in shape", teacher.shape());
                 fail(&message)
             }
-            Some(teacher) => Ok((student, teacher.detach().slice(0, 0, views * self.batch(), 1))),
+            Some(teacher) => Ok((student, teacher.detach().slice(0, 0, about.views * self.batch(), 1))),
         }
     }
 
     /// The student's part of [`Logits::pair`].
-    pub(super) fn student_rows(&self, method: &'static str, views: usize) -> Result<Tensor, Tensor> {
+    pub(super) fn student_rows(&self, about: About) -> Result<Tensor, Tensor> {
+        let views = about.views;
         let rows = views * self.batch();
         let fits = self.student.rank() == 2
             && self.student.dim(0) >= rows
@@ -69,6 +71,6 @@ impl Logits {
             "needs logits [{views} B, C], {views} views one after the other, integer labels [B] and a \
              scalar factor"
         );
-        Err(Tensor::invalid(method, &[&self.student, &self.labels, &self.factor], message))
+        Err(Tensor::invalid(about.name, &[&self.student, &self.labels, &self.factor], message))
     }
 }

@@ -4,43 +4,38 @@
 
 use autograd::Tensor;
 
-use super::divergence::soften;
-use super::{Distiller, Logits, Loss, divergence};
+use super::about::About;
+use super::distiller::{Distiller, Loss};
+use super::divergence::{divergence, soften};
+use super::logits::Logits;
+use crate::setting::{check::*, settings};
 
-/// With `P_T(z)` the matrix of rows `softmax_T(z_i)`, batch means and sums over the temperatures:
-///
-/// ```text
-/// K = T^2 KL(P_T(t) || P_T(s))                                    instances
-/// B = || P_T(t) P_T(t)' - P_T(s) P_T(s)' ||^2 / batch             the batch
-/// C = || P_T(t)' P_T(t) - P_T(s)' P_T(s) ||^2 / classes           classes
-/// ce_weight [CE(s_w, y) + CE(s_s, y)]
-///   + kd_weight [ f K(weak) + K(strong, A) + K(weak, B) + g C(weak) + f B(weak) ]
-/// ```
-///
-/// where `A` is the first temperature with the strong ones, `B` the weak ones, and everything else runs
-/// over all. `f` is the share of samples whose teacher confidence (at T = 1) is at most the median, `g` that of
-/// classes whose summed confidence is. That some temperatures use the weak view twice is the published
-/// code's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mlkd {
-    pub temperature: f64,
-    /// Temperatures whose second instance term reads the strong view.
-    pub strong_temperatures: Vec<f64>,
-    /// Temperatures whose second instance term reads the weak view again.
-    pub weak_temperatures: Vec<f64>,
-    pub ce_weight: f64,
-    pub kd_weight: f64,
-}
-
-impl Default for Mlkd {
-    fn default() -> Self {
-        Mlkd {
-            temperature: 4.0,
-            strong_temperatures: vec![3.0, 5.0],
-            weak_temperatures: vec![2.0, 6.0],
-            ce_weight: 0.1,
-            kd_weight: 0.9,
-        }
+settings! {
+    /// With `P_T(z)` the matrix of rows `softmax_T(z_i)`, batch means and sums over the temperatures:
+    ///
+    /// ```text
+    /// K = T^2 KL(P_T(t) || P_T(s))                                    instances
+    /// B = || P_T(t) P_T(t)' - P_T(s) P_T(s)' ||^2 / batch             the batch
+    /// C = || P_T(t)' P_T(t) - P_T(s)' P_T(s) ||^2 / classes           classes
+    /// ce_weight [CE(s_w, y) + CE(s_s, y)]
+    ///   + kd_weight [ f K(weak) + K(strong, A) + K(weak, B) + g C(weak) + f B(weak) ]
+    /// ```
+    ///
+    /// where `A` is the first temperature with the strong ones, `B` the weak ones, and everything else runs
+    /// over all. `f` is the share of samples whose teacher confidence (at T = 1) is at most the median, `g` that of
+    /// classes whose summed confidence is. That some temperatures use the weak view twice is the published
+    /// code's.
+    pub struct Mlkd {
+        /// Temperature of both views.
+        "KD.TEMPERATURE": temperature: f64 = 4.0, positive;
+        /// Weight of the cross entropy.
+        "KD.LOSS.CE_WEIGHT": ce_weight: f64 = 0.1, not_negative;
+        /// Weight of the distillation.
+        "KD.LOSS.KD_WEIGHT": kd_weight: f64 = 0.9, not_negative;
+        /// Temperatures whose second instance term reads the strong view.
+        "MLKD.STRONG_TEMPERATURES": strong_temperatures: Vec<f64> = vec![3.0, 5.0], temperatures;
+        /// Temperatures whose second instance term reads the weak view again.
+        "MLKD.WEAK_TEMPERATURES": weak_temperatures: Vec<f64> = vec![2.0, 6.0], temperatures;
     }
 }
 
@@ -70,17 +65,19 @@ fn squared_distance(a: Tensor, b: Tensor) -> Tensor {
 }
 
 impl Distiller for Mlkd {
-    fn name(&self) -> &'static str {
-        "MLKD"
+    fn about(&self) -> About {
+        About {
+            name: "MLKD",
+            aliases: &["KD_ours"],
+            title: "Multi-level logit distillation",
+            views: 2,
+            // It relates the images of a batch to each other.
+            smallest_batch: 2,
+            ..About::DEFAULT
+        }
     }
-    fn views(&self) -> usize {
-        2
-    }
-    fn loss(&self, logits: &Logits) -> Loss {
-        let (s, t) = match logits.pair("MLKD", 2) {
-            Ok(pair) => pair,
-            Err(error) => return Loss::invalid(error),
-        };
+    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
+        let (s, t) = logits.pair(self.about())?;
         let (batch, classes) = (logits.batch() as f64, s.dim(1) as f64);
         let (sw, tw) = (logits.weak(&s), logits.weak(&t));
         let (ss, ts) = (logits.strong(&s), logits.strong(&t));
@@ -101,11 +98,11 @@ impl Distiller for Mlkd {
         let batchwise = f * squared_distance(of_batch(&pt), of_batch(&ps));
 
         let ce = s.cross_entropy(&logits.stacked_labels()).sum_all();
-        Loss::sum(vec![
+        Ok(Loss::sum(vec![
             ("ce", ce * (self.ce_weight / batch)),
             ("kd", instances * (self.kd_weight / batch)),
             ("cc", class * (self.kd_weight / classes)),
             ("bc", batchwise * (self.kd_weight / batch)),
-        ])
+        ]))
     }
 }

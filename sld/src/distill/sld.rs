@@ -1,55 +1,49 @@
-//! Swapped logit distillation: Luo and Guo, *Swapped Logit Distillation via Bi-level Teacher Alignment*
-//! (2025), as its published code computes it.
+//! Swapped logit distillation: Limantoro, Lin, Wang, Tsai, Shuai, Huang, Cheng, *Swapped Logit
+//! Distillation via Bi-level Teacher Alignment* (2025), as its published code computes it.
 
 use autograd::Tensor;
 
-use super::{
-    Distiller, Logits, Loss, Network, Observation, SwapStatistics, divergence, student_swap_divergence, swap,
-};
+use super::about::About;
+use super::distiller::{Distiller, Loss};
+use super::divergence::{divergence, student_swap_divergence};
+use super::logits::Logits;
+use super::swap::{Network, Observation, SwapStatistics, swap};
+use crate::setting::{check::*, settings};
 
-/// With `L(a, s, T) = T^2 KL(softmax_T(a) || softmax_T(s))`, batch means, and `w`, `s` the weak and the
-/// strong view:
-///
-/// ```text
-/// ce_weight [ CE(s_w, y) + CE(s_s, y) ]
-///   + kd_weight sum over views and temperatures of [ L(swap(t), s, T) + gate L(swap(s), s, T) ]
-/// ```
-///
-/// The views are added, not averaged, and never mixed. The gradient also flows through `swap(s)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sld {
-    pub temperatures: Vec<f64>,
-    pub ce_weight: f64,
-    pub kd_weight: f64,
-    /// The last epoch without the student's own term.
-    pub gate_epoch: usize,
-    /// Whether the gradient stops at the swapped student; the published code lets it through.
-    pub detach_pseudo_teacher: bool,
-}
-
-impl Default for Sld {
-    fn default() -> Self {
-        let temperatures = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        Sld { temperatures, ce_weight: 0.1, kd_weight: 0.9, gate_epoch: 150, detach_pseudo_teacher: false }
+settings! {
+    /// With `L(a, s, T) = T^2 KL(softmax_T(a) || softmax_T(s))`, batch means, and `w`, `s` the weak and the
+    /// strong view:
+    ///
+    /// ```text
+    /// ce_weight [ CE(s_w, y) + CE(s_s, y) ]
+    ///   + kd_weight sum over views and temperatures of [ L(swap(t), s, T) + gate L(swap(s), s, T) ]
+    /// ```
+    ///
+    /// The views are added, not averaged, and never mixed. The gradient also flows through `swap(s)`.
+    pub struct Sld {
+        /// Weight of the cross entropy.
+        "KD.LOSS.CE_WEIGHT": ce_weight: f64 = 0.1, not_negative;
+        /// Weight of the distillation.
+        "KD.LOSS.KD_WEIGHT": kd_weight: f64 = 0.9, not_negative;
+        /// Temperatures, summed over, not averaged.
+        "SLD.TEMPERATURES": temperatures: Vec<f64> = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], some_temperatures;
+        /// The last epoch without the student's own term.
+        "SLD.GATE_EPOCH": gate_epoch: u32 = 150;
+        /// Whether the gradient stops at the swapped student; the published code lets it through.
+        "SLD.DETACH_PSEUDO_TEACHER": detach_pseudo_teacher: bool = false;
     }
 }
 
 impl Distiller for Sld {
-    fn name(&self) -> &'static str {
-        "SLD"
-    }
-    fn views(&self) -> usize {
-        2
+    fn about(&self) -> About {
+        About { name: "SLD", title: "Swapped logit distillation", views: 2, ..About::DEFAULT }
     }
     /// The gate: 1 once the epoch is past `gate_epoch`.
     fn factor(&self, epoch: usize) -> Option<f64> {
-        Some(if epoch > self.gate_epoch { 1.0 } else { 0.0 })
+        Some(if epoch > self.gate_epoch as usize { 1.0 } else { 0.0 })
     }
-    fn loss(&self, logits: &Logits) -> Loss {
-        let (s, t) = match logits.pair("SLD", 2) {
-            Ok(pair) => pair,
-            Err(error) => return Loss::invalid(error),
-        };
+    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
+        let (s, t) = logits.pair(self.about())?;
         // Sums over all rows of both views, divided by the batch: the sum of the views' means.
         let (y, gate) = (&logits.stacked_labels(), &logits.factor);
         let per_image = 1.0 / logits.batch() as f64;
@@ -59,14 +53,14 @@ impl Distiller for Sld {
             * pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher)
             * per_image;
         let (weak_s, weak_t) = (logits.weak(&s), logits.weak(&t));
-        Loss {
+        Ok(Loss {
             observations: observe(&weak_s, &weak_t, &logits.labels, [&student, &teacher]),
             ..Loss::sum(vec![
                 ("ce", ce * self.ce_weight),
                 ("kd_teacher", teacher * self.kd_weight),
                 ("kd_student", student * self.kd_weight),
             ])
-        }
+        })
     }
 }
 

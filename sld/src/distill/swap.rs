@@ -1,6 +1,6 @@
 //! The swap: where the largest logit is not the label's, the two exchange places.
 //!
-//! Luo and Guo, *Swapped Logit Distillation via Bi-level Teacher Alignment* (2025): a wrong prediction
+//! Limantoro et al., *Swapped Logit Distillation via Bi-level Teacher Alignment* (2025): a wrong prediction
 //! is made right without inventing a value, so the distribution keeps its shape.
 
 use autograd::Tensor;

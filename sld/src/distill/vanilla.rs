@@ -1,25 +1,22 @@
 //! Training without a teacher: cross entropy.
 
-use super::{Distiller, Logits, Loss};
+use super::about::About;
+use super::distiller::{Distiller, Loss};
+use super::logits::Logits;
+use crate::setting::settings;
+use autograd::Tensor;
 
-/// `CE(s, y)`, on the weak view.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Vanilla;
+settings! {
+    /// `CE(s, y)`, on the weak view.
+    pub struct Vanilla {}
+}
 
 impl Distiller for Vanilla {
-    fn name(&self) -> &'static str {
-        "vanilla"
+    fn about(&self) -> About {
+        About { name: "NONE", title: "Cross entropy", needs_teacher: false, ..About::DEFAULT }
     }
-    fn views(&self) -> usize {
-        1
-    }
-    fn needs_teacher(&self) -> bool {
-        false
-    }
-    fn loss(&self, logits: &Logits) -> Loss {
-        match logits.student_rows("vanilla", 1) {
-            Ok(s) => Loss::sum(vec![("ce", nn::loss::cross_entropy(&s, &logits.labels))]),
-            Err(error) => Loss::invalid(error),
-        }
+    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
+        let s = logits.student_rows(self.about())?;
+        Ok(Loss::sum(vec![("ce", nn::loss::cross_entropy(&s, &logits.labels))]))
     }
 }

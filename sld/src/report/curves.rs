@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::chart::{Axis, Chart, Event};
+use crate::number::short;
 use crate::run::EpochMetrics;
 
 /// The values of a run by epoch.
@@ -20,8 +21,8 @@ pub fn events(run: &Run) -> Vec<Event> {
         let fell = pair[1].lr < pair[0].lr;
         let opened = gate(&pair[1]) && !gate(&pair[0]);
         let name = match (fell, opened) {
-            (true, true) => format!("lr {:.1e}, student swap on", pair[1].lr),
-            (true, false) => format!("lr {:.1e}", pair[1].lr),
+            (true, true) => format!("lr {}, student swap on", short(pair[1].lr)),
+            (true, false) => format!("lr {}", short(pair[1].lr)),
             (false, true) => "student swap on".into(),
             (false, false) => continue,
         };

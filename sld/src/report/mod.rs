@@ -15,6 +15,7 @@ mod page;
 mod scale;
 mod swap;
 
+use crate::distill::Method;
 use crate::run::{EpochMetrics, Evaluation, RunError, RunInfo, best_epoch, read_metrics};
 use nn::checkpoint::write_atomically;
 use std::io::Write;
@@ -91,15 +92,8 @@ impl Run {
 
     /// The method in words.
     fn method(&self) -> &str {
-        match self.info.distiller.as_str() {
-            "NONE" => "Cross entropy",
-            "KD" => "Knowledge distillation",
-            "KD_SWAP" => "KD with swapped logits",
-            "SLD" => "Swapped logit distillation",
-            "MLKD" => "Multi-level logit distillation",
-            "DKD" => "Decoupled knowledge distillation",
-            other => other,
-        }
+        let name = &self.info.distiller;
+        Method::find(name).map_or(name, |method| method.make().about().title)
     }
 }
 

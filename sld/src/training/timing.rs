@@ -11,6 +11,7 @@ use super::evaluate::Evaluator;
 use super::step::{Networks, TrainStep};
 use crate::distill::{self, Distiller};
 use crate::random::{Purpose, Stream};
+use crate::setting::Choice;
 
 /// What is timed.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,13 +95,10 @@ pub fn time(device: &dyn Device, subject: &Subject, effort: Effort) -> anyhow::R
         Subject::Evaluate(name) => time_evaluation(device, name, effort),
         Subject::Vanilla(name) => {
             let student = models::build(name, CLASSES, 1)?;
-            time_training(device, student, None, &distill::Vanilla, effort)
+            time_training(device, student, None, &distill::Vanilla {}, effort)
         }
         Subject::Distill { method, teacher, student } => {
-            let known = || {
-                anyhow::anyhow!("there is no method `{method}`; choose one of {}", distill::NAMES.join(", "))
-            };
-            let method = distill::by_name(method).ok_or_else(known)?;
+            let method = <Box<dyn Distiller>>::named(method).map_err(anyhow::Error::msg)?;
             let teacher = method.needs_teacher().then(|| models::build(teacher, CLASSES, 2)).transpose()?;
             let student = models::build(student, CLASSES, 1)?;
             time_training(device, student, teacher, &*method, effort)

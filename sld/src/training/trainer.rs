@@ -162,6 +162,9 @@ impl<'a> Trainer<'a> {
         if distiller.needs_teacher() && networks.teacher.is_none() {
             bail!("{} needs a teacher; give its checkpoint with --teacher", distiller.name());
         }
+        // A larger batch would only be filled up.
+        let test_batch_size = settings.test_batch_size.min(test.len());
+        let settings = Settings { test_batch_size, ..settings };
         let image = [train.height(), train.width()];
         let step =
             TrainStep::compile(device, networks, distiller, settings.batch_size.min(train.len()), image)?;

@@ -1,26 +1,57 @@
 //! YAML as a tree whose every key and value knows its line and column.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::Spanned;
+use std::ops::Range;
 
-/// Line and column, both from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub line: u64,
-    pub column: u64,
-}
-
-impl Position {
-    fn of(location: Location) -> Self {
-        Self { line: location.line(), column: location.column() }
-    }
-}
+use super::mistake::{Mistake, Position};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub struct Node {
     pub value: Value,
     pub at: Position,
+    /// The scalar as it is written: `1e3`, `0x10` and `yes` are names where a name is asked for.
+    written: String,
+    /// Where `written` stands in the document, in bytes.
+    span: Range<usize>,
+}
+
+impl Node {
+    /// A text that stands nowhere.
+    pub fn text(text: &str) -> Self {
+        let at = Position { line: 1, column: 1 };
+        Self { value: Value::Text(text.to_owned()), at, written: text.to_owned(), span: 0..0 }
+    }
+
+    /// A scalar, whatever its type, as text; `None` for nothing, lists and sections.
+    pub fn as_written(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => Some(&self.written),
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    /// The value in words, for "expected ..., found ...".
+    pub fn describe(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing".into(),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => self.written.clone(),
+            Value::Text(value) => format!("\"{value}\""),
+            Value::List(items) => format!("a list of {}", items.len()),
+            Value::Map(_) => "a section of keys".into(),
+        }
+    }
+
+    /// Notes in every scalar how it is written in `document`.
+    fn quote(&mut self, document: &str) {
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.quote(document)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(.., node)| node.quote(document)),
+            _ => self.written = document.get(self.span.clone()).unwrap_or_default().trim().to_owned(),
+        }
+    }
 }
 
 /// A YAML value by its core-schema type.
@@ -37,35 +68,30 @@ pub enum Value {
     Map(Vec<(String, Position, Node)>),
 }
 
-impl Value {
-    /// The value in words, for "expected ..., found ...".
-    pub fn describe(&self) -> String {
-        match self {
-            Value::Null => "nothing".into(),
-            Value::Bool(value) => format!("{value}"),
-            Value::Int(value) => format!("{value}"),
-            Value::Float(value) => format!("{value:?}"),
-            Value::Text(value) => format!("\"{value}\""),
-            Value::List(items) => format!("a list of {}", items.len()),
-            Value::Map(_) => "a section of keys".into(),
-        }
-    }
-}
-
 /// Parses a document. An empty one is an empty map.
-pub fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
+pub fn parse(text: &str) -> Result<Node, Mistake> {
     // The project's own messages quote the file, and say what they think of .nan.
     let options = serde_saphyr::options! {
         with_snippet: false,
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
     };
-    let node: Spanned<Value> = serde_saphyr::from_str_with_options(text, options)?;
-    Ok(Node::from(node))
+    let node: Spanned<Value> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|why| Mistake::new(text, &why))?;
+    let mut node = Node::from(node);
+    node.quote(text);
+    Ok(node)
 }
 
 impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Self {
-        Self { at: Position::of(spanned.referenced), value: spanned.value }
+        let span = spanned.defined.span();
+        let start = span.byte_offset().unwrap_or(0) as usize;
+        Self {
+            at: Position::of(spanned.referenced),
+            value: spanned.value,
+            written: String::new(),
+            span: start..start + span.byte_len().unwrap_or(0) as usize,
+        }
     }
 }
 
