@@ -337,6 +337,44 @@ fn an_evaluation_batch_beyond_the_set() {
     refused(command, &["must be at most 1024"]);
 }
 
+/// A checkpoint tells which drawn task it is for: its size, its seed, how hard it is.
+#[test]
+fn an_evaluation_draws_the_task_that_the_checkpoint_was_trained_on() {
+    use sld::data::synthetic::{self, SyntheticConfig};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = nn::models::build("resnet8", 20, 0).expect("a known model");
+    let measured = |config: SyntheticConfig| {
+        let drawn = synthetic::generate(&config).expect("a task");
+        let recipe = drawn.test.recipe().expect("a recipe").to_owned();
+        let extra = [("dataset_recipe".to_owned(), checkpoint::Scalar::Text(recipe))].into();
+        let tensors = model.save(&cpu::CpuDevice::new(1)).expect("saved");
+        let path = folder.path().join("network");
+        checkpoint::write_pth(&path, &Checkpoint { tensors, extra, ..Checkpoint::default() })
+            .expect("written");
+        let mut command =
+            sld(&["eval", "-m", "resnet8", "--dataset", "synthetic", "--device", "cpu", "--json", "-c"]);
+        command.arg(&path);
+        serde_json::from_str::<serde_json::Value>(&succeeds(command)).expect("JSON")
+    };
+    let config = SyntheticConfig { test: 90, train: 60, ..SyntheticConfig::default() };
+    let [first, other] = [0, 1].map(|seed| measured(SyntheticConfig { seed, ..config }));
+    assert_eq!((&first["images"], &other["images"]), (&90.into(), &90.into()));
+    assert_ne!(first["cross_entropy"], other["cross_entropy"], "another seed is another task");
+    // A run's own checkpoints say so.
+    let run = folder.path().join("run");
+    succeeds(short_run(&run, "1", &[]));
+    for name in ["student_best", "latest"] {
+        let saved = checkpoint::read(&run.join(name)).expect("a checkpoint");
+        let recipe = saved.extra.get("dataset_recipe");
+        let Some(checkpoint::Scalar::Text(recipe)) = recipe else { panic!("{name}: {recipe:?}") };
+        assert_eq!(
+            SyntheticConfig::from_recipe(recipe).expect("settings"),
+            SyntheticConfig::default(),
+            "{name}"
+        );
+    }
+}
+
 /// Small and large learning rates are shown as what they are.
 #[test]
 fn learning_rates_are_shown_as_they_are() {

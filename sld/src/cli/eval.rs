@@ -3,11 +3,13 @@
 use super::device::DeviceArgs;
 use super::session;
 use crate::config::DatasetKind;
+use crate::data::synthetic::{self, SyntheticConfig};
 use crate::outln;
 use crate::setting::Choice;
 use crate::training::{Evaluator, snapshot};
+use anyhow::Context;
 use clap::Args;
-use nn::checkpoint::{self, Checkpoint, NamedTensor, TensorData};
+use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar, TensorData};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,9 +58,23 @@ fn dataset(name: &str) -> Result<DatasetKind, String> {
     DatasetKind::named(name)
 }
 
+/// The settings of the drawn task that the checkpoint was trained on, where it tells.
+fn drawn_from(args: &EvalArgs) -> anyhow::Result<Option<SyntheticConfig>> {
+    if args.dataset != DatasetKind::Synthetic {
+        return Ok(None);
+    }
+    let checkpoint = checkpoint::read(&args.checkpoint)?;
+    let Some(Scalar::Text(recipe)) = checkpoint.extra.get(snapshot::RECIPE) else { return Ok(None) };
+    let settings = SyntheticConfig::from_recipe(recipe);
+    Ok(Some(settings.with_context(|| args.checkpoint.display().to_string())?))
+}
+
 /// Evaluates.
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
-    let splits = session::load_splits(args.dataset, &args.data)?;
+    let splits = match drawn_from(&args)? {
+        Some(settings) => synthetic::generate(&settings)?,
+        None => session::load_splits(args.dataset, &args.data)?,
+    };
     let images = Arc::new(if args.train_split { splits.train } else { splits.test });
     let model = nn::models::build(&args.model, images.classes().len(), 0)?;
     let device = args.device.open()?;

@@ -13,6 +13,7 @@ pub struct Dataset {
     labels: Vec<u32>,
     classes: Vec<String>,
     normalization: Normalization,
+    recipe: Option<String>,
 }
 
 /// A data set's training and test images.
@@ -54,7 +55,17 @@ impl Dataset {
             let classes = classes.len();
             return Err(DataError::Label { file: name.into(), image, label, kind: "class", classes });
         }
-        Ok(Self { name, width, height, images, labels, classes, normalization })
+        Ok(Self { name, width, height, images, labels, classes, normalization, recipe: None })
+    }
+
+    /// The same images, with a text from which they can be drawn again.
+    pub fn drawn_from(self, recipe: String) -> Self {
+        Self { recipe: Some(recipe), ..self }
+    }
+
+    /// What they were drawn from, if they were.
+    pub fn recipe(&self) -> Option<&str> {
+        self.recipe.as_deref()
     }
 
     /// A checksum of images, labels and classes: results on data with another one cannot be compared.
@@ -140,6 +151,7 @@ impl Dataset {
             labels,
             classes: self.classes.clone(),
             normalization: self.normalization,
+            recipe: self.recipe.clone(),
         }
     }
 }

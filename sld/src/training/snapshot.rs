@@ -41,6 +41,9 @@ impl Progress {
     }
 }
 
+/// Under which name a checkpoint keeps [`crate::data::Dataset::recipe`].
+pub const RECIPE: &str = "dataset_recipe";
+
 /// The student alone: what `student_*` files hold and what other tools take.
 pub fn student_checkpoint(device: &dyn Device, networks: &Networks) -> anyhow::Result<Checkpoint> {
     Ok(Checkpoint { tensors: networks.student.save(device)?, ..Checkpoint::default() })

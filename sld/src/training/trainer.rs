@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use nn::checkpoint::Checkpoint;
+use nn::checkpoint::{Checkpoint, Scalar};
 use nn::optimizer::MultiStep;
 use schedule::Device;
 
@@ -276,7 +276,7 @@ impl<'a> Trainer<'a> {
                 sums: vec![],
                 ..self.progress.clone()
             };
-            let student = snapshot::student_checkpoint(self.device, self.networks)?;
+            let student = self.with_recipe(snapshot::student_checkpoint(self.device, self.networks)?);
             observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
         }
         Ok(Outcome::Finished { best: self.progress.best, best_epoch: self.progress.best_epoch })
@@ -348,7 +348,14 @@ impl<'a> Trainer<'a> {
 
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
         let rate = self.settings.schedule.lr_at(self.progress.epoch);
-        snapshot::save(self.device, self.networks, &self.progress, rate)
+        Ok(self.with_recipe(snapshot::save(self.device, self.networks, &self.progress, rate)?))
+    }
+
+    /// Adds what the data were drawn from, so that the network can be measured on the same.
+    fn with_recipe(&self, mut checkpoint: Checkpoint) -> Checkpoint {
+        let recipe = self.train.recipe().map(|recipe| Scalar::Text(recipe.to_owned()));
+        checkpoint.extra.extend(recipe.map(|recipe| (snapshot::RECIPE.to_owned(), recipe)));
+        checkpoint
     }
 
     /// Test images, and held-out ones if there are any.

@@ -21,10 +21,11 @@ use crate::random::{Purpose, Stream};
 use figure::{Shape, TEXTURE_PAIRS};
 use paint::{PIXELS, SIDE};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// How much the images of a class vary. Every member is a factor of the default variation except
 /// [`ambiguity`](Self::ambiguity), which is a probability.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difficulty {
     /// Share of images whose texture lies nearer to the other class of the pair: the error that even the
     /// best classifier makes. In (0, 0.5).
@@ -58,7 +59,7 @@ impl Default for Difficulty {
 }
 
 /// What [`generate`] makes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SyntheticConfig {
     /// Number of classes, 2 to [`MAX_CLASSES`].
     pub classes: usize,
@@ -75,6 +76,20 @@ pub struct SyntheticConfig {
 impl Default for SyntheticConfig {
     fn default() -> Self {
         Self { classes: 20, train: 4096, test: 1500, seed: 0, difficulty: Difficulty::default() }
+    }
+}
+
+impl SyntheticConfig {
+    /// The settings as a text, for checkpoints: [`Dataset::recipe`].
+    fn recipe(&self) -> String {
+        // A struct of numbers always has one.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The settings that a recipe holds.
+    pub fn from_recipe(recipe: &str) -> Result<Self, DataError> {
+        // Read as YAML, which JSON is, too: then numbers are exact to the last bit.
+        serde_saphyr::from_str(recipe).map_err(|why| DataError::Setting(format!("synthetic task: {why}")))
     }
 }
 
@@ -119,7 +134,8 @@ pub fn generate(config: &SyntheticConfig) -> Result<Splits, DataError> {
         (format!("synthetic {name}"), images, labels, classes)
     };
     let finish = |(name, images, labels, classes), normalization| {
-        Dataset::new(name, (SIDE, SIDE), images, labels, classes, normalization)
+        let set = Dataset::new(name, (SIDE, SIDE), images, labels, classes, normalization)?;
+        Ok::<_, DataError>(set.drawn_from(config.recipe()))
     };
     let raw = Normalization { mean: [0.0; 3], std: [1.0; 3] };
     let train = split("train", 0, config.train);
@@ -179,6 +195,20 @@ mod tests {
         assert_ne!(first.train.image(0), first.test.image(0), "test images are new");
         let more = generate(&SyntheticConfig { train: 80, ..small() }).unwrap();
         assert_eq!(more.train.images()[..first.train.images().len()], *first.train.images());
+    }
+
+    #[test]
+    fn a_set_can_be_drawn_again_from_its_recipe() {
+        let config = SyntheticConfig {
+            seed: u64::MAX,
+            difficulty: Difficulty { noise: 0.1 + 0.2, ..Difficulty::default() },
+            ..small()
+        };
+        let drawn = generate(&config).unwrap();
+        let recipe = drawn.train.subset("a part", &[3]).recipe().unwrap().to_owned();
+        assert_eq!(SyntheticConfig::from_recipe(&recipe).unwrap(), config);
+        assert_eq!(generate(&SyntheticConfig::from_recipe(&recipe).unwrap()).unwrap(), drawn);
+        assert!(SyntheticConfig::from_recipe("{}").is_err());
     }
 
     #[test]
