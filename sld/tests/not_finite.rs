@@ -250,7 +250,7 @@ fn meddled(
         workers: 1,
     };
     let stop = AtomicBool::new(false);
-    let trainer = Trainer::new(&device, &networks, &Vanilla, settings, data.clone(), data, None);
+    let trainer = Trainer::new(&device, &networks, &Vanilla {}, settings, data.clone(), data, None);
     let mut meddler = Meddler {
         at,
         device: &device,

@@ -103,7 +103,11 @@ impl Resume {
         if differ(&before.test_digest, &info.test_digest)
             || (same_split && differ(&before.train_digest, &info.train_digest))
         {
-            other("DATASET.ROOT", recorded.dataset.root.display().to_string(), config.dataset.root.display().to_string());
+            other(
+                "DATASET.ROOT",
+                recorded.dataset.root.display().to_string(),
+                config.dataset.root.display().to_string(),
+            );
         }
         if let (Some(a), Some(b)) = (&before.teacher, &info.teacher)
             && differ(&a.digest, &b.digest)

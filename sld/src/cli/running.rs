@@ -14,6 +14,7 @@ use super::session::{self, RunData};
 use crate::config::Config;
 use crate::run::{Claim, Evaluation as RunEvaluation, ModelInfo, Reached, RunInfo, epochs_in_words};
 use crate::say;
+use crate::setting::Choice;
 use crate::training::snapshot;
 use crate::training::{Evaluation, Evaluator, Networks, Outcome, Trainer};
 
