@@ -1,5 +1,6 @@
 //! A real teacher on real images, where they are at hand: equal to PyTorch's counts.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,7 +9,9 @@ fn shared(path: &str) -> Option<PathBuf> {
     if found.exists() {
         return Some(found);
     }
-    eprintln!("SKIPPED: {} is not there", found.display());
+    // Written past the test harness, which shows what a passed test prints to nobody.
+    let line = format!("SKIPPED the_teacher_scores_what_pytorch_says: {} is not there\n", found.display());
+    let _ = std::io::stderr().write_all(line.as_bytes());
     None
 }
 

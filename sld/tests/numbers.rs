@@ -461,7 +461,7 @@ fn a_methods_numbers(method: &Method) {
             "{sums:?}"
         );
         assert_ne!(sums["student.share"], sums["teacher.share"]);
-        let mut check = |value: &serde_json::Value, tag: &str, expected: f64| {
+        let check = |value: &serde_json::Value, tag: &str, expected: f64| {
             close(value, expected, 1e-4, &format!("{tag} of epoch {epoch}"));
             assert_eq!(
                 points[&(tag.to_string(), epoch)],
