@@ -6,7 +6,7 @@ use std::sync::Arc;
 use autograd::{Error, Result};
 use schedule::ir::{BufferId, Kernel, Role};
 use schedule::{Executable, Schedule, Value};
-use shaders::{Assembled, Context, Launch, Storage, assemble, legalise};
+use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;
 use crate::memory::Memory;
@@ -57,23 +57,23 @@ struct Input {
 
 impl GpuExecutable {
     pub fn new(gpu: Arc<Gpu>, state: Arc<State>, schedule: Schedule) -> Result<GpuExecutable> {
-        let legal = legalise(schedule.clone(), &gpu.target);
-        let used = used(&legal.schedule);
-        let memory = Memory::new(&gpu, &state, &legal, &used)?;
-        let legal = legal.schedule;
-        let frozen = shaders::frozen(&legal);
+        let precomputed = precompute(schedule.clone(), &gpu.target);
+        let used = used(&precomputed.schedule);
+        let memory = Memory::new(&gpu, &state, &precomputed, &used)?;
+        let run = precomputed.schedule;
+        let frozen = run.frozen();
         let context = Context {
-            buffers: &legal.buffers,
+            buffers: &run.buffers,
             tight: false,
             places: &memory.places,
             frozen: &frozen,
             target: &gpu.target,
         };
         let mut builder = Builder::default();
-        for kernel in &legal.prepare {
+        for kernel in &run.prepare {
             builder.add(context, kernel, true)?;
         }
-        for kernel in &legal.kernels {
+        for kernel in &run.kernels {
             builder.add(context, kernel, false)?;
         }
         let (prepare, dispatches, extra) = builder.build(&gpu, &memory)?;

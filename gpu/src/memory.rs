@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use autograd::Result;
 use schedule::ir::{BufferId, Role};
-use shaders::{Element, Legal, Place};
+use shaders::{Element, Place, Precomputed};
 
 use crate::context::Gpu;
 use crate::state::State;
@@ -22,9 +22,14 @@ pub struct Memory {
 impl Memory {
     /// Allocates what `used` buffers need: a slot each for temporaries, the shared one for state, one of
     /// its own for everything else. Constants are written.
-    pub fn new(gpu: &Gpu, state: &State, legal: &Legal, used: &HashSet<BufferId>) -> Result<Memory> {
-        let schedule = &legal.schedule;
-        let mut memory = Memory { buffers: Vec::new(), places: legal.places(), bytes: 0 };
+    pub fn new(
+        gpu: &Gpu,
+        state: &State,
+        precomputed: &Precomputed,
+        used: &HashSet<BufferId>,
+    ) -> Result<Memory> {
+        let schedule = &precomputed.schedule;
+        let mut memory = Memory { buffers: Vec::new(), places: precomputed.places(), bytes: 0 };
         let numbers = memory.places.iter().map(|place| place.memory);
         memory.buffers.resize(numbers.max().map_or(0, |last| last + 1), None);
         for (id, buffer) in schedule.buffers.iter().enumerate() {

@@ -26,7 +26,9 @@ pub fn merge(draft: &mut Draft, options: &Options) {
     let Draft { buffers, prepare, kernels, .. } = draft;
     for kernels in [prepare, kernels] {
         let mut list = List::new(std::mem::take(kernels), buffers, options.max_buffers);
-        list.attach_channel_reductions();
+        if options.channel_reductions {
+            list.attach_channel_reductions();
+        }
         list.merge_alike();
         *kernels = list.kernels.into_iter().flatten().collect();
     }

@@ -21,6 +21,10 @@ pub struct Options {
     /// Most distinct buffers one kernel may touch (a GPU's storage bindings); at least
     /// [`Options::LEAST_BUFFERS`].
     pub max_buffers: usize,
+    /// Whether convolutions fold their results over pixels as they make them (see
+    /// [`Epilogue::channel_reductions`](crate::Epilogue::channel_reductions)); off where a kernel
+    /// cannot do that.
+    pub channel_reductions: bool,
     /// Most distinct buffers that several maps in one launch may touch together.
     pub group_buffers: usize,
 }
@@ -32,7 +36,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true, max_buffers: 8, group_buffers: 8 }
+        Options { fuse: true, max_buffers: 8, group_buffers: 8, channel_reductions: true }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Every step settles under every limit of buffers, and keeps to it.
 
 use autograd::{Conv2d, Error, Tensor, Variable, Window, grad};
-use schedule::Step;
-use schedule::{Kernel, Options, Schedule};
+use schedule::{Options, Step};
 
 fn inputs(count: usize, shape: &[usize]) -> Vec<Tensor> {
     (0..count).map(|i| Tensor::input(format!("x{i}{shape:?}"), shape)).collect()
@@ -59,10 +58,6 @@ fn expressions() -> Vec<(&'static str, Vec<Tensor>)> {
     ]
 }
 
-fn kernels(schedule: &Schedule) -> impl Iterator<Item = &Kernel> {
-    schedule.prepare.iter().chain(&schedule.kernels)
-}
-
 fn step(outputs: &[Tensor]) -> Step {
     outputs.iter().enumerate().fold(Step::new(), |step, (i, y)| step.output(format!("y{i}"), y))
 }
@@ -72,8 +67,8 @@ fn every_expression_settles_within_the_limit() {
     let mut failures = Vec::new();
     for (name, outputs) in expressions() {
         for max_buffers in [4, 5, 6, 7, 8, 9, 16, 24, 64] {
-            for fuse in [true, false] {
-                let options = Options { fuse, max_buffers, group_buffers: max_buffers };
+            for [fuse, channel_reductions] in [[true, true], [true, false], [false, true]] {
+                let options = Options { fuse, max_buffers, group_buffers: max_buffers, channel_reductions };
                 let schedule = match step(&outputs).schedule_with(options) {
                     Ok(schedule) => schedule,
                     Err(error) => {
@@ -81,7 +76,7 @@ fn every_expression_settles_within_the_limit() {
                         continue;
                     }
                 };
-                for kernel in kernels(&schedule) {
+                for kernel in schedule.all_kernels() {
                     let touched = kernel.buffers().len();
                     if touched > max_buffers {
                         failures.push(format!("{name}, {options:?}: {touched} in `{}`", kernel.label));
@@ -107,7 +102,7 @@ fn long_concatenations_are_written_in_place() {
     let schedule = step(&[joined(&parts, 0)]).schedule().expect("schedules");
     let out = schedule.outputs[0].1;
     assert_eq!(schedule.buffers.len(), 41, "no temporaries");
-    assert!(kernels(&schedule).all(|kernel| kernel.writes() == [out]), "{}", schedule.table());
+    assert!(schedule.all_kernels().all(|kernel| kernel.writes() == [out]), "{}", schedule.table());
 }
 
 /// An update whose pieces read the old value elsewhere must not overwrite it too early.

@@ -81,12 +81,9 @@ impl Emitter {
 
     /// Writes the instructions that `roots` depend on; register `r` is then named [`Emitter::reg`].
     pub fn program(&mut self, program: &Program, roots: &[Reg], bindings: &mut Bindings) {
-        let live = live(program, roots);
-        for (r, instr) in program.instrs.iter().enumerate() {
-            if live[r] {
-                let value = self.instr(instr, bindings);
-                let _ = writeln!(self.code, "    let {} = {value};", self.reg(r));
-            }
+        for (r, instr) in program.needed(roots.iter().copied()) {
+            let value = self.instr(instr, bindings);
+            let _ = writeln!(self.code, "    let {} = {value};", self.reg(r));
         }
     }
 
@@ -123,16 +120,13 @@ impl Emitter {
 
     fn lanes(&self, view: &View) -> Lanes {
         let Some(v) = self.vector else { return Lanes::Apart };
-        let bounds_same = view.bounds.iter().all(|b| stride(&b.strides, v) == 0 || self.always(b));
-        let stride_v = stride(&view.strides, v);
-        if !bounds_same {
+        let sizes = self.sizes();
+        let is_same = |b: &Bound| stride(&b.strides, v) == 0 || b.verdict(&sizes) == Some(true);
+        if !view.bounds.iter().all(is_same) {
             Lanes::Apart
-        } else if stride_v == 0 {
+        } else if stride(&view.strides, v) == 0 {
             Lanes::Same
-        } else if stride_v == 1
-            && view.offset % 4 == 0
-            && (0..self.index.len()).all(|d| d == v || stride(&view.strides, d) % 4 == 0)
-        {
+        } else if in_fours(view, v) {
             Lanes::Contiguous
         } else {
             Lanes::Apart
@@ -215,33 +209,20 @@ impl Emitter {
 
     /// The condition that a view's bounds hold, or `None` if they always do.
     fn within(&self, view: &View, lane: usize) -> Option<String> {
-        let conditions: Vec<String> = view
-            .bounds
-            .iter()
-            .filter(|b| !self.always(b))
-            .map(|b| match self.reach(b) {
-                // Not left to the shader: `u32(-1)` of a known -1 is an error there.
-                (low, high) if high < 0 || low >= b.extent => "false".to_string(),
-                _ => format!("u32({}) < {}u", self.sum(b.offset, &b.strides, lane), b.extent),
-            })
-            .collect();
+        let condition = |bound: &Bound| match bound.verdict(&self.sizes()) {
+            Some(true) => None,
+            // Not left to the shader: `u32(-1)` of a known -1 is an error there.
+            Some(false) => Some("false".to_string()),
+            None => {
+                Some(format!("u32({}) < {}u", self.sum(bound.offset, &bound.strides, lane), bound.extent))
+            }
+        };
+        let conditions: Vec<String> = view.bounds.iter().filter_map(condition).collect();
         (!conditions.is_empty()).then(|| format!("({})", conditions.join(" && ")))
     }
 
-    /// Whether a bound holds at every index.
-    fn always(&self, bound: &Bound) -> bool {
-        let (low, high) = self.reach(bound);
-        low >= 0 && high < bound.extent
-    }
-
-    /// The least and the largest value that a bound's index takes.
-    fn reach(&self, bound: &Bound) -> (i64, i64) {
-        let (mut low, mut high) = (bound.offset, bound.offset);
-        for (d, index) in self.index.iter().enumerate() {
-            let reach = stride(&bound.strides, d) * (index.size.max(1) as i64 - 1);
-            if reach < 0 { low += reach } else { high += reach }
-        }
-        (low, high)
+    fn sizes(&self) -> Vec<usize> {
+        self.index.iter().map(|index| index.size).collect()
     }
 
     fn affine(&self, view: &View, lane: usize) -> String {
@@ -268,33 +249,10 @@ impl Emitter {
     }
 }
 
-/// Which instructions `roots` depend on.
-pub fn live(program: &Program, roots: &[Reg]) -> Vec<bool> {
-    let mut live = vec![false; program.instrs.len()];
-    for &r in roots {
-        live[r] = true;
-    }
-    for r in (0..program.instrs.len()).rev() {
-        if live[r] {
-            operands(&program.instrs[r], |o| live[o] = true);
-        }
-    }
-    live
-}
-
-/// Calls `f` with every register an instruction uses.
-pub fn operands(instr: &Instr, mut f: impl FnMut(Reg)) {
-    match instr {
-        Instr::Unary(_, a) => f(*a),
-        Instr::Binary(_, a, b) => [*a, *b].into_iter().for_each(f),
-        Instr::Select { condition, yes, no } => [*condition, *yes, *no].into_iter().for_each(f),
-        Instr::Random { seed, step, .. } => [*seed, *step].into_iter().for_each(f),
-        Instr::Load { .. }
-        | Instr::Constant(_)
-        | Instr::Index(_)
-        | Instr::InBounds(_)
-        | Instr::Accumulator(_) => {}
-    }
+/// Whether a view takes four neighbours along a dim, which begin at a multiple of four (its bounds apart).
+pub fn in_fours(view: &View, dim: usize) -> bool {
+    let mut others = view.strides.iter().enumerate().filter(|(d, _)| *d != dim);
+    stride(&view.strides, dim) == 1 && view.offset % 4 == 0 && others.all(|(_, stride)| stride % 4 == 0)
 }
 
 /// Statements that split the linear index `linear` of a space into one `let` a dim. The dim `vector`

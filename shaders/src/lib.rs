@@ -6,18 +6,17 @@
 //! without one.
 
 mod bindings;
-mod collapse;
 mod convolution;
 mod emit;
 mod fold;
 mod gemm;
 mod gemm_kernel;
 mod launch;
-mod legalise;
 mod map;
 mod matmul;
 mod operand;
 mod pool;
+mod precompute;
 mod reduce;
 mod target;
 mod template;
@@ -28,7 +27,7 @@ use autograd::{Error, Result};
 use schedule::ir::{Body, Kernel};
 
 pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
-pub use legalise::{Legal, frozen, legalise, memories};
+pub use precompute::{Precomputed, precompute};
 pub use target::{Limits, Operands, Subgroups, Target};
 
 /// Makes a kernel ready for a device.

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use autograd::Result;
-use schedule::ir::{MapPart, Program, Store};
+use schedule::ir::{MapPart, Program, Store, merge_dims};
 
 use crate::bindings::Bindings;
-use crate::collapse::{collapse, program_strides, store_strides};
-use crate::emit::{Emitter, decompose};
+use crate::emit::{Emitter, decompose, in_fours};
 use crate::launch::{Assembled, Context};
 use crate::thread::{THREADS, finish_launch};
 
@@ -73,9 +72,9 @@ impl Map {
             return None;
         }
         let rank = shape.len();
-        let mut strides = program_strides(&mut program);
-        strides.extend(store_strides(&mut stores));
-        collapse(&mut shape, rank, strides);
+        let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
+        let mut strides: Vec<_> = program.stride_lists().chain(stored).collect();
+        merge_dims(&mut shape, &mut vec![0; rank], &mut strides);
 
         let vector = vector_dim(&shape, &stores);
         let (indices, index) = decompose(&shape, vector, linear, "i");
@@ -100,9 +99,5 @@ impl Map {
 /// The innermost dim, if every store can write four neighbours along it.
 fn vector_dim(shape: &[usize], stores: &[Store]) -> Option<usize> {
     let last = shape.len().checked_sub(1)?;
-    let aligned = |store: &Store| {
-        let strides = &store.view.strides;
-        strides[last] == 1 && store.view.offset % 4 == 0 && strides[..last].iter().all(|s| s % 4 == 0)
-    };
-    (shape[last].is_multiple_of(4) && stores.iter().all(aligned)).then_some(last)
+    (shape[last].is_multiple_of(4) && stores.iter().all(|s| in_fours(&s.view, last))).then_some(last)
 }

@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use schedule::ir::{Epilogue, Operand, Program, Reg, Store};
+use schedule::ir::{Epilogue, Operand, Program, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
-use crate::collapse::{program_strides, store_strides};
 use crate::emit::{Emitter, Index, decompose};
 
 /// A function over a tensor's index. The schedule may split the tensor's first dim; the function takes
@@ -13,58 +12,44 @@ use crate::emit::{Emitter, Index, decompose};
 struct Function {
     /// Index parameters, one a dim of the tensor.
     params: &'static [&'static str],
-    /// Sizes of the tensor's dims.
-    dims: Vec<usize>,
-    /// Sizes of the parts of the first dim.
-    leading: Vec<usize>,
+    /// Sizes of the iteration space after merging, and of which parameter each dim is a part.
+    sizes: Vec<usize>,
+    of: Vec<u8>,
+    /// The dim that is taken in fours.
     vector: Option<usize>,
 }
 
 impl Function {
-    /// `shape` is the tensor's shape with the first dim possibly split. Parts that every view walks as
-    /// one are merged in `strides`.
+    /// `shape` is the tensor's shape with the first dim possibly split. Parts that every list of strides
+    /// walks as one are merged, in the lists too.
     fn new(
         params: &'static [&'static str],
         shape: &[usize],
         vector: Option<usize>,
-        mut strides: Vec<&mut Vec<i64>>,
+        strides: &mut [&mut Vec<i64>],
     ) -> Function {
-        let rank = params.len();
-        let mut leading = shape[..shape.len() + 1 - rank].to_vec();
-        let mut dims = vec![leading.iter().product()];
-        dims.extend(&shape[shape.len() + 1 - rank..]);
-        for s in &mut strides {
-            s.resize(shape.len(), 0);
-        }
-        for d in (1..leading.len()).rev() {
-            let size = leading[d] as i64;
-            if leading[d - 1] == 1 || strides.iter().all(|s| s[d - 1] == s[d] * size) {
-                let part = leading.remove(d - 1);
-                leading[d - 1] *= part;
-                for s in &mut strides {
-                    s.remove(d - 1);
-                }
-            }
-        }
-        Function { params, dims, leading, vector }
-    }
-
-    /// Statements before the body, and the index to write it over.
-    fn prepare(&self) -> (String, Vec<Index>) {
-        let tail = |p: usize| Index { name: self.params[p].to_string(), size: self.dims[p] };
-        if self.leading.len() == 1 {
-            return (String::new(), (0..self.params.len()).map(tail).collect());
-        }
-        let (code, mut index) = decompose(&self.leading, None, self.params[0], "lead");
-        index.extend((1..self.params.len()).map(tail));
-        (code, index)
+        let parts = shape.len() + 1 - params.len();
+        let mut sizes = shape.to_vec();
+        let mut of: Vec<u8> = (0..shape.len()).map(|d| (d + 1).saturating_sub(parts) as u8).collect();
+        merge_dims(&mut sizes, &mut of, strides);
+        let vector = vector.and_then(|v| of.iter().position(|&param| usize::from(param) == v));
+        Function { params, sizes, of, vector }
     }
 
     fn emitter(&self) -> Emitter {
-        let (code, index) = self.prepare();
-        // A dim's position moves when the first dim stays split.
-        let vector = self.vector.map(|v| v + self.leading.len() - 1);
-        let mut emitter = Emitter::new(index, vector, "v");
+        let leading = self.of.partition_point(|&param| param == 0);
+        let (code, mut index) = match &self.sizes[..leading] {
+            several @ [_, _, ..] => decompose(several, None, self.params[0], "lead"),
+            one => {
+                let name = |&size: &usize| Index { name: self.params[0].to_string(), size };
+                (String::new(), one.iter().map(name).collect())
+            }
+        };
+        let rest = self.of.iter().zip(&self.sizes).skip(leading);
+        index.extend(
+            rest.map(|(&param, &size)| Index { name: self.params[usize::from(param)].to_string(), size }),
+        );
+        let mut emitter = Emitter::new(index, self.vector, "v");
         emitter.code = code;
         emitter
     }
@@ -86,7 +71,8 @@ impl Loader {
     /// whose index must be a multiple of four.
     pub fn new(operand: &Operand, params: &'static [&'static str], vector: Option<usize>) -> Loader {
         let mut program = operand.program.clone();
-        let function = Function::new(params, &operand.shape, vector, program_strides(&mut program));
+        let mut strides: Vec<_> = program.stride_lists().collect();
+        let function = Function::new(params, &operand.shape, vector, &mut strides);
         Loader { function, program, value: operand.value }
     }
 
@@ -120,9 +106,9 @@ impl Finisher {
     /// As [`Loader::new`].
     pub fn new(epilogue: &Epilogue, params: &'static [&'static str], vector: Option<usize>) -> Finisher {
         let (mut program, mut stores) = (epilogue.program.clone(), epilogue.stores.clone());
-        let mut strides = program_strides(&mut program);
-        strides.extend(store_strides(&mut stores));
-        let function = Function::new(params, &epilogue.shape, vector, strides);
+        let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
+        let mut strides: Vec<_> = program.stride_lists().chain(stored).collect();
+        let function = Function::new(params, &epilogue.shape, vector, &mut strides);
         Finisher { function, program, stores }
     }
 

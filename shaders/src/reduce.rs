@@ -1,11 +1,10 @@
 //! Folds over the inner dims, in one stage or in chunks with a second stage.
 
 use autograd::{Error, Result};
-use schedule::ir::{Body, Program, ReduceKind, Reg, Store};
+use schedule::ir::{Body, Program, ReduceKind, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
-use crate::collapse::{collapse, program_strides, store_strides};
-use crate::emit::{Emitter, Index, decompose};
+use crate::emit::{Emitter, Index, decompose, in_fours};
 use crate::fold::{Cut, Fold, Text};
 use crate::launch::{Access, Assembled, Context};
 
@@ -32,11 +31,12 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     }
     let (mut shape, mut program) = (shape.clone(), program.clone());
     let (mut finish, mut stores) = (finish.clone(), stores.clone());
-    let mut strides = program_strides(&mut program);
-    strides.extend(program_strides(&mut finish));
-    strides.extend(store_strides(&mut stores));
-    let fence = collapse(&mut shape, *outer, strides);
-    let inner = shape.split_off(fence);
+    // Outer dims are of one class, folded dims of another.
+    let mut classes: Vec<u8> = (0..shape.len()).map(|d| (d >= *outer) as u8).collect();
+    let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
+    let mut strides: Vec<_> = program.stride_lists().chain(finish.stride_lists()).chain(stored).collect();
+    merge_dims(&mut shape, &mut classes, &mut strides);
+    let inner = shape.split_off(classes.partition_point(|&class| class == 0));
 
     let (kinds, values) = accumulators.iter().copied().unzip();
     let vector = vector_dim(&shape, &program, &stores);
@@ -46,18 +46,9 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 
 /// The innermost outer dim, if stores and at least one load take four neighbours along it.
 fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<usize> {
-    use schedule::ir::Instr;
     let last = outer.len().checked_sub(1)?;
-    let aligned = |offset: i64, strides: &[i64]| {
-        strides[last] == 1
-            && offset % 4 == 0
-            && strides.iter().enumerate().all(|(d, s)| d == last || s % 4 == 0)
-    };
-    let loads = program.instrs.iter().any(|instr| match instr {
-        Instr::Load { view, .. } => aligned(view.offset, &view.strides),
-        _ => false,
-    });
-    let stores = stores.iter().all(|s| aligned(s.view.offset, &s.view.strides[..outer.len()]));
+    let loads = program.loads().any(|(_, view)| in_fours(view, last));
+    let stores = stores.iter().all(|s| in_fours(&s.view, last));
     (outer[last].is_multiple_of(4) && loads && stores).then_some(last)
 }
 

@@ -1,5 +1,7 @@
 //! What a kernel may assume about the adapter it is written for.
 
+use schedule::Options;
+
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -64,10 +66,21 @@ impl Target {
     pub const WEBGPU: Target =
         Target { subgroups: None, f16: false, operands: Operands::F32, limits: Limits::WEBGPU };
 
-    /// How schedules for this target are best made: one binding is left for a kernel's own scratch.
-    pub fn schedule_options(&self) -> schedule::Options {
-        let most = (self.limits.storage_buffers as usize).saturating_sub(1);
-        schedule::Options { max_buffers: most.clamp(4, 8), group_buffers: most, ..Default::default() }
+    /// Most buffers that a kernel may touch: one binding is left for its own scratch.
+    pub fn most_buffers(&self) -> usize {
+        (self.limits.storage_buffers as usize).saturating_sub(1).max(Options::LEAST_BUFFERS)
+    }
+
+    /// How schedules for this target are made. All kernels keep to its bindings. Tiles of convolutions are
+    /// not summed over channels: workgroups have no order in which they could.
+    pub fn schedule_options(&self) -> Options {
+        let most = self.most_buffers();
+        Options {
+            max_buffers: most.min(8),
+            group_buffers: most,
+            channel_reductions: false,
+            ..Options::default()
+        }
     }
 
     /// Workgroups `[x, y, 1]` of at least `count` in all, with both dimensions within the limit.

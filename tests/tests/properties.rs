@@ -299,7 +299,7 @@ fn random_schedules_read_what_was_written() {
         }
         for (fuse, most) in [(true, 24), (true, 4 + seed as usize % 9), (false, 8)] {
             let schedule = step
-                .schedule_with(Options { fuse, max_buffers: most, group_buffers: most })
+                .schedule_with(Options { fuse, max_buffers: most, group_buffers: most, ..Options::default() })
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let checked = check_memory(&schedule);
             checked.unwrap_or_else(|message| panic!("seed {seed}: {message}\n{}", schedule.table()));
@@ -328,7 +328,12 @@ fn random_views_stay_inside_their_buffers() {
             .output("product", &product);
         for (fuse, max_buffers) in [(true, 24), (true, 4), (false, 8)] {
             let schedule = step
-                .schedule_with(Options { fuse, max_buffers, group_buffers: max_buffers })
+                .schedule_with(Options {
+                    fuse,
+                    max_buffers,
+                    group_buffers: max_buffers,
+                    ..Options::default()
+                })
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             bounded += check_views(&schedule).unwrap_or_else(|message| panic!("seed {seed}: {message}"));
         }

@@ -99,13 +99,13 @@ fn training(name: &str, size: usize) -> Step {
 
 /// The launches of a schedule on a target.
 fn launches(schedule: &Schedule, target: &Target) -> autograd::Result<Vec<Launch>> {
-    let legal = shaders::legalise(schedule.clone(), target);
-    let places = legal.places();
-    let legal = legal.schedule;
-    let frozen = shaders::frozen(&legal);
-    let context = Context { buffers: &legal.buffers, places: &places, frozen: &frozen, target, tight: false };
+    let run = shaders::precompute(schedule.clone(), target);
+    let places = run.places();
+    let run = run.schedule;
+    let frozen = run.frozen();
+    let context = Context { buffers: &run.buffers, places: &places, frozen: &frozen, target, tight: false };
     let mut launches = Vec::new();
-    for kernel in legal.prepare.iter().chain(&legal.kernels) {
+    for kernel in run.prepare.iter().chain(&run.kernels) {
         let assembled = shaders::assemble(context, kernel)?;
         launches.extend(assembled.prepare);
         launches.extend(assembled.launches);

@@ -1,0 +1,191 @@
+//! Operands that a convolution's window would compute again for each of its elements are computed once,
+//! before the kernels that read them.
+
+use std::collections::BTreeSet;
+
+use autograd::tensor::BinaryOp;
+use schedule::Schedule;
+use schedule::ir::{Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Store};
+
+use crate::launch::{Element, Place};
+use crate::target::{Operands, Target};
+use crate::tile::GRADIENT_SCALE;
+
+/// A schedule with its dear operands computed beforehand.
+pub struct Precomputed {
+    pub schedule: Schedule,
+    /// For every buffer how it is stored.
+    pub elements: Vec<Element>,
+}
+
+impl Precomputed {
+    /// Where every buffer lies.
+    pub fn places(&self) -> Vec<Place> {
+        let memories = self.schedule.memories().into_iter();
+        let buffers = memories.zip(&self.elements).zip(&self.schedule.buffers);
+        buffers.map(|((memory, &element), buffer)| Place { memory, len: buffer.len(), element }).collect()
+    }
+}
+
+/// The schedule with dear operands computed beforehand, where the kernels' bindings leave room for that.
+pub fn precompute(mut schedule: Schedule, target: &Target) -> Precomputed {
+    let prepare = std::mem::take(&mut schedule.prepare);
+    let kernels = std::mem::take(&mut schedule.kernels);
+    let mut rewriter = Rewriter {
+        memories: schedule.memories(),
+        first_slot: schedule.slots.len(),
+        held: [None, None],
+        next: 0,
+        rounds: target.operands != Operands::F32,
+        most_buffers: target.most_buffers(),
+        elements: vec![Element::F32; schedule.buffers.len()],
+        schedule,
+        done: Vec::new(),
+    };
+    rewriter.schedule.prepare = rewriter.all(prepare);
+    rewriter.schedule.kernels = rewriter.all(kernels);
+    Precomputed { schedule: rewriter.schedule, elements: rewriter.elements }
+}
+
+/// An operand, and the buffer with its values.
+struct Held {
+    operand: Operand,
+    is_gradient: bool,
+    buffer: BufferId,
+}
+
+struct Rewriter {
+    schedule: Schedule,
+    /// See [`Schedule::memories`]; without the buffers that are added here.
+    memories: Vec<usize>,
+    /// Operands are held in this slot and the next.
+    first_slot: usize,
+    /// What these hold at present. The input and the weight gradient of a convolution read the same one.
+    held: [Option<Held>; 2],
+    /// The one to give up next.
+    next: usize,
+    /// Whether convolutions round their operands to 16 bits.
+    rounds: bool,
+    most_buffers: usize,
+    /// See [`Precomputed::elements`].
+    elements: Vec<Element>,
+    done: Vec<Kernel>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Lhs,
+    Rhs,
+}
+
+impl Rewriter {
+    fn all(&mut self, kernels: Vec<Kernel>) -> Vec<Kernel> {
+        self.held = [None, None];
+        for mut kernel in kernels {
+            for side in [Side::Lhs, Side::Rhs] {
+                self.rewrite(&mut kernel, side);
+            }
+            self.forget(&kernel.writes());
+            self.done.push(kernel);
+        }
+        std::mem::take(&mut self.done)
+    }
+
+    /// An operand that every element of the window would compute again becomes a load of its values,
+    /// where computing it costs more than that load. Where convolutions round their operands to 16 bits,
+    /// the values are stored so: scaled as they would be for rounding, and back when loaded, both exact.
+    fn rewrite(&mut self, kernel: &mut Kernel, side: Side) {
+        // What the kernel touches apart from this operand, and the buffer of the operand's values.
+        let mut without = kernel.clone();
+        let Some((operand, is_gradient)) = window_operand(&mut without, side) else { return };
+        if !self.is_dear(operand) {
+            return;
+        }
+        operand.program = Program::default();
+        if without.buffers().len() + 1 > self.most_buffers {
+            return;
+        }
+        let label = kernel.label.clone();
+        let Some((operand, _)) = window_operand(kernel, side) else { return };
+        let buffer = self.computed(label, operand, is_gradient);
+        operand.program = Program::load(buffer, &operand.shape);
+        operand.value = 0;
+        if self.rounds && is_gradient {
+            operand.value = scale(&mut operand.program, 0, 1.0 / GRADIENT_SCALE);
+        }
+    }
+
+    /// The buffer with an operand's values; makes the kernel that computes them if none holds them.
+    fn computed(&mut self, label: String, operand: &Operand, is_gradient: bool) -> BufferId {
+        let is_it = |held: &Option<Held>| {
+            held.as_ref().is_some_and(|held| held.operand == *operand && held.is_gradient == is_gradient)
+        };
+        let known = self.held.iter().position(is_it);
+        let place = known.unwrap_or(self.next);
+        // A kernel may need two: the one just used stays.
+        self.next = 1 - place;
+        if let (Some(_), Some(held)) = (known, &self.held[place]) {
+            return held.buffer;
+        }
+        let element = if self.rounds { Element::F16 } else { Element::F32 };
+        let buffer = self.temporary(self.first_slot + place, &label, &operand.shape, element);
+        self.held[place] = Some(Held { operand: operand.clone(), is_gradient, buffer });
+        let Operand { shape, mut program, mut value } = operand.clone();
+        if self.rounds && is_gradient {
+            value = scale(&mut program, value, GRADIENT_SCALE);
+        }
+        let stores = vec![Store::dense(buffer, &shape, value)];
+        let label = format!("{label}, operand");
+        self.done.push(Kernel { label, body: Body::Map { shape, program, stores } });
+        buffer
+    }
+
+    /// Whether an operand reads at least two tensors of about its own size.
+    fn is_dear(&self, operand: &Operand) -> bool {
+        let len: usize = operand.shape.iter().product();
+        let is_big = |instr: &Instr| match instr {
+            Instr::Load { buffer, .. } => 2 * self.schedule.buffers[*buffer].len() > len,
+            _ => false,
+        };
+        operand.program.needed([operand.value]).filter(|(_, instr)| is_big(instr)).count() > 1
+    }
+
+    /// Forgets operands that depend on memory about to change.
+    fn forget(&mut self, written: &[BufferId]) {
+        let written: BTreeSet<usize> = written.iter().map(|&b| self.memories[b]).collect();
+        for held in &mut self.held {
+            held.take_if(|held| held.operand.program.buffers().any(|b| written.contains(&self.memories[b])));
+        }
+    }
+
+    fn temporary(&mut self, slot: usize, label: &str, shape: &[usize], element: Element) -> BufferId {
+        let slots = &mut self.schedule.slots;
+        slots.resize(slots.len().max(slot + 1), 0);
+        // Slots are measured in `f32`.
+        let len = (element.bytes(shape.iter().product()) / 4) as usize;
+        slots[slot] = slots[slot].max(len);
+        self.elements.push(element);
+        let role = Role::Temporary { slot };
+        self.schedule.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.to_string() });
+        self.schedule.buffers.len() - 1
+    }
+}
+
+/// An operand of a convolution that goes over a window, and whether it is a gradient.
+fn window_operand(kernel: &mut Kernel, side: Side) -> Option<(&mut Operand, bool)> {
+    let Body::Convolution { kind, geometry, lhs, rhs, .. } = &mut kernel.body else { return None };
+    match (side, kind) {
+        _ if geometry.kernel == [1, 1] => None,
+        (Side::Lhs, kind) => Some((lhs, *kind == ConvKind::InputGrad)),
+        (Side::Rhs, ConvKind::WeightGrad) => Some((rhs, true)),
+        (Side::Rhs, _) => None,
+    }
+}
+
+/// Appends the register's product with a constant; returns its register.
+fn scale(program: &mut Program, value: Reg, by: f32) -> Reg {
+    let factor = program.instrs.len();
+    program.instrs.push(Instr::Constant(by));
+    program.instrs.push(Instr::Binary(BinaryOp::Mul, value, factor));
+    factor + 1
+}
