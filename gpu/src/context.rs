@@ -5,8 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use autograd::{Error, Result};
 use shaders::Target;
 
-use crate::pipelines::Pipelines;
-
 /// An open device.
 pub struct Gpu {
     pub device: wgpu::Device,
@@ -17,7 +15,6 @@ pub struct Gpu {
     /// Whether shaders keep their bounds checks.
     pub checked: bool,
     pub timestamps: bool,
-    pub pipelines: Pipelines,
     /// What the driver reported outside any error scope.
     failure: Arc<Failure>,
     /// A buffer to read back through, kept for the next time.
@@ -56,7 +53,6 @@ impl Gpu {
             name,
             target,
             checked,
-            pipelines: Pipelines::default(),
             failure,
             staging: Mutex::new(None),
         }

@@ -11,6 +11,7 @@ use shaders::{Limits, Operands, Subgroups, Target};
 use crate::adapters::{Adapter, choose};
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
+use crate::pipelines::Pipelines;
 use crate::state::State;
 
 /// In what precision convolutions and matrix products multiply.
@@ -74,6 +75,7 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct GpuDevice {
     gpu: Arc<Gpu>,
+    pipelines: Arc<Pipelines>,
     state: Arc<State>,
 }
 
@@ -121,7 +123,7 @@ impl GpuDevice {
         }
         let name = format!("{} ({})", adapter.name, adapter.backend);
         let gpu = Gpu::new(device, queue, name, target, options.checked);
-        Ok(GpuDevice { gpu: Arc::new(gpu), state: Arc::new(State::default()) })
+        Ok(GpuDevice { gpu: Arc::new(gpu), pipelines: Arc::default(), state: Arc::default() })
     }
 
     /// What the kernels are written for.
@@ -195,7 +197,8 @@ impl Device for GpuDevice {
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(GpuExecutable::new(self.gpu.clone(), self.state.clone(), schedule)?))
+        let (gpu, state) = (self.gpu.clone(), self.state.clone());
+        Ok(Box::new(GpuExecutable::new(gpu, &self.pipelines, state, schedule)?))
     }
 }
 

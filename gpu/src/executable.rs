@@ -10,7 +10,7 @@ use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;
 use crate::memory::Memory;
-use crate::pipelines::Pipeline;
+use crate::pipelines::{Dispatch, Pipelines};
 use crate::profile;
 use crate::state::State;
 
@@ -18,14 +18,6 @@ use crate::state::State;
 const IN_FLIGHT: usize = 3;
 /// Where uniforms may begin, at any adapter's limit.
 const UNIFORM_STRIDE: usize = 256;
-
-/// One dispatch, ready to encode.
-pub struct Dispatch {
-    pub label: String,
-    pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    groups: [u32; 3],
-}
 
 /// See [`Executable`].
 pub struct GpuExecutable {
@@ -56,7 +48,12 @@ struct Input {
 }
 
 impl GpuExecutable {
-    pub fn new(gpu: Arc<Gpu>, state: Arc<State>, schedule: Schedule) -> Result<GpuExecutable> {
+    pub fn new(
+        gpu: Arc<Gpu>,
+        pipelines: &Pipelines,
+        state: Arc<State>,
+        schedule: Schedule,
+    ) -> Result<GpuExecutable> {
         let precomputed = precompute(schedule.clone(), &gpu.target);
         let used = used(&precomputed.schedule);
         let memory = Memory::new(&gpu, &state, &precomputed, &used)?;
@@ -76,7 +73,7 @@ impl GpuExecutable {
         for kernel in &run.kernels {
             builder.add(context, kernel, false)?;
         }
-        let (prepare, dispatches, extra) = builder.build(&gpu, &memory)?;
+        let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
         let inputs = schedule.buffers.iter().enumerate().filter_map(|(buffer, b)| match &b.role {
             Role::Input { name, integer } => Some(Input {
                 name: name.clone(),
@@ -196,15 +193,6 @@ impl GpuExecutable {
     }
 }
 
-impl Dispatch {
-    pub fn encode(&self, pass: &mut wgpu::ComputePass) {
-        let [x, y, z] = self.groups;
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(x, y, z);
-    }
-}
-
 impl Executable for GpuExecutable {
     fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()> {
         self.gpu.check()?;
@@ -289,13 +277,18 @@ impl Builder {
 
     /// Pipelines, bind groups and scratch memory; returns the dispatches of `prepare`, those of a call,
     /// and the bytes allocated.
-    fn build(self, gpu: &Gpu, memory: &Memory) -> Result<(Vec<Dispatch>, Vec<Dispatch>, u64)> {
+    fn build(
+        self,
+        gpu: &Gpu,
+        pipelines: &Pipelines,
+        memory: &Memory,
+    ) -> Result<(Vec<Dispatch>, Vec<Dispatch>, u64)> {
         let allocate = |sizes: &[u64], label: &str| -> Result<Vec<wgpu::Buffer>> {
             sizes.iter().map(|&size| gpu.buffer(label, size)).collect()
         };
         let scratch = allocate(&self.scratch, "scratch")?;
         let kept = allocate(&self.kept, "packed")?;
-        let pipelines = gpu.pipelines.get(gpu, &self.launches)?;
+        let pipelines = pipelines.get(gpu, &self.launches)?;
         let params = params_buffer(gpu, &self.launches)?;
         let total = self.scratch.iter().chain(&self.kept).sum::<u64>() + params.size();
 

@@ -3,7 +3,7 @@
 use autograd::{Error, Result};
 
 use crate::context::Gpu;
-use crate::executable::Dispatch;
+use crate::pipelines::Dispatch;
 
 /// Queries in one set, the most that WebGPU allows.
 const QUERIES: usize = 4096;

@@ -5,7 +5,7 @@
 
 use crate::tensor::Conv2d;
 
-use super::{Array, for_each_index};
+use super::array::{Array, for_each_index};
 
 /// x `[N,H,W,Cin]`, weight `[Cout,Cin/groups,kh,kw]` to `[N,Ho,Wo,Cout]`.
 pub fn forward(shape: &[usize], conv: &Conv2d, x: &Array, weight: &Array) -> Array {

@@ -2,7 +2,7 @@
 
 use crate::tensor::ReduceOp;
 
-use super::{Array, dense_strides, for_each_position};
+use super::array::{Array, dense_strides, for_each_position};
 
 /// Folds `axes` to size 1.
 pub fn reduce(op: ReduceOp, axes: &[usize], x: &Array) -> Array {

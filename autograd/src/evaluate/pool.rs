@@ -2,7 +2,8 @@
 
 use crate::tensor::Window;
 
-use super::{Array, fold, for_each_index};
+use super::array::{Array, for_each_index};
+use super::fold;
 
 /// `source` at the position of the maximum of each window of `x`; 0 for a window of padding alone.
 pub fn max_gather(shape: &[usize], window: &Window, x: &Array, source: &Array) -> Array {

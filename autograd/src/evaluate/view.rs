@@ -1,6 +1,6 @@
 //! Moving elements without computing: permute, slice, pad, broadcast, concatenate.
 
-use super::{Array, dense_strides, for_each_position};
+use super::array::{Array, dense_strides, for_each_position};
 
 /// Output dim `d` is input dim `axes[d]`.
 pub fn permute(axes: &[usize], x: &Array) -> Array {

@@ -722,7 +722,7 @@ impl NumpyDtype {
         Ok(match (self.kind, self.size) {
             (b'f', 8) => Value::Float(f64::from_bits(bits)),
             (b'f', 4) => Value::Float(f64::from(f32::from_bits(bits as u32))),
-            (b'f', _) => Value::Float(f64::from(super::F16Bits(bits as u16).to_f32())),
+            (b'f', _) => Value::Float(f64::from(super::tensor::F16Bits(bits as u16).to_f32())),
             (b'i', _) => Value::Int(i128::from((bits << unused) as i64 >> unused)),
             (b'b', _) => Value::Bool(bits != 0),
             _ => Value::Int(i128::from(bits)),

@@ -80,7 +80,10 @@ fn momentum_position(name: &str) -> Option<usize> {
     number.parse().ok()
 }
 
-fn elements(name: &str, tensor: &safetensors::tensor::TensorView<'_>) -> Result<super::TensorData, Problem> {
+fn elements(
+    name: &str,
+    tensor: &safetensors::tensor::TensorView<'_>,
+) -> Result<super::tensor::TensorData, Problem> {
     let problem = |what: String| Problem::Tensor { name: quoted(name), what };
     let dtype = dtype_of(tensor.dtype())
         .ok_or_else(|| problem(format!("element type {:?} is not supported", tensor.dtype())))?;

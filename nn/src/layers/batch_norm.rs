@@ -2,7 +2,8 @@
 
 use autograd::{Tensor, Variable};
 
-use super::{Convolution, Forward, Mode};
+use super::convolution::Convolution;
+use super::forward::{Forward, Mode};
 
 /// Added to the variance.
 pub const EPSILON: f64 = 1e-5;

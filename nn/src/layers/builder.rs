@@ -2,7 +2,9 @@
 
 use autograd::Variable;
 
-use super::{BatchNorm, ConvNorm, ConvSpec, Convolution, Linear};
+use super::batch_norm::{BatchNorm, ConvNorm};
+use super::convolution::{ConvSpec, Convolution};
+use super::linear::Linear;
 use crate::initialization::Initializer;
 
 /// What an entry of a state dict is for.

@@ -4,7 +4,7 @@
 
 use autograd::Tensor;
 
-use super::{Features, Network, Output};
+use super::model::{Features, Network, Output};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
 
 /// Table 2 of the paper: expansion, channels at full width, blocks, stride of the first.

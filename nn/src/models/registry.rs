@@ -1,6 +1,6 @@
 //! Models by name.
 
-use super::{Model, Network};
+use super::model::{Model, Network};
 use super::{mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, resnet_wide_stem, shuffle_v1, shuffle_v2};
 use super::{vgg, wrn};
 use crate::error::{Error, Result};

@@ -3,8 +3,8 @@
 
 use autograd::{Tensor, Window};
 
+use super::model::{Features, Network, Output};
 use super::resnet_wide_stem::{Block, stages};
-use super::{Features, Network, Output};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
 
 pub struct ResNet {

@@ -3,8 +3,8 @@
 
 use autograd::Tensor;
 
+use super::model::{Features, Network, Output};
 use super::resnet::{BasicBlock, projection};
-use super::{Features, Network, Output};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
 
 /// 1x1, 3x3 and 1x1 to four times the width, and a shortcut.

@@ -3,7 +3,7 @@
 
 use autograd::Tensor;
 
-use super::{Features, Network, Output};
+use super::model::{Features, Network, Output};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
 
 const STEM: usize = 24;

@@ -3,7 +3,7 @@
 
 use autograd::{Tensor, Window};
 
-use super::{Features, Network, Output};
+use super::model::{Features, Network, Output};
 use crate::initialization::{Biases, Initialization, Weights};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
 

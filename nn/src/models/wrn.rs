@@ -9,7 +9,7 @@
 
 use autograd::Tensor;
 
-use super::{Features, Network, Output};
+use super::model::{Features, Network, Output};
 use crate::initialization::{Biases, Initialization, Weights};
 use crate::layers::{BatchNorm, Builder, ConvNorm, ConvSpec, Convolution, Forward, Linear, pool_to_vector};
 

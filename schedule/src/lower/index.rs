@@ -4,7 +4,7 @@
 //! permute, slice, pad, broadcast always; a reshape when the affine form splits cleanly into the new
 //! dims, if need be after the kernel's iteration space is refined (one of its dims split in two).
 
-use crate::ir::{Bound, View};
+use crate::ir::{Bound, View, reach};
 
 /// `offset + sum(strides[d] * iteration[d])`.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,13 +25,7 @@ impl Affine {
 
     /// Smallest and largest value over the iteration space.
     fn range(&self, space: &[usize]) -> (i64, i64) {
-        let mut range = (self.offset, self.offset);
-        for (&stride, &size) in self.strides.iter().zip(space) {
-            let reach = stride * (size as i64 - 1);
-            range.0 += reach.min(0);
-            range.1 += reach.max(0);
-        }
-        range
+        reach(self.offset, &self.strides, space)
     }
 }
 
