@@ -23,7 +23,8 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         return Err(Error::Device(format!("kernel `{label}` is no convolution")));
     };
     if !epilogue.channel_reductions.is_empty() {
-        let message = format!("kernel `{label}` has channel reductions: schedule it with this device's options");
+        let message =
+            format!("kernel `{label}` has channel reductions: schedule it with this device's options");
         return Err(Error::Device(message));
     }
     if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::tensor::{Op, Tensor};
-use array::{Array, dense_strides, for_each_index, for_each_position};
+use array::Array;
 
 impl Tensor {
     /// The tensor's value in `f64`, row-major: what it is by definition, computed as slowly as that.
