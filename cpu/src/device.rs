@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use autograd::{Result, Variable, VariableStore};
-use schedule::{Device, Executable, Options, Schedule};
+use schedule::backend::{self, Backend, State, Variables};
+use schedule::{Options, Schedule};
 
 use crate::executable::CpuExecutable;
 use crate::isa::Isa;
 use crate::kernels::ThreadPool;
-use crate::state::Shared;
+use crate::memory::Floats;
+use crate::shared::Shared;
 
 /// The machine's own processor. Clones share threads and state.
 ///
@@ -25,7 +27,8 @@ impl CpuDevice {
     pub fn new(threads: usize) -> CpuDevice {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { available() } else { threads };
-        CpuDevice { shared: Arc::new(Shared::new(Isa::best(), ThreadPool::new(threads))) }
+        let shared = Shared { isa: Isa::best(), pool: ThreadPool::new(threads), state: State::default() };
+        CpuDevice { shared: Arc::new(shared) }
     }
 
     /// Number of threads.
@@ -41,7 +44,10 @@ impl Default for CpuDevice {
     }
 }
 
-impl Device for CpuDevice {
+impl Backend for CpuDevice {
+    type Memory = Floats;
+    type Compiled = CpuExecutable;
+
     fn name(&self) -> String {
         let threads = self.threads();
         let plural = if threads == 1 { "" } else { "s" };
@@ -53,17 +59,34 @@ impl Device for CpuDevice {
         Options { max_buffers: 24, group_buffers: usize::MAX, ..Options::default() }
     }
 
-    fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(CpuExecutable::new(Arc::clone(&self.shared), schedule)?))
+    fn state(&self) -> &State<Floats> {
+        &self.shared.state
+    }
+
+    fn allocate(&self, variable: &Variable) -> Result<Floats> {
+        Ok(Floats::zeros(variable.len()))
+    }
+
+    fn copy_in(&self, memory: &mut Floats, values: &[f32]) -> Result<()> {
+        memory.as_mut_slice().copy_from_slice(values);
+        Ok(())
+    }
+
+    fn copy_out(&self, memory: &Floats, _: usize) -> Result<Vec<f32>> {
+        Ok(memory.as_slice().to_vec())
+    }
+
+    fn compile(&self, schedule: &Schedule, variables: &mut Variables<CpuDevice>) -> Result<CpuExecutable> {
+        CpuExecutable::new(Arc::clone(&self.shared), schedule, variables)
     }
 }
 
 impl VariableStore for CpuDevice {
     fn write(&self, variable: &Variable, values: &[f32]) -> Result<()> {
-        self.shared.state().write(variable, values)
+        backend::write(self, variable, values)
     }
 
     fn read(&self, variable: &Variable) -> Result<Vec<f32>> {
-        Ok(self.shared.state().read(variable))
+        backend::read(self, variable)
     }
 }

@@ -27,10 +27,9 @@ mod program;
 #[cfg(test)]
 mod random_programs;
 mod reduce;
+mod shared;
 mod space;
-mod state;
 mod tile;
-mod validate;
 mod walk;
 
 pub use device::CpuDevice;

@@ -5,14 +5,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use autograd::{Error, Result, Variable, VariableStore};
-use schedule::{Device, Executable, Schedule};
-use shaders::{Limits, Operands, Subgroups, Target};
+use schedule::Schedule;
+use schedule::backend::{self, Backend, State, Variables};
+use shaders::{Element, Limits, Operands, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
-use crate::state::State;
 
 /// In what precision convolutions and matrix products multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Default for Options {
 pub struct GpuDevice {
     gpu: Arc<Gpu>,
     pipelines: Arc<Pipelines>,
-    state: Arc<State>,
+    state: Arc<State<wgpu::Buffer>>,
 }
 
 impl GpuDevice {
@@ -186,7 +186,10 @@ fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) ->
     }
 }
 
-impl Device for GpuDevice {
+impl Backend for GpuDevice {
+    type Memory = wgpu::Buffer;
+    type Compiled = GpuExecutable;
+
     fn name(&self) -> String {
         self.gpu.name.clone()
     }
@@ -196,18 +199,34 @@ impl Device for GpuDevice {
         self.gpu.target.schedule_options()
     }
 
-    fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
-        let (gpu, state) = (self.gpu.clone(), self.state.clone());
-        Ok(Box::new(GpuExecutable::new(gpu, &self.pipelines, state, schedule)?))
+    fn state(&self) -> &State<wgpu::Buffer> {
+        &self.state
+    }
+
+    fn allocate(&self, variable: &Variable) -> Result<wgpu::Buffer> {
+        self.gpu.buffer(variable.name(), Element::F32.bytes(variable.len()))
+    }
+
+    fn copy_in(&self, memory: &mut wgpu::Buffer, values: &[f32]) -> Result<()> {
+        let write = || self.gpu.queue.write_buffer(memory, 0, bytemuck::cast_slice(values));
+        self.gpu.scoped("writing state", write)
+    }
+
+    fn copy_out(&self, memory: &wgpu::Buffer, len: usize) -> Result<Vec<f32>> {
+        self.gpu.read(memory, len)
+    }
+
+    fn compile(&self, schedule: &Schedule, variables: &mut Variables<GpuDevice>) -> Result<GpuExecutable> {
+        GpuExecutable::new(self.gpu.clone(), &self.pipelines, schedule, variables)
     }
 }
 
 impl VariableStore for GpuDevice {
     fn write(&self, variable: &Variable, values: &[f32]) -> Result<()> {
-        self.state.write(&self.gpu, variable, values)
+        backend::write(self, variable, values)
     }
 
     fn read(&self, variable: &Variable) -> Result<Vec<f32>> {
-        self.state.read(&self.gpu, variable)
+        backend::read(self, variable)
     }
 }

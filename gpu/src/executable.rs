@@ -4,59 +4,41 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use autograd::{Error, Result};
-use schedule::ir::{BufferId, Kernel, Role};
-use schedule::{Executable, Schedule, Value};
+use schedule::Schedule;
+use schedule::backend::{Backend, Compiled, Variables};
+use schedule::ir::{BufferId, Kernel};
 use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;
 use crate::memory::Memory;
 use crate::pipelines::{Dispatch, Pipelines};
 use crate::profile;
-use crate::state::State;
 
 /// Calls that may be on their way to the device before a new one waits.
 const IN_FLIGHT: usize = 3;
 /// Where uniforms may begin, at any adapter's limit.
 const UNIFORM_STRIDE: usize = 256;
 
-/// See [`Executable`].
+/// A schedule compiled for an adapter.
 pub struct GpuExecutable {
     gpu: Arc<Gpu>,
-    state: Arc<State>,
-    schedule: Schedule,
     memory: Memory,
     prepare: Vec<Dispatch>,
     dispatches: Vec<Dispatch>,
-    inputs: Vec<Input>,
-    /// The variables this step writes.
-    updated: Vec<u64>,
-    /// The variables that prepared buffers may depend on, with their versions when `prepare` ran.
-    watched: Vec<(u64, Option<u64>)>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
-    called: bool,
     bytes: u64,
-    /// Integers on their way to `f32`.
-    converted: Vec<f32>,
-}
-
-struct Input {
-    name: String,
-    buffer: BufferId,
-    len: usize,
-    integer: bool,
-    used: bool,
 }
 
 impl GpuExecutable {
     pub fn new(
         gpu: Arc<Gpu>,
         pipelines: &Pipelines,
-        state: Arc<State>,
-        schedule: Schedule,
+        schedule: &Schedule,
+        variables: &mut Variables<impl Backend<Memory = wgpu::Buffer>>,
     ) -> Result<GpuExecutable> {
         let precomputed = precompute(schedule.clone(), &gpu.target);
         let used = used(&precomputed.schedule);
-        let memory = Memory::new(&gpu, &state, &precomputed, &used)?;
+        let memory = Memory::new(&gpu, variables, &precomputed, &used)?;
         let run = precomputed.schedule;
         let frozen = run.frozen();
         let context = Context {
@@ -74,113 +56,18 @@ impl GpuExecutable {
             builder.add(context, kernel, false)?;
         }
         let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
-        let inputs = schedule.buffers.iter().enumerate().filter_map(|(buffer, b)| match &b.role {
-            Role::Input { name, integer } => Some(Input {
-                name: name.clone(),
-                buffer,
-                len: b.len(),
-                integer: *integer,
-                used: memory.of(buffer).is_some(),
-            }),
-            _ => None,
-        });
-        let variable = |id: BufferId| match &schedule.buffers[id].role {
-            Role::State(variable) => Some(variable.id()),
-            _ => None,
-        };
-        let updated: Vec<u64> = schedule.updated.iter().filter_map(|&b| variable(b)).collect();
-        let watched = (0..schedule.buffers.len())
-            .filter(|&b| frozen[b] && used.contains(&b))
-            .filter_map(variable)
-            .map(|id| (id, None))
-            .collect();
-        Ok(GpuExecutable {
-            inputs: inputs.collect(),
-            updated,
-            watched,
-            bytes: memory.bytes + extra,
-            gpu,
-            state,
-            memory,
-            prepare,
-            dispatches,
-            in_flight: VecDeque::new(),
-            called: false,
-            converted: Vec::new(),
-            schedule,
-        })
+        let bytes = memory.bytes + extra;
+        Ok(GpuExecutable { gpu, memory, prepare, dispatches, in_flight: VecDeque::new(), bytes })
     }
 
-    /// Checks all inputs before any is written, so that a wrong call changes nothing.
-    fn check_inputs(&self, given: &[(&str, Value)]) -> Result<()> {
-        let error = |name: &str, message: String| Error::Input { name: name.to_string(), message };
-        for (i, (name, value)) in given.iter().enumerate() {
-            let Some(input) = self.inputs.iter().find(|input| input.name == *name) else {
-                let known: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
-                return Err(error(name, format!("this step has no such input; it has {known:?}")));
-            };
-            if given[..i].iter().any(|(other, _)| other == name) {
-                return Err(error(name, "given twice".into()));
-            }
-            if value.len() != input.len {
-                let shape = &self.schedule.buffers[input.buffer].shape;
-                let (got, expected) = (value.len(), input.len);
-                return Err(error(name, format!("{got} values for shape {shape:?} ({expected} elements)")));
-            }
-            match value {
-                Value::F32(_) if input.integer => {
-                    return Err(error(name, "is an integer input, give I32 values".into()));
-                }
-                Value::I32(_) if !input.integer => {
-                    return Err(error(name, "is a real input, give F32 values".into()));
-                }
-                Value::I32(values) => {
-                    if let Some(v) = values.iter().find(|v| v.unsigned_abs() >= 1 << 24) {
-                        return Err(error(name, format!("{v} is outside -2^24..2^24")));
-                    }
-                }
-                Value::F32(_) => {}
-            }
-        }
-        match self.inputs.iter().find(|input| !given.iter().any(|(name, _)| *name == input.name)) {
-            Some(missing) => Err(error(&missing.name, "missing".into())),
-            None => Ok(()),
-        }
-    }
-
-    fn write_inputs(&mut self, given: &[(&str, Value)]) {
-        for (name, value) in given {
-            let input = self.inputs.iter().find(|input| input.name == *name && input.used);
-            let Some(buffer) = input.and_then(|input| self.memory.of(input.buffer)) else { continue };
-            match value {
-                Value::F32(values) => self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values)),
-                Value::I32(values) => {
-                    self.converted.clear();
-                    self.converted.extend(values.iter().map(|&v| v as f32));
-                    self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&self.converted));
-                }
-            }
-        }
-    }
-
-    /// Whether something that prepared buffers depend on was written since they were made; notes the
-    /// present versions.
-    fn needs_prepare(&mut self) -> bool {
-        let mut changed = !self.called;
-        for (id, seen) in &mut self.watched {
-            let version = Some(self.state.version(*id));
-            changed |= *seen != version;
-            *seen = version;
-        }
-        changed && !self.prepare.is_empty()
-    }
-
-    fn submit(&mut self, prepare: bool) -> Result<()> {
+    /// Sends the kernels that are to be prepared, if asked for, and those of a call, if asked for.
+    fn submit(&mut self, prepare: bool, call: bool) -> Result<()> {
+        let prepare = if prepare { &self.prepare[..] } else { &[] };
+        let call = if call { &self.dispatches[..] } else { &[] };
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            let first: &[Dispatch] = if prepare { &self.prepare } else { &[] };
-            first.iter().chain(&self.dispatches).for_each(|dispatch| dispatch.encode(&mut pass));
+            prepare.iter().chain(call).for_each(|dispatch| dispatch.encode(&mut pass));
         }
         let index = self.gpu.queue.submit([encoder.finish()]);
         self.in_flight.push_back(index);
@@ -193,47 +80,38 @@ impl GpuExecutable {
     }
 }
 
-impl Executable for GpuExecutable {
-    fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()> {
-        self.gpu.check()?;
-        self.check_inputs(inputs)?;
-        self.write_inputs(inputs);
-        let prepare = self.needs_prepare();
-        let submitted = self.submit(prepare);
-        self.state.written(&self.updated);
-        self.called = true;
-        submitted.and_then(|()| self.gpu.check())
+impl Compiled for GpuExecutable {
+    fn copy_in(&mut self, buffer: BufferId, values: &[f32]) -> Result<()> {
+        // An input that no kernel reads has no memory.
+        if let Some(buffer) = self.memory.of(buffer) {
+            self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        }
+        Ok(())
     }
 
-    fn output(&mut self, name: &str) -> Result<Vec<f32>> {
-        let Some((_, id)) = self.schedule.outputs.iter().find(|(n, _)| n == name) else {
-            let known: Vec<&str> = self.schedule.outputs.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(Error::Step(format!("no output `{name}`; this step has {known:?}")));
-        };
-        if !self.called {
-            return Err(Error::Step(format!("output `{name}` was asked for before the first call")));
+    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Vec<f32>> {
+        match self.memory.of(buffer) {
+            Some(buffer) => self.gpu.read(buffer, len),
+            None => Err(Error::Step("an output has no memory".into())),
         }
-        match self.memory.of(*id) {
-            Some(buffer) => self.gpu.read(buffer, self.schedule.buffers[*id].len()),
-            None => Err(Error::Step(format!("output `{name}` has no memory"))),
+    }
+
+    fn run(&mut self, prepare: bool) -> Result<()> {
+        self.gpu.check()?;
+        self.submit(prepare, true)?;
+        self.gpu.check()
+    }
+
+    fn profile(&mut self, prepare: bool) -> Result<Vec<(String, f64)>> {
+        if prepare {
+            self.submit(true, false)?;
         }
+        let seconds = profile::measure(&self.gpu, &self.dispatches)?;
+        Ok(self.dispatches.iter().map(|d| d.label.clone()).zip(seconds).collect())
     }
 
     fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    fn profile(&mut self) -> Result<Vec<(String, f64)>> {
-        if !self.called {
-            return Err(Error::Step("profile needs a call first, for its inputs".into()));
-        }
-        let seconds = profile::measure(&self.gpu, &self.dispatches)?;
-        self.state.written(&self.updated);
-        Ok(self.dispatches.iter().map(|d| d.label.clone()).zip(seconds).collect())
-    }
-
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
     }
 }
 

@@ -11,7 +11,6 @@ mod executable;
 mod memory;
 mod pipelines;
 mod profile;
-mod state;
 
 pub use adapters::{Adapter, adapters, choose};
 pub use device::{GpuDevice, Options, Precision};

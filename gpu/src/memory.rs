@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use autograd::Result;
+use schedule::backend::{Backend, Variables};
 use schedule::ir::{BufferId, Role};
 use shaders::{Element, Place, Precomputed};
 
 use crate::context::Gpu;
-use crate::state::State;
 
 /// The allocations of a compiled schedule.
 pub struct Memory {
@@ -24,7 +24,7 @@ impl Memory {
     /// its own for everything else. Constants are written.
     pub fn new(
         gpu: &Gpu,
-        state: &State,
+        variables: &mut Variables<impl Backend<Memory = wgpu::Buffer>>,
         precomputed: &Precomputed,
         used: &HashSet<BufferId>,
     ) -> Result<Memory> {
@@ -39,7 +39,7 @@ impl Memory {
             }
             let size = Element::F32.bytes(buffer.len());
             let made = match &buffer.role {
-                Role::State(variable) => state.buffer(gpu, variable)?,
+                Role::State(variable) => variables.memory(variable)?.clone(),
                 Role::Temporary { slot } => {
                     let size = Element::F32.bytes(schedule.slots.get(*slot).copied().unwrap_or(0));
                     memory.bytes += size;

@@ -144,10 +144,10 @@ fn misuse_is_an_error_and_the_device_stays_usable() {
     let y = b.output("y", &[2]);
     b.kernel(map(2, vec![load(label, &[2])], vec![store(y, &[2], 0)]));
     let mut run = device.compile(b.schedule.clone()).unwrap();
-    input(run.call(&[("int label", Value::I32(&[1, 1 << 24]))]), "2^24");
+    input(run.call(&[("int label", Value::I32(&[1, -(1 << 24) - 1]))]), "2^24");
     input(run.call(&[("int label", Value::F32(&[1.0, 2.0]))]), "I32");
-    run.call(&[("int label", Value::I32(&[-5, (1 << 24) - 1]))]).unwrap();
-    assert_eq!(run.output("y").unwrap(), [-5.0, 16_777_215.0]);
+    run.call(&[("int label", Value::I32(&[-5, 1 << 24]))]).unwrap();
+    assert_eq!(run.output("y").unwrap(), [-5.0, 16_777_216.0]);
 }
 
 #[test]

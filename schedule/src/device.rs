@@ -8,7 +8,7 @@ use autograd::{Result, VariableStore};
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
     F32(&'a [f32]),
-    /// Labels and indices; must lie in `0..2^24` in magnitude.
+    /// Labels and indices, at most 2^24 in magnitude: devices hold them as `f32`.
     I32(&'a [i32]),
 }
 
@@ -33,9 +33,7 @@ pub trait Device: VariableStore {
     fn name(&self) -> String;
 
     /// How schedules for this device are best made.
-    fn options(&self) -> Options {
-        Options::default()
-    }
+    fn options(&self) -> Options;
 
     /// Schedules a step with this device's options and compiles it.
     fn compile_step(&self, step: &Step) -> Result<Box<dyn Executable>> {

@@ -38,6 +38,7 @@
 //!   ([`Schedule::memories`]).
 //! * **Slot**: memory that several temporaries use one after the other.
 
+pub mod backend;
 mod device;
 mod draft;
 pub mod evaluate;
@@ -49,7 +50,9 @@ mod lower;
 mod memory;
 mod merge;
 mod partition;
+mod shell;
 mod step;
+mod validate;
 
 use autograd::{Error, Result};
 

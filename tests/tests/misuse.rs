@@ -91,19 +91,25 @@ fn types_that_do_not_fit() {
 fn inputs_that_are_missing_unknown_or_do_not_fit() {
     let mut bench = Bench::new();
     let (x, labels) = (("x", Value::F32(&IMAGE)), ("labels", Value::I32(&LABELS)));
-    let calls: [(&str, &[(&str, Value)]); 6] = [
+    let calls: [(&str, &[(&str, Value)]); 8] = [
         ("labels", &[x]),
         ("picture", &[x, labels, ("picture", Value::F32(&IMAGE))]),
         ("x", &[("x", Value::F32(&IMAGE[..1])), labels]),
         ("x", &[("x", Value::F32(&[1.0, 2.0, 3.0])), labels]),
         ("x", &[("x", Value::I32(&LABELS)), labels]),
         ("labels", &[x, ("labels", Value::F32(&IMAGE))]),
+        ("labels", &[x, ("labels", Value::I32(&[0, (1 << 24) + 1]))]),
+        ("labels", &[x, ("labels", Value::I32(&[-(1 << 24) - 1, 0]))]),
     ];
     for (culprit, inputs) in calls {
         let error = bench.executable.call(inputs).expect_err("a bad call");
         assert!(matches!(&error, Error::Input { name, .. } if name == culprit), "{culprit}: {error}");
         bench.still_works();
     }
+    // The largest that `f32` holds with all smaller ones.
+    let largest = [x, ("labels", Value::I32(&[1 << 24, -(1 << 24)]))];
+    bench.executable.call(&largest).expect("whole numbers up to 2^24");
+    bench.still_works();
     let unknown = bench.executable.output("z").expect_err("no such output");
     says(&unknown, &["`z`", "`y`"]);
     bench.still_works();

@@ -4,20 +4,6 @@ use std::ops::Range;
 
 use schedule::ConvGeometry;
 
-/// Whether this describes a convolution: nothing zero but the padding, channels divisible by the
-/// groups, a kernel that fits into the padded image, and a result of the size that follows.
-pub fn is_valid(g: &ConvGeometry) -> bool {
-    let (conv, groups) = (&g.conv, g.conv.groups);
-    let sizes = [g.batch, g.height, g.width, g.in_channels, g.out_channels, groups];
-    let positive = sizes.iter().chain(&g.kernel).chain(&conv.stride).chain(&conv.dilation).all(|&v| v > 0);
-    positive
-        && g.in_channels.is_multiple_of(groups)
-        && g.out_channels.is_multiple_of(groups)
-        && conv.dilation[0] * (g.kernel[0] - 1) < g.height + 2 * conv.padding[0]
-        && conv.dilation[1] * (g.kernel[1] - 1) < g.width + 2 * conv.padding[1]
-        && *g == ConvGeometry::new(g.input_shape(), g.weight_shape(), g.conv)
-}
-
 /// The result positions along one axis that read the operand through the same taps.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {

@@ -27,7 +27,6 @@ mod tests;
 mod threads;
 mod winograd;
 
-pub use geometry::is_valid;
 pub use plan::{ImagePlan, WeightPlan};
 pub use stream::{Fetch, Sink, Source, prefetch};
 pub use threads::ThreadPool;

@@ -6,7 +6,6 @@ use super::algorithm::{ImageAlgorithm, WeightAlgorithm};
 use super::depthwise::{Depthwise, DepthwiseWeights};
 use super::direct::Direct;
 use super::direct::weights::DirectWeights;
-use super::geometry::is_valid;
 use super::stream::{Sink, Source};
 use super::threads::ThreadPool;
 use super::winograd::Winograd;
@@ -38,7 +37,7 @@ fn fastest<P>(with: impl Fn(Algorithm, Isa) -> Option<P>) -> P {
 }
 
 fn check(geometry: &ConvGeometry, isa: Isa) {
-    assert!(is_valid(geometry), "not a convolution: {geometry:?}");
+    assert!(geometry.is_valid(), "not a convolution: {geometry:?}");
     assert!(Isa::available().contains(&isa), "this machine does not have {isa:?}");
 }
 
@@ -53,7 +52,7 @@ impl ImagePlan {
     /// algorithm for this shape on this machine.
     ///
     /// # Panics
-    /// If the geometry is not [valid](is_valid).
+    /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn forward(geometry: &ConvGeometry) -> ImagePlan {
         fastest(|algorithm, isa| ImagePlan::with(geometry, false, algorithm, isa))
     }
@@ -62,7 +61,7 @@ impl ImagePlan {
     /// result `[n, h, w, cin]`.
     ///
     /// # Panics
-    /// If the geometry is not [valid](is_valid).
+    /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn input_grad(geometry: &ConvGeometry) -> ImagePlan {
         fastest(|algorithm, isa| ImagePlan::with(geometry, true, algorithm, isa))
     }
@@ -153,7 +152,7 @@ impl WeightPlan {
     /// machine.
     ///
     /// # Panics
-    /// If the geometry is not [valid](is_valid).
+    /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn new(geometry: &ConvGeometry) -> WeightPlan {
         fastest(|algorithm, isa| {
             // Winograd's rounding error should be at most four times a direct convolution's. That of tiny

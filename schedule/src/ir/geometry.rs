@@ -48,6 +48,21 @@ impl ConvGeometry {
         }
     }
 
+    /// Whether this describes a convolution: nothing zero but the padding, channels divisible by the
+    /// groups, a kernel that fits into the padded image, and a result of the size that follows.
+    pub fn is_valid(&self) -> bool {
+        let (conv, groups) = (&self.conv, self.conv.groups);
+        let sizes = [self.batch, self.height, self.width, self.in_channels, self.out_channels, groups];
+        let positive =
+            sizes.iter().chain(&self.kernel).chain(&conv.stride).chain(&conv.dilation).all(|&v| v > 0);
+        positive
+            && self.in_channels.is_multiple_of(groups)
+            && self.out_channels.is_multiple_of(groups)
+            && conv.dilation[0] * (self.kernel[0] - 1) < self.height + 2 * conv.padding[0]
+            && conv.dilation[1] * (self.kernel[1] - 1) < self.width + 2 * conv.padding[1]
+            && *self == ConvGeometry::new(self.input_shape(), self.weight_shape(), self.conv)
+    }
+
     /// `[N, H, W, Cin]`
     pub fn input_shape(&self) -> [usize; 4] {
         [self.batch, self.height, self.width, self.in_channels]

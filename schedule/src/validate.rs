@@ -4,15 +4,11 @@
 use std::collections::HashMap;
 
 use autograd::{Error, Result};
-use schedule::{
-    Body, BufferId, Epilogue, Instr, Kernel, MapPart, Operand, PoolKind, Program, ReduceKind, Role, Schedule,
-    Store, View,
-};
 
-use crate::kernels;
+use crate::ir::*;
 
 /// Every kernel's registers, views and sizes.
-pub fn schedule(schedule: &Schedule) -> Result<()> {
+pub fn validate(schedule: &Schedule) -> Result<()> {
     let check = Check { schedule };
     for (id, buffer) in schedule.buffers.iter().enumerate() {
         let fits = match &buffer.role {
@@ -33,7 +29,7 @@ pub fn schedule(schedule: &Schedule) -> Result<()> {
     for buffer in &schedule.updated {
         check.buffer(*buffer).map_err(Error::Step)?;
     }
-    for kernel in schedule.prepare.iter().chain(&schedule.kernels) {
+    for kernel in schedule.all_kernels() {
         check
             .kernel(kernel)
             .map_err(|message| Error::Step(format!("kernel `{}`: {message}", kernel.label)))?;
@@ -86,8 +82,8 @@ impl Check<'_> {
                 self.epilogue(epilogue, &[*batch, *m, *n])
             }
             Body::Convolution { kind, geometry: g, lhs, rhs, epilogue } => {
-                use schedule::ConvKind::{Forward, InputGrad, WeightGrad};
-                if !kernels::is_valid(g) {
+                use ConvKind::{Forward, InputGrad, WeightGrad};
+                if !g.is_valid() {
                     return Err(format!("{g:?} is not a convolution"));
                 }
                 let (x, w, y) = (g.input_shape(), g.weight_shape(), g.output_shape());

@@ -1,0 +1,14 @@
+//! What all steps compiled for a device share.
+
+use schedule::backend::State;
+
+use crate::isa::Isa;
+use crate::kernels::ThreadPool;
+use crate::memory::Floats;
+
+/// Instruction set, threads, and the device's state (parameters, momentum and running statistics).
+pub struct Shared {
+    pub isa: Isa,
+    pub pool: ThreadPool,
+    pub state: State<Floats>,
+}
