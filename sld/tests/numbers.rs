@@ -375,12 +375,11 @@ fn replayed(root: &Path, method: &Method, train: &Arc<Dataset>, epoch: u64, gate
     while seen < train.len() {
         let batch = loader.next().unwrap();
         assert_eq!(batch.epoch, epoch);
-        let images = [&batch.weak[..], batch.strong.as_deref().unwrap_or_default()].concat();
         let n = batch.labels.len();
         if !replays.iter().any(|replay| replay.batch == n) {
             replays.push(Replay::new(&device, &student, &teacher, n, method.views));
         }
-        let [s, t] = replays.iter_mut().find(|replay| replay.batch == n).unwrap().run(&images);
+        let [s, t] = replays.iter_mut().find(|replay| replay.batch == n).unwrap().run(&batch.images);
         for row in 0..method.views * n {
             let (s, t, label) = (&s[row], &t[row], batch.labels[row % n] as usize);
             let mut add = |name, value: f64| *sums.entry(name).or_default() += value;

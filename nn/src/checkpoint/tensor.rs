@@ -152,14 +152,6 @@ impl TensorData {
             other => other.to_f64().into_iter().map(|v| v as f32).collect(),
         }
     }
-
-    /// As [`TensorData::to_f32`], without a copy when the data is float32 already.
-    pub fn into_f32(self) -> Vec<f32> {
-        match self {
-            TensorData::F32(values) => values,
-            other => other.to_f32(),
-        }
-    }
 }
 
 /// The bits of an IEEE half precision number.

@@ -58,10 +58,9 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Their classes.
     pub labels: Vec<u32>,
-    /// The weak views, or the plain images in evaluation: normalised, [B, height, width, 3].
-    pub weak: Vec<f32>,
-    /// The strong views, of the same shape.
-    pub strong: Option<Vec<f32>>,
+    /// The images as a step takes them: normalised, [B, height, width, 3], all weak views (or the plain
+    /// images in evaluation), then all strong ones if there are any.
+    pub images: Vec<f32>,
 }
 
 /// How a worker chooses and paints images.
@@ -112,32 +111,23 @@ impl Plan {
         batch.indices.extend_from_slice(indices);
         batch.labels.clear();
         batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
-        batch.weak.resize(indices.len() * image_len, 0.0);
-        let (seed, strong) = match self.mode {
-            Mode::Evaluate => {
-                batch.strong = None;
-                for (out, &index) in batch.weak.chunks_exact_mut(image_len).zip(indices) {
-                    self.table.apply(data.image(index as usize), out);
-                }
-                return;
-            }
-            Mode::Train { views: Views::Weak, seed } => {
-                batch.strong = None;
-                (seed, None)
-            }
-            Mode::Train { views: Views::WeakAndStrong, seed } => {
-                let strong = batch.strong.get_or_insert_default();
-                strong.resize(indices.len() * image_len, 0.0);
-                (seed, Some(strong))
-            }
+        let views = match self.mode {
+            Mode::Evaluate | Mode::Train { views: Views::Weak, .. } => 1,
+            Mode::Train { views: Views::WeakAndStrong, .. } => 2,
         };
-        let mut strong = strong.map(|strong| strong.chunks_exact_mut(image_len));
-        for (weak, &index) in batch.weak.chunks_exact_mut(image_len).zip(indices) {
+        batch.images.resize(views * indices.len() * image_len, 0.0);
+        let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
+        let mut strong = strong.chunks_exact_mut(image_len);
+        for (weak, &index) in weak.chunks_exact_mut(image_len).zip(indices) {
             let image = data.image(index as usize);
+            let Mode::Train { seed, .. } = self.mode else {
+                self.table.apply(image, weak);
+                continue;
+            };
             let draws = ViewDraws::new(seed, position.epoch, u64::from(index), width, height);
             draws.paint_weak(canvas, image, width, height);
             self.table.apply(canvas.pixels(), weak);
-            if let Some(strong) = strong.as_mut().and_then(Iterator::next) {
+            if let Some(strong) = strong.next() {
                 draws.paint_strong(canvas, image, width, height);
                 self.table.apply(canvas.pixels(), strong);
             }

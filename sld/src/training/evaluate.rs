@@ -115,7 +115,7 @@ impl Evaluator {
         let mut result = Evaluation::new(self.classes);
         let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads.max(1))?;
         while let Some(mut batch) = loader.next() {
-            let logits = self.logits(&mut batch.weak, dataset.name(), &batch.indices)?;
+            let logits = self.logits(&mut batch.images, dataset.name(), &batch.indices)?;
             for (row, &label) in logits.chunks_exact(self.classes).zip(&batch.labels) {
                 anyhow::ensure!(
                     (label as usize) < self.classes,

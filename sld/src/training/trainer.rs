@@ -227,12 +227,11 @@ impl<'a> Trainer<'a> {
         };
         let start = Position { epoch: self.progress.epoch as u64, batch: self.progress.batch };
         let mut loader = Loader::train(Arc::clone(&self.train), config, start)?;
-        let mut images = Vec::new();
 
         while self.progress.epoch <= self.settings.epochs {
             let started = Instant::now();
             let already = self.progress.images;
-            let finished = self.train_epoch(&mut loader, &mut images, observer)?;
+            let finished = self.train_epoch(&mut loader, observer)?;
             // A state that cannot go on takes no good one's place.
             if let Err(why) = self.check_state() {
                 return Err(self.diverged(why.to_string(), observer)?);
@@ -283,12 +282,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The rest of the epoch in work; false if it was interrupted.
-    fn train_epoch(
-        &mut self,
-        loader: &mut Loader,
-        images: &mut Vec<f32>,
-        observer: &mut dyn Observer,
-    ) -> anyhow::Result<bool> {
+    fn train_epoch(&mut self, loader: &mut Loader, observer: &mut dyn Observer) -> anyhow::Result<bool> {
         let batches = loader.batches_per_epoch();
         let epoch = self.progress.epoch;
         let rate = self.settings.schedule.lr_at(epoch) as f32;
@@ -299,13 +293,12 @@ impl<'a> Trainer<'a> {
             }
             let batch = loader.next().context("the loader ended early")?;
             let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
-            stack_views(&batch, images);
             let at = self.step_for(labels.len())?;
-            let values = self.steps[at].run(images, &labels, rate, factor)?;
+            let values = self.steps[at].run(&batch.images, &labels, rate, factor)?;
             self.progress.batch += 1;
             self.progress.steps += 1;
             if values.iter().any(|value| !value.is_finite()) {
-                let why = self.culprit(&values, &batch, std::mem::take(images))?;
+                let why = self.culprit(&values, batch)?;
                 return Err(self.diverged(why, observer)?);
             }
             self.progress.sums.resize(values.len(), 0.0);
@@ -372,7 +365,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Why a step gave numbers that are none.
-    fn culprit(&self, values: &[f32], batch: &Batch, mut images: Vec<f32>) -> anyhow::Result<String> {
+    fn culprit(&self, values: &[f32], mut batch: Batch) -> anyhow::Result<String> {
         let metrics = self.steps[0].metrics();
         let bad = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
         let measured = |&(metric, value): &(&Metric, &f32)| match metric {
@@ -390,9 +383,9 @@ impl<'a> Trainer<'a> {
         );
         if let Some(teacher) = self.networks.teacher.as_ref().filter(|_| self.distiller.needs_teacher()) {
             let (rows, size) =
-                (images.len() / self.train.image_len(), [self.train.height(), self.train.width()]);
+                (batch.images.len() / self.train.image_len(), [self.train.height(), self.train.width()]);
             let mut evaluator = Evaluator::compile(self.device, teacher, rows, size)?;
-            if let Err(why) = evaluator.logits(&mut images, self.train.name(), &batch.indices) {
+            if let Err(why) = evaluator.logits(&mut batch.images, self.train.name(), &batch.indices) {
                 return Ok(format!("{said}: the teacher is to blame, not the student: {why}"));
             }
         }
@@ -409,14 +402,5 @@ impl<'a> Trainer<'a> {
         let message = format!("the training diverged: after {} steps {why}", self.progress.steps);
         observer.diverged(&message, &self.snapshot()?)?;
         Ok(anyhow::anyhow!(message))
-    }
-}
-
-/// All weak views, then all strong ones: the layout of the step's `images`.
-fn stack_views(batch: &Batch, images: &mut Vec<f32>) {
-    images.clear();
-    images.extend_from_slice(&batch.weak);
-    if let Some(strong) = &batch.strong {
-        images.extend_from_slice(strong);
     }
 }
