@@ -18,7 +18,7 @@ pub use crate::scalar::{BinaryOp, UnaryOp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
-    /// Labels and indices, exact below 2^24.
+    /// Labels and indices, exact up to 2^24.
     I32,
 }
 

@@ -5,7 +5,7 @@
 //! surrounds a kernel (its prologue and epilogue) arrives as such a program.
 //!
 //! Every buffer holds `f32`. Integer tensors (labels, indices) are stored as whole numbers in `f32`,
-//! which is exact below 2^24; the language checks the types before a schedule exists.
+//! which is exact up to 2^24; the language checks the types before a schedule exists.
 
 mod geometry;
 mod kernel;
