@@ -29,7 +29,7 @@ const LEAST_TASKS: usize = 8;
 const BAND_PIXELS: usize = 192;
 
 #[derive(Clone, Debug)]
-pub(in crate::kernels) struct DirectWeights {
+pub struct DirectWeights {
     isa: Isa,
     bands: Bands,
     patches: Patches,

@@ -39,7 +39,7 @@ const RUN: usize = 24;
 const SHARED_RUN: usize = 14;
 
 #[derive(Clone, Debug)]
-pub(in crate::kernels) struct WinogradWeights {
+pub struct WinogradWeights {
     isa: Isa,
     /// Of the forward pass.
     geometry: Geometry,
