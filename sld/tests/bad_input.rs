@@ -379,11 +379,12 @@ fn an_evaluation_draws_the_task_that_the_checkpoint_was_trained_on() {
 #[test]
 fn learning_rates_are_shown_as_they_are() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (rate, shown) in [("1e-7", "lr 1e-7 "), ("1", "lr 1 "), ("0.025", "lr 0.025 ")] {
+    for rate in ["1e-7", "3", "0.025"] {
         let mut command = short_run(&folder.path().join(rate), "1", &[]);
         command.args(["SOLVER.LR", rate]);
         let said = succeeds(command);
-        assert!(said.contains(shown), "{said}");
+        let epochs = said.split("# run folder").nth(1).expect("the epochs below the settings");
+        assert!(epochs.split_whitespace().any(|word| word == rate), "{said}");
     }
 }
 

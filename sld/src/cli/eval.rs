@@ -63,7 +63,8 @@ fn drawn_from(args: &EvalArgs) -> anyhow::Result<Option<SyntheticConfig>> {
     if args.dataset != DatasetKind::Synthetic {
         return Ok(None);
     }
-    let checkpoint = checkpoint::read(&args.checkpoint)?;
+    // What is wrong with the file is told when its weights are read.
+    let Ok(checkpoint) = checkpoint::read(&args.checkpoint) else { return Ok(None) };
     let Some(Scalar::Text(recipe)) = checkpoint.extra.get(snapshot::RECIPE) else { return Ok(None) };
     let settings = SyntheticConfig::from_recipe(recipe);
     Ok(Some(settings.with_context(|| args.checkpoint.display().to_string())?))
