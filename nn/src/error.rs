@@ -13,6 +13,11 @@ pub enum Error {
     /// A model that cannot be built.
     #[error("model `{name}`: {message}")]
     Model { name: String, message: String },
+    /// A checkpoint of this model with another number of classes.
+    #[error(
+        "it is a {model} of {found} classes, the data set has {expected}; choose the data set it was trained on"
+    )]
+    Classes { model: String, found: usize, expected: usize },
     /// A checkpoint that is not this model's.
     #[error("{mismatch}\n(loading the model {model})")]
     Mismatch { model: String, mismatch: Box<Mismatch> },

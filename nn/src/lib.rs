@@ -31,6 +31,7 @@ pub mod layers;
 pub mod loss;
 pub mod models;
 pub mod optimizer;
+pub mod pickle;
 mod state;
 pub mod suggest;
 
@@ -38,3 +39,4 @@ pub use error::{Error, Result};
 pub use layers::{Forward, Mode};
 pub use models::{Features, Model, Output};
 pub use optimizer::{MultiStep, ParameterGroup, Sgd, SgdOptions};
+pub use state::identify;

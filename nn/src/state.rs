@@ -10,6 +10,19 @@ use crate::layers::{Kind, StateEntry};
 use crate::models::{self, Model};
 use crate::optimizer::Sgd;
 
+/// The models whose tensors these are, exactly, and their number of classes.
+pub fn identify(tensors: &[NamedTensor]) -> (Vec<&'static str>, usize) {
+    let classes = classes(tensors);
+    let fits = |(name, manifest): (_, models::Manifest)| match_names(&manifest, tensors).ok().map(|_| name);
+    (models::manifests(classes).into_iter().filter_map(fits).collect(), classes)
+}
+
+/// The number of classes: the rows of the classifier, a checkpoint's last matrix.
+fn classes(tensors: &[NamedTensor]) -> usize {
+    let matrix = tensors.iter().rev().find(|tensor| tensor.shape.len() == 2 && !tensor.data.is_empty());
+    matrix.map_or(1, |tensor| tensor.shape[0])
+}
+
 impl Model {
     /// Names and shapes of the state dict, in order.
     pub fn manifest(&self) -> Vec<(String, Vec<usize>)> {
@@ -24,16 +37,20 @@ impl Model {
     /// be absent, as in old files, and then start at 0. Nothing is written unless everything fits.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with the names of missing, unexpected and mis-shaped tensors and the nearest
-    /// model of the registry; [`Error::NotFinite`]; [`Error::NegativeVariance`]; the device's.
+    /// [`Error::Classes`] where only the number of classes differs, else [`Error::Mismatch`] with the names
+    /// of missing, unexpected and mis-shaped tensors and the nearest model of the registry;
+    /// [`Error::NotFinite`]; [`Error::NegativeVariance`]; the device's.
     pub fn load(&self, tensors: &[NamedTensor], device: &dyn VariableStore) -> Result<()> {
         let matched = match_names(&self.manifest(), tensors).map_err(|mismatch| {
-            // The classifier, a checkpoint's last matrix, says how many classes to look for.
-            let classes = tensors.iter().rev().find(|t| t.shape.len() == 2).map_or(1, |t| t.shape[0]);
-            let known = models::manifests(classes);
+            let (model, found) = (self.name().to_string(), classes(tensors));
+            let known = models::manifests(found);
             let known = known.iter().map(|(name, manifest)| (*name, manifest.as_slice()));
-            let mismatch = Box::new(mismatch.with_nearest(tensors, known));
-            Error::Mismatch { model: self.name().to_string(), mismatch }
+            match known.clone().find(|(name, _)| *name == model) {
+                Some((_, manifest)) if match_names(manifest, tensors).is_ok() => {
+                    Error::Classes { model, found, expected: self.classes() }
+                }
+                _ => Error::Mismatch { model, mismatch: Box::new(mismatch.with_nearest(tensors, known)) },
+            }
         })?;
         let mut values = Vec::with_capacity(matched.len());
         for (entry, tensor) in self.state().iter().zip(matched) {

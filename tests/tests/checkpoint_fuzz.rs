@@ -10,6 +10,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 use nn::checkpoint::{self, Checkpoint, CheckpointError, Problem};
+use nn::pickle::{self, PickleError};
 use sld_tests::dice::Dice;
 
 #[path = "checkpoint_fuzz/guard.rs"]
@@ -96,8 +97,8 @@ fn kind(problem: &Problem) -> &'static str {
         Problem::NotACheckpoint(_) => "not a checkpoint",
         Problem::Zip(_) => "zip",
         Problem::Legacy(_) => "legacy",
-        Problem::Pickle { .. } => "pickle",
-        Problem::ForbiddenGlobal { .. } => "global",
+        Problem::Pickle(PickleError::Damaged { .. }) => "pickle",
+        Problem::Pickle(PickleError::Forbidden { .. }) => "global",
         Problem::Tensor { .. } => "tensor",
         Problem::Layout(_) => "layout",
         Problem::Archive(_) => "archive",
@@ -292,6 +293,55 @@ fn damaged_archives() {
     run_cases("archives", &["archive"], make, read);
 }
 
+/// The machine alone, on the pickles of images: whatever it gives can be looked at.
+#[test]
+fn damaged_pickles() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cifar");
+    let corpus: Vec<Vec<u8>> = (2..=5)
+        .map(|protocol| fs::read(folder.join(format!("protocol{protocol}.pickle"))).expect("a fixture"))
+        .collect();
+    let look = |bytes: &[u8]| -> Result<usize, PickleError> {
+        let pickle = pickle::load(bytes)?;
+        let mut values = vec![pickle.root];
+        values.extend(pickle.dict(&pickle.root).iter().flat_map(|dict| dict.iter().map(|entry| entry.1)));
+        for value in &values {
+            let _ = pickle.kind(value);
+            if let Some((_, arguments, object)) = pickle.object(value) {
+                let state = object.state.and_then(|state| pickle.sequence(&state)).unwrap_or_default();
+                let parts = arguments.iter().chain(state);
+                parts.for_each(|part| {
+                    drop((pickle.bytes(part, bytes.len()), pickle.text(part), pickle.size(part)))
+                });
+            }
+        }
+        Ok(pickle.length)
+    };
+    let watchdog = Watchdog::start("pickles");
+    let (mut read, mut refused) = (0, 0);
+    for case in 0..setting("SLD_FUZZ_CASES", CASES) {
+        let dice = &mut Dice::new(case);
+        let (bytes, other) = pick(dice, &corpus);
+        // The head and the end are all opcodes; between them lie the pixels.
+        let (head, tail) = bytes.split_at(300);
+        let damaged = match dice.below(4) {
+            0 => damage(dice, bytes, other),
+            _ => [&damage(dice, head, &other[..300]), tail].concat(),
+        };
+        match watchdog.guard(case, damaged.len(), || look(&damaged)).0 {
+            Ok(length) => {
+                assert!(length <= damaged.len(), "case {case}");
+                read += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().len() > 12, "case {case}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("pickles: {read} read, {refused} refused");
+    assert!(read > 100 && refused > 100);
+}
+
 #[test]
 fn files_cut_short_at_every_byte() {
     let watchdog = Watchdog::start("truncation");
@@ -384,7 +434,9 @@ fn files_made_to_exhaust_memory_are_refused() {
     stack.extend([b"(".to_vec(), vec![b'N'; 100_000], b"1".to_vec()].concat());
     stack.extend([b"(t0".repeat(50_000), b"}.".to_vec()].concat());
     // A text of 100,000 bytes, and 10,000 keys of a dict that each refer to it.
-    let mut texts = b"\x80\x02}(X\x05\0\0\0model}(X\x01\0\0\0wNuX\xa0\x86\x01\0".to_vec();
+    let weights = tensor_pickle(2, &[2], &[1]);
+    let weights = &weights[2..weights.len() - 1];
+    let mut texts = [b"\x80\x02}(X\x05\0\0\0model", weights, b"X\xa0\x86\x01\0"].concat();
     texts.extend(vec![b'a'; 100_000]);
     texts.extend(b"q\x000");
     for key in 0..10_000u32 {
@@ -392,16 +444,22 @@ fn files_made_to_exhaust_memory_are_refused() {
         texts.extend([b"X\x05\0\0\0", key.as_bytes(), b"h\0"].concat());
     }
     texts.extend(b"u.");
+    // 10,000 keys that each refer to one dict with 10,000 entries.
+    let mut dicts = b"\x80\x02}(U\x01d}(".to_vec();
+    dicts.extend((0..10_000u16).flat_map(|key| [&b"M"[..], &key.to_le_bytes(), b"N"].concat()));
+    dicts.extend(b"uq\0");
+    dicts.extend((0..10_000).flat_map(|key| [b"U\x05", format!("{key:05}").as_bytes(), b"h\0"].concat()));
+    dicts.extend(b"u.");
     // One parameter group with 10,000 parameters, listed 10,000 times.
-    let mut groups =
-        b"\x80\x02}(X\x05\0\0\0model}(X\x01\0\0\0wNuX\x09\0\0\0optimizer}(X\x05\0\0\0state}".to_vec();
-    groups.extend(b"X\x0c\0\0\0param_groups](}(X\x06\0\0\0params](");
+    let mut groups = [b"\x80\x02}(X\x05\0\0\0model", weights].concat();
+    groups.extend(b"X\x09\0\0\0optimizer}(X\x05\0\0\0state}");
+    groups.extend(b"X\x0c\0\0\0param_groups](}(U\x08momentumG\0\0\0\0\0\0\0\0X\x06\0\0\0params](");
     groups.extend([b"K\0".repeat(10_000), b"euq\0".to_vec(), b"h\0".repeat(10_000)].concat());
     groups.extend(b"euu.");
     // Names of a million dimensions, of a storage that lies about its size, of elements that repeat.
     let mut dimensions = vec![1; 65];
     dimensions[0] = 2;
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 10] = [
         ("lying storage", tensor_pickle(HUGE, &[HUGE], &[1]), "are declared"),
         ("expanded", tensor_pickle(2, &[HUGE], &[0]), "declares more than"),
         ("expanded twice", tensor_pickle(2, &[HUGE, HUGE], &[0, 0]), "declares more than"),
@@ -409,6 +467,7 @@ fn files_made_to_exhaust_memory_are_refused() {
         ("outside", tensor_pickle(2, &[2, 2], &[HUGE, HUGE]), "reach outside"),
         ("dimensions", tensor_pickle(2, &dimensions, &vec![0; 65]), "65 dimensions"),
         ("stack", stack, "no state dict"),
+        ("dicts", dicts, "declares more than"),
         ("texts", texts, "declares more than"),
         ("groups", groups, "declares more than"),
     ];

@@ -41,23 +41,9 @@ pub enum Problem {
     /// The legacy container of a `.pth` is damaged.
     #[error("damaged .pth (legacy container): {0}")]
     Legacy(String),
-    /// The pickle stream is damaged, or uses what no checkpoint needs.
-    #[error("damaged pickle, at its byte {offset}: {what}")]
-    Pickle {
-        /// Position in the pickle stream.
-        offset: usize,
-        /// What is wrong there.
-        what: String,
-    },
-    /// The pickle names a Python function or class that is not on the reader's allow-list.
-    #[error(
-        "the pickle asks for the Python object {global}, which is not on the list of those a checkpoint needs; \
-         nothing was executed. Save only tensors, numbers and text (for a model: its state_dict())"
-    )]
-    ForbiddenGlobal {
-        /// "module.name" of the object.
-        global: String,
-    },
+    /// The pickle stream is damaged, or names what no checkpoint needs.
+    #[error(transparent)]
+    Pickle(#[from] crate::pickle::PickleError),
     /// A tensor's description and its bytes disagree.
     #[error("tensor {name}: {what}")]
     Tensor {

@@ -1,12 +1,13 @@
 //! From a pickled object to a [`Checkpoint`]: where state dict, optimizer and numbers lie.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::error::{Allowance, Problem, quoted};
-use super::pickle::{Node, Pickle, PickledTensor, Value};
-use super::state::{Checkpoint, OptimizerState, ParamGroup, Scalar};
+use super::state::{Checkpoint, NetworkInfo, OptimizerState, ParamGroup, Scalar};
 use super::tensor::NamedTensor;
+use super::torch::{self, PickledTensor};
+use crate::pickle::{Pickle, Value};
 
 /// Where the bytes of storages come from.
 pub(super) trait Storages {
@@ -14,197 +15,324 @@ pub(super) trait Storages {
     fn bytes(&mut self, key: &str, allowance: &mut Allowance) -> Result<Rc<[u8]>, Problem>;
 }
 
-/// The keys under which the state dict is looked for, in this order.
-const STATE_DICT_KEYS: [&str; 2] = ["model", "state_dict"];
+/// Where the state dict is, in most files.
+const USUAL: [&str; 2] = ["model", "state_dict"];
 
-/// Reads the checkpoint that the pickle describes, its tensors' elements from `storages`.
+/// Reads the checkpoint that the pickle describes, its tensors' elements from `storages`. The state dict
+/// is what is under the key `part`, if anything; `part` is then taken.
 pub(super) fn checkpoint(
-    pickle: &Pickle,
+    pickle: &Pickle<'_>,
+    part: &mut Option<&str>,
     storages: &mut dyn Storages,
     allowance: &mut Allowance,
 ) -> Result<Checkpoint, Problem> {
-    Reader { pickle, storages, allowance }.checkpoint()
+    Reader { pickle, storages, allowance, checkpoint: Checkpoint::default() }.read(part)
 }
 
-struct Reader<'a> {
-    pickle: &'a Pickle,
+struct Reader<'a, 'p> {
+    pickle: &'a Pickle<'p>,
     storages: &'a mut dyn Storages,
     allowance: &'a mut Allowance,
+    checkpoint: Checkpoint,
 }
 
-impl<'a> Reader<'a> {
-    fn checkpoint(mut self) -> Result<Checkpoint, Problem> {
-        let root = &self.pickle.root;
-        let entries = self.text_dict(root).ok_or_else(|| {
-            Problem::Layout(format!(
+/// A dict with texts as keys.
+type Entries<'p> = Vec<(&'p str, Value<'p>)>;
+
+impl<'p> Reader<'_, 'p> {
+    fn read(mut self, part: &mut Option<&str>) -> Result<Checkpoint, Problem> {
+        let root = self.pickle.root;
+        let Some((entries, unnamed)) = self.dict(&root)? else {
+            return Err(Problem::Layout(format!(
                 "holds {} where a dict is expected: save model.state_dict(), not the model",
-                self.pickle.kind(root)
-            ))
-        })?;
-        let keyed = STATE_DICT_KEYS.iter().find_map(|wanted| entries.iter().find(|(key, _)| key == wanted));
-
-        let mut checkpoint = Checkpoint::default();
-        let (state_key, state_dict) = match keyed {
-            Some((key, value)) => (*key, self.state_dict_entries(key, value)?),
-            None if self.is_state_dict(&entries) => {
-                self.read_state_dict(&entries, &mut checkpoint)?;
-                return Ok(checkpoint);
-            }
-            None => return Err(no_state_dict(&entries)),
+                self.kind(&root)
+            )));
         };
-        self.read_state_dict(&state_dict, &mut checkpoint)?;
-        for (key, value) in entries {
-            if key != state_key {
-                self.read_extra(key, value, &mut checkpoint)?;
-            }
-        }
-        Ok(checkpoint)
-    }
-
-    /// The entries of a dict with the last value of each key, in order of first appearance (Python's
-    /// order). Keys that are not texts are left out. `None` if the value is not a dict.
-    fn text_dict(&self, value: &Value) -> Option<Vec<(&'a str, &'a Value)>> {
-        let dict = self.pickle.dict(value)?;
-        let mut places: HashMap<&str, usize> = HashMap::new();
-        let mut entries: Vec<(&str, &Value)> = Vec::new();
-        for (key, value) in dict {
-            let Value::Text(key) = key else { continue };
-            let place = *places.entry(key).or_insert(entries.len());
-            match entries.get_mut(place) {
-                Some(entry) => entry.1 = value,
-                None => entries.push((key, value)),
-            }
-        }
-        Some(entries)
-    }
-
-    fn tensor(&self, value: &Value) -> Option<&'a PickledTensor> {
-        match self.pickle.node(value) {
-            Some(Node::Tensor(tensor)) => Some(tensor),
-            _ => None,
-        }
-    }
-
-    fn is_state_dict(&self, entries: &[(&str, &Value)]) -> bool {
-        !entries.is_empty() && entries.iter().all(|(_, value)| self.tensor(value).is_some())
-    }
-
-    fn state_dict_entries(&self, key: &str, value: &Value) -> Result<Vec<(&'a str, &'a Value)>, Problem> {
-        self.text_dict(value).ok_or_else(|| {
-            Problem::Layout(format!(
-                "its {key:?} is {} where a state dict is expected",
-                self.pickle.kind(value)
-            ))
-        })
-    }
-
-    fn read_state_dict(
-        &mut self,
-        entries: &[(&str, &Value)],
-        checkpoint: &mut Checkpoint,
-    ) -> Result<(), Problem> {
-        let parallel = !entries.is_empty() && entries.iter().all(|(k, _)| k.starts_with("module."));
-        for (key, value) in entries {
-            let name = if parallel { &key["module.".len()..] } else { key };
-            match self.tensor(value) {
-                Some(tensor) => {
-                    let tensor = self.materialise(name, tensor)?;
-                    checkpoint.tensors.push(tensor);
+        self.checkpoint.left_out.extend(unnamed);
+        let Some(key) = self.state_dict_key(&entries, part)? else {
+            for (name, value) in entries {
+                match torch::is_tensor(self.pickle, &value) {
+                    true => self.read_tensor(name, &value)?,
+                    false => self.read_beside(name, &value)?,
                 }
-                None => checkpoint.ignored.push(self.text(name)?),
+            }
+            return Ok(self.checkpoint);
+        };
+        for (found, value) in entries {
+            if found == key {
+                self.read_state_dict(key, &value)?;
+            } else {
+                self.read_beside(found, &value)?;
+            }
+        }
+        if !USUAL.contains(&key) {
+            self.checkpoint.notes.push(format!("its state dict is its {}", quoted(key)));
+        }
+        Ok(self.checkpoint)
+    }
+
+    /// The key of the state dict; `None` if the whole is one.
+    fn state_dict_key(
+        &mut self,
+        entries: &Entries<'p>,
+        part: &mut Option<&str>,
+    ) -> Result<Option<&'p str>, Problem> {
+        let mut candidates = Vec::new();
+        for (key, value) in entries {
+            if self.dict(value)?.is_some_and(|(inner, _)| self.has_tensors(&inner)) {
+                candidates.push(*key);
+            }
+        }
+        if let Some(&key) = candidates.iter().find(|key| Some(**key) == *part) {
+            *part = None;
+            return Ok(Some(key));
+        }
+        let usual: Vec<&str> = candidates.iter().copied().filter(|key| USUAL.contains(key)).collect();
+        // A tensor beside the state dict (an accuracy, a random state) has a plain name, not a path.
+        let flat =
+            entries.iter().any(|(key, value)| key.contains('.') && torch::is_tensor(self.pickle, value));
+        match (usual.as_slice(), candidates.as_slice()) {
+            ([key], _) => Ok(Some(key)),
+            ([], [key]) if !flat => Ok(Some(key)),
+            ([], []) if self.has_tensors(entries) => Ok(None),
+            ([], []) => Err(self.no_tensors(entries)?),
+            (_, several) => {
+                let top = if flat { "its top level, " } else { "" };
+                Err(Problem::Layout(format!(
+                    "has several dicts of tensors: {top}{}; take one with `sld convert --part {} IN OUT`",
+                    listed(several.iter().map(|key| quoted(key))),
+                    several[0].escape_debug()
+                )))
+            }
+        }
+    }
+
+    fn has_tensors(&self, entries: &Entries<'p>) -> bool {
+        entries.iter().any(|(_, value)| torch::is_tensor(self.pickle, value))
+    }
+
+    /// What there is instead of tensors.
+    fn no_tensors(&mut self, entries: &Entries<'p>) -> Result<Problem, Problem> {
+        let usual = entries.iter().find(|(key, _)| USUAL.contains(key));
+        let (place, inside) = match usual {
+            Some((key, value)) => (format!(" under {key:?}"), self.dict(value)?),
+            None => (String::new(), Some((entries.clone(), self.checkpoint.left_out.clone()))),
+        };
+        let found = match (inside, usual) {
+            (Some((entries, unnamed)), _) if !entries.is_empty() || !unnamed.is_empty() => {
+                let named =
+                    entries.iter().map(|(key, value)| format!("{} ({})", quoted(key), self.kind(value)));
+                format!("there are {}", listed(named.chain(unnamed)))
+            }
+            (None, Some((_, value))) => format!("it is {}", self.kind(value)),
+            _ => "it is empty".into(),
+        };
+        Ok(Problem::Layout(format!("no state dict: no tensor with a name was found{place}; {found}")))
+    }
+
+    /// What a value is, for messages.
+    fn kind(&self, value: &Value<'p>) -> String {
+        match torch::is_tensor(self.pickle, value) {
+            true => "a tensor".into(),
+            false => self.pickle.kind(value).into_owned(),
+        }
+    }
+
+    /// The entries of a dict that have texts as keys, and the others in words. `None` if the value is not
+    /// a dict.
+    fn dict(&mut self, value: &Value<'p>) -> Result<Option<(Entries<'p>, Vec<String>)>, Problem> {
+        let Some(entries) = self.pickle.dict(value) else { return Ok(None) };
+        // A dict may be referred to many times over; each walk through it is paid for.
+        self.allowance.charge((entries.len() * size_of::<(&str, Value<'p>)>()) as u64)?;
+        let mut keys: HashSet<&str> = HashSet::new();
+        let (mut named, mut others) = (Vec::new(), Vec::new());
+        for (key, value) in entries.iter() {
+            match self.pickle.text(key) {
+                Some(key) if keys.insert(key) => named.push((key, *value)),
+                Some(key) => {
+                    return Err(Problem::Layout(format!("a dict has the key {} twice", quoted(key))));
+                }
+                None => {
+                    let key = self.pickle.int(key).map_or_else(|| self.kind(key), |key| key.to_string());
+                    self.allowance.charge(64)?;
+                    others.push(format!("{key} ({})", self.kind(value)));
+                }
+            }
+        }
+        Ok(Some((named, others)))
+    }
+
+    fn read_state_dict(&mut self, key: &str, value: &Value<'p>) -> Result<(), Problem> {
+        let (entries, unnamed) = self.dict(value)?.unwrap_or_default();
+        self.checkpoint
+            .left_out
+            .extend(unnamed.iter().map(|entry| format!("{}.{entry}", key.escape_debug())));
+        for (name, value) in entries {
+            match torch::is_tensor(self.pickle, &value) {
+                true => self.read_tensor(name, &value)?,
+                false => self.leave_out(&[key, name], &value)?,
             }
         }
         Ok(())
     }
 
-    fn read_extra(&mut self, key: &str, value: &Value, checkpoint: &mut Checkpoint) -> Result<(), Problem> {
-        if key == "optimizer" && self.pickle.dict(value).is_some() {
-            checkpoint.optimizer = self.optimizer(value)?;
+    fn read_tensor(&mut self, name: &str, value: &Value<'p>) -> Result<(), Problem> {
+        let tensor = self.materialise(name, value)?;
+        self.checkpoint.tensors.push(tensor);
+        Ok(())
+    }
+
+    /// Notes that the value at `path` is not read.
+    fn leave_out(&mut self, path: &[&str], value: &Value<'p>) -> Result<(), Problem> {
+        let text = format!("{} ({})", path.join(".").escape_debug(), self.kind(value));
+        self.allowance.charge((text.len() + size_of::<String>()) as u64)?;
+        self.checkpoint.left_out.push(text);
+        Ok(())
+    }
+
+    /// Something beside the state dict.
+    fn read_beside(&mut self, key: &str, value: &Value<'p>) -> Result<(), Problem> {
+        if key == "optimizer" && self.read_optimizer(value)? {
+            return Ok(());
+        }
+        if key == "network"
+            && let Some(network) = self.network(value)?
+        {
+            self.checkpoint.network = Some(network);
             return Ok(());
         }
         let Some(scalar) = self.scalar(key, value)? else {
-            checkpoint.ignored.push(self.text(key)?);
-            return Ok(());
+            return self.leave_out(&[key], value);
         };
         match key {
-            "epoch" if scalar.as_i64().is_some() => checkpoint.epoch = scalar.as_i64(),
-            "accuracy" if scalar.as_f64().is_some() => checkpoint.accuracy = scalar.as_f64(),
-            "best_acc" if scalar.as_f64().is_some() => checkpoint.best_acc = scalar.as_f64(),
+            "epoch" if scalar.as_i64().is_some() => self.checkpoint.epoch = scalar.as_i64(),
+            "accuracy" if scalar.as_f64().is_some() => self.checkpoint.accuracy = scalar.as_f64(),
+            "best_acc" if scalar.as_f64().is_some() => self.checkpoint.best_acc = scalar.as_f64(),
             _ => {
-                let key = self.text(key)?;
-                checkpoint.extra.insert(key, scalar);
+                self.allowance.charge((key.len() + size_of::<(String, Scalar)>()) as u64)?;
+                self.checkpoint.extra.insert(key.to_owned(), scalar);
             }
         }
         Ok(())
     }
 
-    /// SGD's state. `None` if the dict is not an optimizer's.
-    fn optimizer(&mut self, value: &Value) -> Result<Option<OptimizerState>, Problem> {
-        let Some(entries) = self.text_dict(value) else {
-            return Ok(None);
+    /// What this project writes about the network. `None` if it is something else of that name.
+    fn network(&mut self, value: &Value<'p>) -> Result<Option<NetworkInfo>, Problem> {
+        let pickle = self.pickle;
+        let items = |key: &str| pickle.get(value, key).and_then(|list| pickle.sequence(&list));
+        let float = |value: &Value<'_>| match value {
+            Value::Float(value) => Some(*value as f32),
+            _ => None,
         };
-        let find = |wanted: &str| entries.iter().find(|(key, _)| *key == wanted);
-        let (Some((_, state)), Some((_, groups))) = (find("state"), find("param_groups")) else {
-            return Ok(None);
+        let floats = |key| items(key)?.iter().map(float).collect::<Option<Vec<f32>>>()?.try_into().ok();
+        let read = || {
+            let model = pickle.get(value, "model")?;
+            let sides: Option<Vec<usize>> = items("size")?.iter().map(|side| pickle.size(side)).collect();
+            let classes = items("classes")?.iter().map(|name| pickle.text(name));
+            Some((pickle.text(&model)?, sides?.try_into().ok()?, floats("mean")?, floats("std")?, classes))
         };
-        let (Some(state), Some(groups)) = (self.pickle.dict(state), self.pickle.sequence(groups)) else {
-            return Ok(None);
-        };
+        let Some((model, size, mean, std, names)) = read() else { return Ok(None) };
+        let mut classes = Vec::new();
+        for name in names {
+            let Some(name) = name else { return Ok(None) };
+            self.allowance.charge((name.len() + size_of::<String>()) as u64)?;
+            classes.push(name.to_owned());
+        }
+        Ok(Some(NetworkInfo { model: model.to_owned(), classes, size, mean, std }))
+    }
 
+    /// SGD's state. False if the value is not that; the state of another optimizer is left out whole,
+    /// since half of it would be taken for a fresh start.
+    fn read_optimizer(&mut self, value: &Value<'p>) -> Result<bool, Problem> {
+        let (Some(state), Some(groups)) =
+            (self.pickle.get(value, "state"), self.pickle.get(value, "param_groups"))
+        else {
+            return Ok(false);
+        };
+        let (Some(state), Some(groups)) = (self.pickle.dict(&state), self.pickle.sequence(&groups)) else {
+            return Ok(false);
+        };
+        self.allowance.charge((state.len() * size_of::<(Value<'p>, Value<'p>)>()) as u64)?;
+        let mut buffers = Vec::new();
+        let mut other_state = Vec::new();
+        for (parameter, state) in state.iter() {
+            let (entries, unnamed) = self.dict(state)?.unwrap_or_default();
+            for (key, value) in entries {
+                match key {
+                    "momentum_buffer" if value == Value::None => {}
+                    "momentum_buffer" => buffers.push((*parameter, value)),
+                    other if !other_state.contains(&other) && other_state.len() < 8 => {
+                        other_state.push(other)
+                    }
+                    _ => {}
+                }
+            }
+            if !unnamed.is_empty() && other_state.is_empty() {
+                other_state.push("?");
+            }
+        }
+        let mut momentum = false;
+        for group in groups {
+            let (entries, _) = self.dict(group)?.unwrap_or_default();
+            momentum |= entries.iter().any(|(key, _)| *key == "momentum");
+        }
+        if !other_state.is_empty() || (buffers.is_empty() && !momentum) {
+            let what = match other_state.is_empty() {
+                true => String::new(),
+                false => format!(" its state is {};", listed(other_state.iter().map(|key| quoted(key)))),
+            };
+            self.checkpoint.left_out.push(format!("optimizer (not SGD:{what} only SGD's momentum is read)"));
+            return Ok(true);
+        }
         let mut optimizer = OptimizerState::default();
         // Old files name parameters by memory address; what counts is the position over all groups.
         let mut positions: HashMap<i128, usize> = HashMap::new();
-        for group in groups {
-            let group = self.param_group(group, &mut positions)?;
+        for (index, group) in groups.iter().enumerate() {
+            let group = self.param_group(index, group, &mut positions)?;
             optimizer.param_groups.push(group);
         }
-        for (parameter, state) in state {
-            let Value::Int(parameter) = parameter else {
-                continue;
-            };
-            let Some(&position) = positions.get(parameter) else {
-                continue;
-            };
-            let buffer = self
-                .text_dict(state)
-                .and_then(|state| {
-                    let buffer = state.iter().find(|(key, _)| *key == "momentum_buffer");
-                    buffer.map(|(_, value)| *value)
-                })
-                .and_then(|value| self.tensor(value));
-            if let Some(buffer) = buffer {
-                let mut buffer =
-                    self.materialise(&format!("momentum_buffer of parameter {position}"), buffer)?;
-                buffer.name.clear();
-                optimizer.momentum.insert(position, buffer);
+        for (parameter, buffer) in buffers {
+            let position = self.pickle.int(&parameter).and_then(|parameter| positions.get(&parameter));
+            match position {
+                Some(&position) => {
+                    let mut buffer =
+                        self.materialise(&format!("momentum_buffer of parameter {position}"), &buffer)?;
+                    buffer.name.clear();
+                    optimizer.momentum.insert(position, buffer);
+                }
+                None => self.leave_out(&["optimizer", "state", "(of no parameter)"], &buffer)?,
             }
         }
-        Ok(Some(optimizer))
+        self.checkpoint.optimizer = Some(optimizer);
+        Ok(true)
     }
 
     fn param_group(
         &mut self,
-        group: &Value,
+        index: usize,
+        group: &Value<'p>,
         positions: &mut HashMap<i128, usize>,
     ) -> Result<ParamGroup, Problem> {
         let bad = |what: &str| Problem::Layout(format!("its optimizer's param_groups: {what}"));
-        let entries = self.text_dict(group).ok_or_else(|| bad("a group is not a dict"))?;
+        let (entries, _) = self.dict(group)?.ok_or_else(|| bad("a group is not a dict"))?;
         let mut read = ParamGroup::default();
         for (key, value) in entries {
             if key == "params" {
-                let params = self.pickle.sequence(value).ok_or_else(|| bad("params is not a list"))?;
+                let params = self.pickle.sequence(&value).ok_or_else(|| bad("params is not a list"))?;
                 for parameter in params {
-                    let Value::Int(parameter) = parameter else {
-                        return Err(bad("params holds something that is not a number"));
-                    };
+                    let parameter = self.pickle.int(parameter);
+                    let parameter =
+                        parameter.ok_or_else(|| bad("params holds something that is not a number"))?;
                     // A group may be referred to many times over; each copy is paid for.
                     self.allowance.charge(size_of::<usize>() as u64)?;
                     let next = positions.len();
-                    read.params.push(*positions.entry(*parameter).or_insert(next));
+                    read.params.push(*positions.entry(parameter).or_insert(next));
                 }
-            } else if let Some(scalar) = self.scalar(key, value)? {
-                let key = self.text(key)?;
-                read.options.push((key, scalar));
+            } else if let Some(scalar) = self.scalar(key, &value)? {
+                self.allowance.charge((key.len() + size_of::<(String, Scalar)>()) as u64)?;
+                read.options.push((key.to_owned(), scalar));
+            } else {
+                self.leave_out(&["optimizer", "param_groups", &index.to_string(), key], &value)?;
             }
         }
         self.allowance.charge(size_of::<ParamGroup>() as u64)?;
@@ -212,43 +340,37 @@ impl<'a> Reader<'a> {
     }
 
     /// A number, text or tensor of one element; `None` if the value is none of these.
-    fn scalar(&mut self, key: &str, value: &Value) -> Result<Option<Scalar>, Problem> {
-        Ok(match value {
-            Value::None => Some(Scalar::None),
-            Value::Bool(value) => Some(Scalar::Bool(*value)),
-            Value::Int(value) => i64::try_from(*value).ok().map(Scalar::Int),
-            Value::Float(value) => Some(Scalar::Float(*value)),
-            Value::Text(text) => Some(Scalar::Text(self.text(text)?)),
-            Value::Node(_) => match self.tensor(value) {
-                Some(tensor) if tensor.view.shape.iter().all(|&dim| dim == 1) => {
-                    let tensor = self.materialise(key, tensor)?;
-                    tensor.data.to_f64().first().map(|&v| Scalar::Float(v))
-                }
-                _ => None,
-            },
-            Value::Bytes(_) | Value::Global(_) => None,
-        })
-    }
-
-    /// A copy of a text of the file.
-    fn text(&mut self, text: &str) -> Result<String, Problem> {
-        self.allowance.charge((text.len() + size_of::<(String, Scalar)>()) as u64)?;
-        Ok(text.to_owned())
+    fn scalar(&mut self, key: &str, value: &Value<'p>) -> Result<Option<Scalar>, Problem> {
+        if let Some(text) = self.pickle.text(value) {
+            self.allowance.charge(text.len() as u64)?;
+        }
+        match torch::tensor(self.pickle, value) {
+            Ok(tensor) if tensor.view.shape.iter().all(|&dim| dim == 1) => {
+                let tensor = self.elements(key, &tensor)?;
+                Ok(tensor.data.to_f64().first().map(|&value| Scalar::Float(value)))
+            }
+            _ => Ok(torch::scalar(self.pickle, value)),
+        }
     }
 
     /// A tensor with its elements, contiguous.
-    fn materialise(&mut self, name: &str, tensor: &PickledTensor) -> Result<NamedTensor, Problem> {
+    fn materialise(&mut self, name: &str, value: &Value<'p>) -> Result<NamedTensor, Problem> {
+        let tensor =
+            torch::tensor(self.pickle, value).map_err(|what| Problem::Tensor { name: quoted(name), what })?;
+        self.elements(name, &tensor)
+    }
+
+    fn elements(&mut self, name: &str, tensor: &PickledTensor<'p>) -> Result<NamedTensor, Problem> {
         let problem = |what: String| Problem::Tensor { name: quoted(name), what };
         let PickledTensor { storage, view } = tensor;
-        let size = view.dtype.size();
-        let bytes = self.storages.bytes(&storage.key, self.allowance)?;
-        if storage.numel.checked_mul(size) != Some(bytes.len()) {
+        let bytes = self.storages.bytes(storage.key, self.allowance)?;
+        if storage.numel.checked_mul(storage.size) != Some(bytes.len()) {
             return Err(problem(format!(
-                "its storage {} has {} bytes where {} {} elements are declared",
-                quoted(&storage.key),
+                "its storage {} has {} bytes where {} elements of {} bytes are declared",
+                quoted(storage.key),
                 bytes.len(),
                 storage.numel,
-                view.dtype
+                storage.size
             )));
         }
         let bytes = match storage.part {
@@ -256,9 +378,10 @@ impl<'a> Reader<'a> {
             Some((offset, numel)) => offset
                 .checked_add(numel)
                 .filter(|&end| end <= storage.numel)
-                .map(|end| &bytes[offset * size..end * size])
+                .map(|end| &bytes[offset * storage.size..end * storage.size])
                 .ok_or_else(|| problem("its part reaches outside the storage".into()))?,
         };
+        let size = view.dtype.size();
         let count = view.checked_len(bytes.len() / size).map_err(problem)?;
         let described = name.len() + (view.shape.len() + 16) * size_of::<usize>();
         self.allowance.charge(described as u64)?;
@@ -267,14 +390,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn no_state_dict(entries: &[(&str, &Value)]) -> Problem {
-    const SHOWN: usize = 10;
-    let mut keys: Vec<String> = entries.iter().take(SHOWN).map(|(key, _)| quoted(key)).collect();
-    if entries.len() > SHOWN {
-        keys.push(format!("and {} more", entries.len() - SHOWN));
+/// The first few of a list; a file can have thousands.
+fn listed(mut items: impl Iterator<Item = String>) -> String {
+    let shown: Vec<String> = items.by_ref().take(10).collect();
+    match items.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
-    let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
-    Problem::Layout(format!(
-        "no state dict found: expected a key \"model\" or \"state_dict\", or only tensors; its keys: {keys}"
-    ))
 }

@@ -9,74 +9,75 @@ use std::rc::Rc;
 
 use super::error::{Allowance, Problem, quoted};
 use super::layout::{self, Storages};
-use super::pickle::{self, Pickle, Value};
 use super::state::Checkpoint;
+use super::torch;
+use crate::pickle::{self, Pickle, Value};
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const PROTOCOL: i128 = 1001;
-/// The magic number's bytes as pickled, after a 2-byte PROTO opcode.
-const MAGIC_PICKLED: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// The magic number as pickled: LONG1 and its bytes, and in protocol 1 its digits.
+const PICKLED: [&[u8]; 2] =
+    [b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", b"L119547037146038801333356L\n."];
 
 /// Whether the file begins as this container does.
 pub(super) fn is_legacy(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0x80) && bytes.get(2..).is_some_and(|b| b.starts_with(MAGIC_PICKLED))
+    // PROTO and its number from protocol 2 on, FRAME and its length from protocol 4 on.
+    let bytes = if bytes.starts_with(b"\x80") { bytes.get(2..).unwrap_or_default() } else { bytes };
+    let bytes = if bytes.starts_with(b"\x95") { bytes.get(9..).unwrap_or_default() } else { bytes };
+    PICKLED.iter().any(|magic| bytes.starts_with(magic))
 }
 
-/// Reads a whole file.
-pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
+/// Reads a whole file; see [`layout::checkpoint`] for `part`.
+pub(super) fn parse(bytes: &[u8], part: &mut Option<&str>) -> Result<Checkpoint, Problem> {
     let mut rest = bytes;
     let magic = next_pickle(&mut rest)?;
-    if !matches!(magic.root, Value::Int(MAGIC)) {
+    if magic.int(&magic.root) != Some(MAGIC) {
         return Err(Problem::Legacy("its magic number is wrong".into()));
     }
     let protocol = next_pickle(&mut rest)?;
-    if !matches!(protocol.root, Value::Int(PROTOCOL)) {
+    if protocol.int(&protocol.root) != Some(PROTOCOL) {
         return Err(Problem::Legacy("its protocol version is not 1001, the only one there is".into()));
     }
-    check_byte_order(&next_pickle(&mut rest)?)?;
+    let system = next_pickle(&mut rest)?;
+    if system.get(&system.root, "little_endian") == Some(Value::Bool(false)) {
+        return Err(Problem::Legacy(
+            "written on a big-endian machine; save it again on a little-endian one".into(),
+        ));
+    }
     let object = next_pickle(&mut rest)?;
     let keys = next_pickle(&mut rest)?;
     let mut storages =
         LegacyStorages { places: storage_places(&object, &keys, rest)?, copied: HashMap::new() };
     let mut allowance = Allowance::for_file(bytes.len());
-    layout::checkpoint(&object, &mut storages, &mut allowance)
+    layout::checkpoint(&object, part, &mut storages, &mut allowance)
 }
 
-fn next_pickle(rest: &mut &[u8]) -> Result<Pickle, Problem> {
-    let pickle = pickle::run(rest)?;
+fn next_pickle<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
+    let pickle = pickle::load(rest)?;
     *rest = &rest[pickle.length..];
     Ok(pickle)
 }
 
-fn check_byte_order(system: &Pickle) -> Result<(), Problem> {
-    let big_endian = system.dict(&system.root).is_some_and(|entries| {
-        entries.iter().any(|(key, value)| {
-            matches!((key, value), (Value::Text(key), Value::Bool(false)) if &**key == "little_endian")
-        })
-    });
-    if big_endian {
-        return Err(Problem::Legacy(
-            "written on a big-endian machine; save it again on a little-endian one".into(),
-        ));
-    }
-    Ok(())
-}
-
 /// The bytes of every storage, by key.
 fn storage_places<'a>(
-    object: &Pickle,
-    keys: &Pickle,
+    object: &Pickle<'a>,
+    keys: &Pickle<'a>,
     mut rest: &'a [u8],
-) -> Result<HashMap<Rc<str>, &'a [u8]>, Problem> {
+) -> Result<HashMap<&'a str, &'a [u8]>, Problem> {
+    let mut sizes: HashMap<&str, usize> = HashMap::new();
+    for id in object.persistent_ids() {
+        let storage = torch::storage_of(object, id).map_err(Problem::Legacy)?;
+        sizes.entry(storage.key).or_insert(storage.size);
+    }
     let keys_read = keys
         .sequence(&keys.root)
         .ok_or_else(|| Problem::Legacy("its list of storages is not a list".into()))?;
     let mut places = HashMap::new();
     for key in keys_read {
-        let Value::Text(key) = key else {
+        let Some(key) = keys.text(key) else {
             return Err(Problem::Legacy("a storage key is not a text".into()));
         };
-        let Some(dtype) = object.storage_types.get(key) else {
+        let Some(size) = sizes.get(key) else {
             return Err(Problem::Legacy(format!(
                 "storage {} is listed but no tensor uses it, so its type is unknown",
                 quoted(key)
@@ -87,11 +88,11 @@ fn storage_places<'a>(
         let (numel, after) = rest.split_first_chunk::<8>().ok_or_else(cut_short)?;
         let length = usize::try_from(i64::from_le_bytes(*numel))
             .ok()
-            .and_then(|numel| numel.checked_mul(dtype.size()))
+            .and_then(|numel| numel.checked_mul(*size))
             .filter(|&length| length <= after.len())
             .ok_or_else(cut_short)?;
         let (storage, after) = after.split_at(length);
-        places.insert(key.clone(), storage);
+        places.insert(key, storage);
         rest = after;
     }
     if !rest.is_empty() {
@@ -101,8 +102,8 @@ fn storage_places<'a>(
 }
 
 struct LegacyStorages<'a> {
-    places: HashMap<Rc<str>, &'a [u8]>,
-    copied: HashMap<Rc<str>, Rc<[u8]>>,
+    places: HashMap<&'a str, &'a [u8]>,
+    copied: HashMap<&'a str, Rc<[u8]>>,
 }
 
 impl Storages for LegacyStorages<'_> {
@@ -110,12 +111,12 @@ impl Storages for LegacyStorages<'_> {
         if let Some(copied) = self.copied.get(key) {
             return Ok(copied.clone());
         }
-        let (key, bytes) = self
+        let (&key, bytes) = self
             .places
             .get_key_value(key)
             .ok_or_else(|| Problem::Legacy(format!("storage {} is not in the file", quoted(key))))?;
         let copy: Rc<[u8]> = (*bytes).into();
-        self.copied.insert(key.clone(), copy.clone());
+        self.copied.insert(key, copy.clone());
         Ok(copy)
     }
 }
@@ -132,7 +133,7 @@ mod tests {
     /// A file whose state dict has one tensor of three floats, over all of storage "7" or a `part` of it
     /// (a pickled tuple), with `keys` listed and four elements there. Texts are spelled as Python 2 did.
     fn file(part: &[u8], keys: &[&str], numel: i64) -> Vec<u8> {
-        let mut file = [b"\x80\x02", MAGIC_PICKLED, b"\x80\x02M\xe9\x03.\x80\x02}."].concat();
+        let mut file = [b"\x80\x02", PICKLED[0], b"\x80\x02M\xe9\x03.\x80\x02}."].concat();
         file.extend([&b"\x80\x02}"[..], &text("w")].concat());
         file.extend(b"ctorch._utils\n_rebuild_tensor\n((");
         // The class of storages on a GPU, as before PyTorch 0.4.
@@ -152,9 +153,9 @@ mod tests {
 
     #[test]
     fn parts_of_storages_are_read() {
-        let whole = parse(&file(b"N", &["7"], 4)).unwrap();
+        let whole = parse(&file(b"N", &["7"], 4), &mut None).unwrap();
         assert_eq!(values(&whole), &TensorData::F32(vec![1.0, 2.0, 3.0]));
-        let part = parse(&file(b"(U\x018K\x01K\x03t", &["7"], 4)).unwrap();
+        let part = parse(&file(b"(U\x018K\x01K\x03t", &["7"], 4), &mut None).unwrap();
         assert_eq!(values(&part), &TensorData::F32(vec![2.0, 3.0, 4.0]));
     }
 
@@ -171,7 +172,7 @@ mod tests {
             (file(b"N", &["7"], 3), "4 bytes follow the last storage"),
             (file(b"N", &["7", "7"], 4), "ends within storage \"7\""),
         ] {
-            let problem = parse(&file).unwrap_err().to_string();
+            let problem = parse(&file, &mut None).unwrap_err().to_string();
             assert!(problem.contains(message), "{message:?} not in: {problem}");
         }
     }

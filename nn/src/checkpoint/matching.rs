@@ -123,14 +123,6 @@ impl fmt::Display for Mismatch {
         list(f, "of another shape", &self.misshapen, |bad| {
             format!("{} is {:?}, should be {:?}", bad.name, bad.found, bad.expected)
         })?;
-        for network in ["student", "teacher"] {
-            let inside = |(name, _): &(String, Vec<usize>)| {
-                name.strip_prefix(network).is_some_and(|rest| rest.starts_with('.'))
-            };
-            if self.unexpected.iter().any(inside) {
-                write!(f, "\nthis is a trainer's checkpoint: take its \"{network}\" part")?;
-            }
-        }
         match &self.nearest {
             Some(nearest) if nearest.differences == 0 => {
                 write!(f, "\nthe model {} would fit", nearest.model)
@@ -210,7 +202,6 @@ mod tests {
             "a [2]",
             "student.d [5]",
             "b is [1, 3], should be [3, 1]",
-            "take its \"student\" part",
             "the nearest model is near, which differs in 1 tensors",
         ] {
             assert!(message.contains(part), "{part:?} not in {message}");

@@ -9,9 +9,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Reading is safe.** A `.pth` is a Python pickle, which is a program. The interpreter here
-//! ([`pickle`]) knows only the few functions that describe tensors and numbers, executes nothing, and
-//! refuses everything else by name. Memory is bounded by a small multiple of the file's size whatever
+//! **Reading is safe.** A `.pth` is a Python pickle, which is a program. It is read as data
+//! ([`crate::pickle`]): nothing is executed, and names that a checkpoint has no need of are refused. Memory is bounded by a small multiple of the file's size whatever
 //! the file claims, time is linear in it, and no structure is walked recursively.
 //!
 //! **Writing is atomic** ([`write_atomically`]): a crash leaves the old file or the new one.
@@ -19,16 +18,15 @@
 mod archive;
 mod atomic;
 mod error;
-mod globals;
 mod layout;
 mod legacy;
 mod matching;
-mod pickle;
 mod pickle_writer;
 mod pth_writer;
 mod safetensor;
 mod state;
 mod tensor;
+mod torch;
 mod zipped;
 
 use std::path::Path;
@@ -36,7 +34,7 @@ use std::path::Path;
 pub use atomic::write_atomically;
 pub use error::{CheckpointError, Problem};
 pub use matching::{Manifest, Mismatch, Misshapen, Nearest, match_names, nearest_model};
-pub use state::{Checkpoint, OptimizerState, ParamGroup, Scalar};
+pub use state::{Checkpoint, NetworkInfo, OptimizerState, ParamGroup, Role, Scalar};
 pub use tensor::{BF16Bits, DType, F16Bits, NamedTensor, TensorData};
 
 /// Reads a checkpoint.
@@ -45,23 +43,53 @@ pub use tensor::{BF16Bits, DType, F16Bits, NamedTensor, TensorData};
 /// `.tar` or `.tar.gz` to a member of it: `cifar_teachers.tar/resnet56_vanilla/ckpt_epoch_240.pth`.
 /// The part inside the archive may leave out leading folders as long as only one member ends in it.
 ///
-/// The state dict is taken from the key `model` or `state_dict`, or is the file's top level.
+/// The state dict is taken from the key `model` or `state_dict`, else from the only key that has a dict of
+/// tensors, else it is the file's top level. Names are the file's; see [`Checkpoint::into_network`].
 pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     archive::load(path)
-        .and_then(|bytes| parse_bytes(&bytes))
+        .and_then(|bytes| parse_bytes(&bytes, &mut None))
+        .map_err(|problem| CheckpointError::new(path, problem))
+}
+
+/// As [`read`], but the network of `role` alone, under the names that its definition gives the tensors:
+/// the dict of tensors under `student` or `teacher`, or else by [`Checkpoint::into_network`].
+pub fn read_network(path: &Path, role: Role) -> Result<Checkpoint, CheckpointError> {
+    archive::load(path)
+        .and_then(|bytes| parse_bytes(&bytes, &mut Some(role.name())))
+        .map(|checkpoint| checkpoint.into_network(role))
+        .map_err(|problem| CheckpointError::new(path, problem))
+}
+
+/// As [`read`], but one part alone: the dict of tensors under the key `part`, or else the submodule of
+/// that name. Beside a submodule nothing is kept, since what the file says it says of the whole.
+pub fn read_part(path: &Path, part: &str) -> Result<Checkpoint, CheckpointError> {
+    archive::load(path)
+        .and_then(|bytes| {
+            let mut wanted = Some(part);
+            let mut checkpoint = parse_bytes(&bytes, &mut wanted)?;
+            if wanted.is_none() {
+                return Ok(checkpoint);
+            }
+            match checkpoint.take_submodule(part) {
+                tensors if tensors.is_empty() => Err(Problem::Layout(format!(
+                    "has no part {part:?}: neither a dict of tensors of that name nor names that begin with it"
+                ))),
+                tensors => Ok(Checkpoint { tensors, notes: checkpoint.notes, ..Checkpoint::default() }),
+            }
+        })
         .map_err(|problem| CheckpointError::new(path, problem))
 }
 
 /// Reads a checkpoint from the content of a `.pth` or safetensors file. `path` serves for messages only.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
-    parse_bytes(bytes).map_err(|problem| CheckpointError::new(path, problem))
+    parse_bytes(bytes, &mut None).map_err(|problem| CheckpointError::new(path, problem))
 }
 
 /// Reads the checkpoint `member` from the content of a `.tar` or `.tar.gz`, by the rules of [`read`].
 /// `path` is the archive's, for messages only.
 pub fn parse_archive(archive: &[u8], member: &str, path: &Path) -> Result<Checkpoint, CheckpointError> {
     archive::member(&mut std::io::Cursor::new(archive), member)
-        .and_then(|bytes| parse_bytes(&bytes))
+        .and_then(|bytes| parse_bytes(&bytes, &mut None))
         .map_err(|problem| CheckpointError::new(&path.join(member), problem))
 }
 
@@ -78,11 +106,12 @@ pub fn write_safetensors(path: &Path, checkpoint: &Checkpoint) -> Result<(), Che
     safetensor::write(path, checkpoint).map_err(|problem| CheckpointError::new(path, problem))
 }
 
-fn parse_bytes(bytes: &[u8]) -> Result<Checkpoint, Problem> {
-    if bytes.starts_with(b"PK\x03\x04") {
-        zipped::parse(bytes)
+/// `part` is the key of the state dict; it is taken where there is such a key.
+fn parse_bytes(bytes: &[u8], part: &mut Option<&str>) -> Result<Checkpoint, Problem> {
+    if zipped::is_zip(bytes) {
+        zipped::parse(bytes, part)
     } else if legacy::is_legacy(bytes) {
-        legacy::parse(bytes)
+        legacy::parse(bytes, part)
     } else if safetensor::is_safetensors(bytes) {
         safetensor::parse(bytes)
     } else {

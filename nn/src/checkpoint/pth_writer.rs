@@ -9,11 +9,11 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::atomic::write_atomically;
 use super::error::{Problem, quoted};
 use super::pickle_writer::PickleWriter;
-use super::state::{Checkpoint, OptimizerState, Scalar};
+use super::state::{Checkpoint, NetworkInfo, OptimizerState, Scalar};
 use super::tensor::NamedTensor;
 
 /// Keys that the checkpoint's own fields take.
-const RESERVED: [&str; 6] = ["model", "state_dict", "epoch", "accuracy", "best_acc", "optimizer"];
+const RESERVED: [&str; 7] = ["model", "state_dict", "network", "epoch", "accuracy", "best_acc", "optimizer"];
 
 /// Writes the checkpoint; see [`super::write_pth`].
 pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem> {
@@ -44,6 +44,10 @@ impl<'a> ObjectWriter<'a> {
         }
         self.pickle.text("model")?;
         self.state_dict(&checkpoint.tensors)?;
+        if let Some(network) = &checkpoint.network {
+            self.pickle.text("network")?;
+            self.network(network)?;
+        }
         for (key, value) in [("accuracy", checkpoint.accuracy), ("best_acc", checkpoint.best_acc)] {
             if let Some(value) = value {
                 self.pickle.text(key)?;
@@ -117,6 +121,35 @@ impl<'a> ObjectWriter<'a> {
             self.pickle.end_dict();
         }
         self.pickle.end_list();
+        self.pickle.end_dict();
+        Ok(())
+    }
+
+    /// `{"model": name, "classes": [names], "size": [height, width], "mean": [...], "std": [...]}`
+    fn network(&mut self, network: &NetworkInfo) -> Result<(), Problem> {
+        self.pickle.begin_dict();
+        self.pickle.text("model")?;
+        self.pickle.text(&network.model)?;
+        self.pickle.text("classes")?;
+        self.pickle.begin_list();
+        for class in &network.classes {
+            self.pickle.text(class)?;
+        }
+        self.pickle.end_list();
+        self.pickle.text("size")?;
+        self.pickle.begin_list();
+        for &side in &network.size {
+            self.pickle.int(side as i64);
+        }
+        self.pickle.end_list();
+        for (key, values) in [("mean", network.mean), ("std", network.std)] {
+            self.pickle.text(key)?;
+            self.pickle.begin_list();
+            for value in values {
+                self.pickle.float(f64::from(value));
+            }
+            self.pickle.end_list();
+        }
         self.pickle.end_dict();
         Ok(())
     }

@@ -1,16 +1,18 @@
 //! The safetensors format (through its own library): the state dict as tensors, the rest as metadata.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype as FileDtype, SafeTensors, View};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::atomic::write_atomically;
 use super::error::{Problem, quoted};
-use super::state::{Checkpoint, OptimizerState, ParamGroup, Scalar};
+use super::state::{Checkpoint, NetworkInfo, OptimizerState, ParamGroup, Scalar};
 use super::tensor::{DType, NamedTensor, StridedView};
 
 /// The one metadata key. A single one, since the library writes several in random order and the same
@@ -21,8 +23,10 @@ const MOMENTUM_SUFFIX: &str = ".momentum_buffer";
 
 /// What a checkpoint holds beside tensors, as the metadata's JSON.
 #[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Metadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,19 +47,28 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
 /// Reads a whole file.
 pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
     let damaged = |e: safetensors::SafeTensorError| Problem::SafeTensors(e.to_string());
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let (length, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let json = bytes.get(8..8 + length).unwrap_or_default();
+    serde_json::from_slice::<UniqueKeys>(json).map_err(|e| Problem::SafeTensors(e.to_string()))?;
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let metadata: Metadata = match header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)) {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|e| Problem::SafeTensors(format!("metadata {METADATA_KEY:?}: {e}")))?,
-        None => Metadata::default(),
-    };
+    let mut metadata = Metadata::default();
+    let mut left_out = Vec::new();
+    for (key, value) in header.metadata().iter().flatten() {
+        // Others may use the key too, for something else.
+        match serde_json::from_str(value) {
+            Ok(ours) if key == METADATA_KEY => metadata = ours,
+            _ => left_out.push(format!("metadata {} (a str)", quoted(key))),
+        }
+    }
+    left_out.sort_unstable();
 
     let mut checkpoint = Checkpoint {
+        network: metadata.network,
         epoch: metadata.epoch,
         accuracy: metadata.accuracy,
         best_acc: metadata.best_acc,
         extra: metadata.extra,
+        left_out,
         optimizer: metadata
             .param_groups
             .map(|param_groups| OptimizerState { momentum: BTreeMap::new(), param_groups }),
@@ -73,6 +86,39 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
         }
     }
     Ok(checkpoint)
+}
+
+/// A JSON object whose keys come once each, as do those of the metadata in it: which of two values counts
+/// would depend on the reader.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueKeys)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "__metadata__" {
+                map.next_value::<Option<UniqueKeys>>()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+            if let Some(twice) = keys.replace(key) {
+                return Err(A::Error::custom(format!("has the key {} twice", quoted(&twice))));
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn momentum_position(name: &str) -> Option<usize> {
@@ -97,6 +143,7 @@ fn elements(
 pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem> {
     let unwritable = |e: &dyn std::fmt::Display| Problem::Unwritable(format!("safetensors refuses it: {e}"));
     let metadata = Metadata {
+        network: checkpoint.network.clone(),
         epoch: checkpoint.epoch,
         accuracy: checkpoint.accuracy,
         best_acc: checkpoint.best_acc,

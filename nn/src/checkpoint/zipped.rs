@@ -4,25 +4,36 @@
 //! and some others. PyTorch stores them uncompressed; an archive that was compressed afterwards is read
 //! too, as far as the [`Allowance`] goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
 use std::rc::Rc;
 
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 
 use super::error::{Allowance, Problem, quoted};
 use super::layout::{self, Storages};
-use super::pickle;
 use super::state::Checkpoint;
+use crate::pickle;
 
-/// Reads a whole file.
-pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
+/// Whether the file begins as this container does.
+pub(super) fn is_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+}
+
+/// Reads a whole file; see [`layout::checkpoint`] for `part`.
+pub(super) fn parse(bytes: &[u8], part: &mut Option<&str>) -> Result<Checkpoint, Problem> {
     let mut allowance = Allowance::for_file(bytes.len());
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| match e {
+    let damaged = |e| match e {
         ZipError::InvalidArchive(what) => Problem::Zip(format!("{what}; it is cut short or not a .pth")),
         other => Problem::Zip(other.to_string()),
-    })?;
+    };
+    // The archive begins where the file does. Left to find that out from the end, the library can take
+    // an entry for the first one that is not.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(damaged)?;
+    check_names(bytes, archive.central_directory_start())?;
     let folder = folder(&archive)?;
     // PyTorch writes byteorder since 2.1; before, every file was little-endian.
     if let Some(order) = entry(&mut archive, &format!("{folder}byteorder"), &mut allowance)?
@@ -34,9 +45,28 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
     }
     let pickled = entry(&mut archive, &format!("{folder}data.pkl"), &mut allowance)?
         .ok_or_else(|| Problem::Zip("data.pkl is missing".into()))?;
-    let object = pickle::run(&pickled)?;
+    let object = pickle::load(&pickled)?;
     let mut storages = ZipStorages { archive, folder, read: HashMap::new() };
-    layout::checkpoint(&object, &mut storages, &mut allowance)
+    layout::checkpoint(&object, part, &mut storages, &mut allowance)
+}
+
+/// Refuses two entries of one name: which one counts would depend on the reader. The library gives one of
+/// them, so the names are taken from the directory itself.
+fn check_names(bytes: &[u8], directory: u64) -> Result<(), Problem> {
+    const HEADER: usize = 46;
+    let mut names: HashSet<&[u8]> = HashSet::new();
+    let mut rest = usize::try_from(directory).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+    while rest.starts_with(b"PK\x01\x02") && rest.len() >= HEADER {
+        let length = |at: usize| usize::from(u16::from_le_bytes([rest[at], rest[at + 1]]));
+        let (name, end) = (HEADER + length(28), HEADER + length(28) + length(30) + length(32));
+        let Some(name) = rest.get(HEADER..name) else { break };
+        if !names.insert(name) {
+            let name = quoted(&String::from_utf8_lossy(name));
+            return Err(Problem::Zip(format!("has two entries of the name {name}")));
+        }
+        rest = rest.get(end..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// The folder that `data.pkl` lies in, with its slash.

@@ -135,6 +135,11 @@ impl Dataset {
         self.normalization
     }
 
+    /// The same images for a network that was trained with other constants.
+    pub fn normalized_by(self, normalization: Normalization) -> Self {
+        Self { normalization, ..self }
+    }
+
     /// A copy of the images at `indices`, in their order.
     ///
     /// # Panics

@@ -105,14 +105,12 @@ pub enum DataError {
         actual: String,
     },
     /// A python file does not hold what the release's files hold.
-    #[error("{} is not a CIFAR python batch: at byte {offset}: {reason}; download it again", file.display())]
+    #[error("{} is not a CIFAR python batch: {source}; download it again", file.display())]
     Pickle {
         /// The pickle file.
         file: PathBuf,
-        /// Where reading stopped.
-        offset: usize,
-        /// What was found there.
-        reason: String,
+        /// Where reading stopped, and why.
+        source: nn::pickle::PickleError,
     },
     /// The parts of a file contradict each other.
     #[error("{}: {reason}", file.display())]

@@ -1,11 +1,11 @@
-//! The files of a release, out of a folder or a `.tar.gz`.
+//! The files of a release, out of a folder, a `.tar.gz` or a `.tar`.
 
-use super::{DataError, Integrity, Release};
+use super::{DataError, Integrity, RELEASES, Release};
 use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// More than any file of a release holds; keeps a hostile archive from filling the memory.
@@ -16,7 +16,7 @@ pub(super) struct Files {
     /// The folder or archive.
     path: PathBuf,
     contents: BTreeMap<&'static str, Vec<u8>>,
-    /// md5 of the archive, where it is one.
+    /// md5 of the archive, where it is a compressed one as it is published.
     archive_md5: Option<String>,
     description: &'static str,
 }
@@ -54,16 +54,17 @@ impl Files {
                     format!("{} would be {} bytes, far more than in the release", file.name, entry.size());
                 return Err(DataError::content(path, reason));
             }
-            let mut bytes = Vec::with_capacity(entry.size() as usize);
+            let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(damaged)?;
-            files.contents.insert(file.name, bytes);
+            if bytes.len() as u64 != entry.size() {
+                return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
+            }
+            // Which one counts would depend on the reader.
+            if files.contents.insert(file.name, bytes).is_some() {
+                return Err(DataError::content(path, format!("has two files of the name {}", file.name)));
+            }
         }
-        // The end of the compressed stream carries its check value: reading it through finds a cut-off file.
-        let mut decoder = archive.into_inner();
-        io::copy(&mut decoder, &mut io::sink()).map_err(damaged)?;
-        let mut hashed = decoder.into_inner();
-        io::copy(&mut hashed, &mut io::sink()).map_err(damaged)?;
-        files.archive_md5 = Some(hex(hashed.hash));
+        files.archive_md5 = archive.into_inner().finish().map_err(damaged)?;
         Ok(files)
     }
 
@@ -106,7 +107,7 @@ impl Files {
     }
 }
 
-/// The first release with one of its batches in the `.tar.gz` at `path`.
+/// The first release with one of its batches in the archive at `path`.
 pub(super) fn recognise_archive(
     path: &Path,
     candidates: impl Iterator<Item = &'static Release> + Clone,
@@ -123,10 +124,70 @@ pub(super) fn recognise_archive(
     Ok(None)
 }
 
-fn open_archive(path: &Path) -> Result<tar::Archive<GzDecoder<Hashing<BufReader<File>>>>, DataError> {
-    let file = File::open(path).map_err(DataError::read(path))?;
-    let hashing = Hashing { inner: BufReader::with_capacity(1 << 16, file), hash: Md5::new() };
-    Ok(tar::Archive::new(GzDecoder::new(hashing)))
+fn open_archive(path: &Path) -> Result<tar::Archive<Stream>, DataError> {
+    let mut file = File::open(path).map_err(DataError::read(path))?;
+    let mut head = Vec::new();
+    file.by_ref().take(512).read_to_end(&mut head).map_err(DataError::read(path))?;
+    file.rewind().map_err(DataError::read(path))?;
+    let file = BufReader::with_capacity(1 << 16, file);
+    if is_tar(&head) {
+        return Ok(tar::Archive::new(Stream::Plain(file)));
+    }
+    if let Some(reason) = unreadable(path, &head) {
+        return Err(DataError::content(path, reason));
+    }
+    Ok(tar::Archive::new(Stream::Compressed(GzDecoder::new(Hashing { inner: file, hash: Md5::new() }))))
+}
+
+/// Whether this is the header of a tar file's first member: its checksum is right, and not that of zeros.
+fn is_tar(head: &[u8]) -> bool {
+    let Ok(header) = <&[u8; 512]>::try_from(head) else { return false };
+    let mut counted = *header;
+    counted[148..156].fill(b' ');
+    let sum: u32 = counted.iter().map(|&byte| u32::from(byte)).sum();
+    header[0] != 0 && tar::Header::from_byte_slice(header).cksum().is_ok_and(|stated| stated == sum)
+}
+
+/// What a file is that holds images and yet cannot be read as an archive, and what to do.
+fn unreadable(path: &Path, head: &[u8]) -> Option<&'static str> {
+    let name = path.file_name()?.to_str()?;
+    let is_batch = RELEASES.iter().any(|release| release.files().any(|file| file.name == name));
+    Some(match head {
+        [b'P', b'K', ..] => "a zip file; unpack it and give the folder",
+        [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', ..] | [b'7', b'z', ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "compressed in another way than with gzip; unpack it and give the folder"
+        }
+        _ if is_batch && !head.starts_with(b"\x1f\x8b") => "a batch file; give the folder it is in",
+        // A pickle of protocol 2 or later.
+        [0x80, 2..=5, ..] => "a batch file; give the folder it is in, under its published name",
+        _ => return None,
+    })
+}
+
+/// A tar file's bytes.
+enum Stream {
+    Plain(BufReader<File>),
+    Compressed(GzDecoder<Hashing<BufReader<File>>>),
+}
+
+impl Stream {
+    /// Reads to the end, whose check value tells a file that was cut off; the md5 of a compressed file.
+    fn finish(self) -> io::Result<Option<String>> {
+        let Stream::Compressed(mut decoder) = self else { return Ok(None) };
+        io::copy(&mut decoder, &mut io::sink())?;
+        let mut hashed = decoder.into_inner();
+        io::copy(&mut hashed, &mut io::sink())?;
+        Ok(Some(hex(hashed.hash)))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(file) => file.read(buffer),
+            Stream::Compressed(decoder) => decoder.read(buffer),
+        }
+    }
 }
 
 fn base_name<R: Read>(entry: &tar::Entry<'_, R>) -> Option<String> {

@@ -1,5 +1,5 @@
 //! CIFAR-10 and CIFAR-100 (Krizhevsky, *Learning multiple layers of features from tiny images*, 2009):
-//! the binary and the python release, as the published `.tar.gz` or as the folder in it.
+//! the binary and the python release, as the published `.tar.gz`, unpacked to a `.tar`, or as the folder in it.
 //!
 //! [`load`] finds out what a path holds, reads it, and checks sizes, labels and, for complete releases, the
 //! published checksums. Smaller files of the same layout (a subset for a quick look) load as well, without
@@ -7,7 +7,6 @@
 
 mod binary;
 mod files;
-mod pickle;
 mod python;
 mod release;
 

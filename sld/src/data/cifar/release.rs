@@ -188,12 +188,13 @@ pub(super) fn locate(path: &Path, wanted: Option<Cifar>) -> Result<(PathBuf, &'s
         for release in candidates() {
             let is_folder = |folder: &Path| release.recognises(|name| folder.join(name).is_file());
             let inner = path.join(release.folder);
-            let archive = path.join(release.archive);
+            let archives = [release.archive, release.archive.trim_end_matches(".gz")];
+            let archive = archives.map(|name| path.join(name)).into_iter().find(|path| path.is_file());
             if is_folder(path) {
                 found.push((path.to_path_buf(), release));
             } else if is_folder(&inner) {
                 found.push((inner, release));
-            } else if archive.is_file() {
+            } else if let Some(archive) = archive {
                 found.push((archive, release));
             }
         }

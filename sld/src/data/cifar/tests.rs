@@ -173,7 +173,18 @@ fn write_folder(folder: &Path, files: &[(&str, Vec<u8>)]) {
     files.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
 }
 
-fn write_archive(path: &Path, folder: &str, files: &[(&str, Vec<u8>)]) {
+/// The archive, not compressed.
+fn write_tar(path: &Path, folder: &str, files: &[(&'static str, Vec<u8>)]) {
+    let compressed = path.with_extension("compressed");
+    write_archive(&compressed, folder, files);
+    let mut tar = Vec::new();
+    let file = fs::File::open(&compressed).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(file), &mut tar).unwrap();
+    fs::write(path, tar).unwrap();
+    fs::remove_file(compressed).unwrap();
+}
+
+fn write_archive(path: &Path, folder: &str, files: &[(&'static str, Vec<u8>)]) {
     let gz = flate2::write::GzEncoder::new(fs::File::create(path).unwrap(), flate2::Compression::fast());
     let mut tar = tar::Builder::new(gz);
     // In another order than the loader's, and with a file it does not know.
@@ -241,6 +252,13 @@ fn all_four_releases_load_as_folder_archive_and_inside_a_folder() {
         check(&load_default(root.path()).unwrap(), release, count);
         let renamed = root.path().join("images.tgz");
         fs::rename(&archive, &renamed).unwrap();
+        check(&load_default(&renamed).unwrap(), release, count);
+        let plain = root.path().join(release.archive.trim_end_matches(".gz"));
+        write_tar(&plain, release.folder, &files);
+        check(&load_default(&plain).unwrap(), release, count);
+        check(&load_default(root.path()).unwrap(), release, count);
+        let renamed = root.path().join("images");
+        fs::rename(&plain, &renamed).unwrap();
         check(&load_default(&renamed).unwrap(), release, count);
     }
 }
@@ -344,12 +362,12 @@ fn damaged_python_batches_are_errors() {
         let whole = release_files(&RELEASES[kind], 4)[0].1.clone();
         // Cut off anywhere, it must be an error and never a panic.
         for length in 0..whole.len() {
-            let error = pickle::Pickle::parse(&whole[..length]).err().map(|error| error.reason);
-            assert!(error.as_deref().is_some_and(|reason| !reason.is_empty()), "{length}");
+            let error = nn::pickle::load(&whole[..length]).err();
+            assert!(error.is_some_and(|error| error.to_string().contains("cut short")), "{length}");
         }
         let error = damaged(kind, |bytes| bytes.truncate(whole.len() - 200));
         assert!(
-            error.contains("is not a CIFAR python batch") && error.contains("the file ends here"),
+            error.contains("is not a CIFAR python batch") && error.contains("the file is cut short"),
             "{error}"
         );
         let mut wrong = samples(dataset, 0, 4);
@@ -373,16 +391,15 @@ fn damaged_python_batches_are_errors() {
 #[test]
 fn a_pickle_cannot_call_anything_else() {
     let error = damaged(PYTHON100, |bytes| *bytes = b"\x80\x02cos\nsystem\n(U\x04haltt\x85R.".to_vec());
-    assert!(error.contains("a reference to os.system"), "{error}");
+    assert!(error.contains("os.system") && error.contains("nothing was executed"), "{error}");
     // Every single-byte change of a batch's head is read to an end: an error, or harmless.
     let whole = release_files(&RELEASES[PYTHON100], 1)[0].1.clone();
     for position in 0..whole.len().min(400) {
         for value in [0, 1, b'b', b'R', b'e', b't', b'u', b'.', 0x7F, 0x96, 0xFF] {
             let mut bytes = whole.clone();
             bytes[position] = value;
-            let _ = pickle::Pickle::parse(&bytes).map(|parsed| {
-                let root = parsed.root();
-                root.get("data").map(|data| data.uint8_array().is_some())
+            let _ = nn::pickle::load(&bytes).map(|pickle| {
+                pickle.get(&pickle.root, "data").map(|data| python::uint8_array(&pickle, &data).is_ok())
             });
         }
     }
@@ -405,6 +422,59 @@ fn a_cut_off_or_altered_archive_is_an_error() {
         flipped[crc] ^= 1;
         fs::write(&archive, &flipped).unwrap();
         assert!(message(&archive).contains("is damaged"));
+    }
+}
+
+#[test]
+fn what_is_no_archive_of_a_release_is_named_for_what_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let refused = |name: &str, content: &[u8], part: &str| {
+        let path = root.path().join(name);
+        fs::write(&path, content).unwrap();
+        let error = message(&path);
+        assert!(error.contains(part) && error.contains(name) && !error.contains("damaged"), "{error}");
+    };
+    refused("cifar-100-binary.zip", b"PK\x03\x04...", "a zip file; unpack it and give the folder");
+    refused("renamed.tar.gz", b"PK\x03\x04...", "a zip file; unpack it");
+    refused("cifar-10-python.tar.bz2", b"BZh91AY...", "another way than with gzip; unpack it");
+    refused("cifar-10-python.tar.xz", b"\xfd7zXZ\0...", "another way than with gzip");
+    for release in &RELEASES {
+        for (name, content) in release_files(release, 2) {
+            refused(name, &content, "a batch file; give the folder it is in");
+        }
+    }
+    let pickle = release_files(&RELEASES[PYTHON10], 2)[0].1.clone();
+    refused("some.pickle", &pickle, "a batch file; give the folder it is in");
+}
+
+#[test]
+fn a_plain_archive_that_is_cut_off_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    for release in &RELEASES {
+        let archive = root.path().join("images.tar");
+        write_tar(&archive, release.folder, &release_files(release, 5));
+        let whole = fs::read(&archive).unwrap();
+        for length in (0..whole.len() - 1024).step_by(whole.len() / 37) {
+            fs::write(&archive, &whole[..length]).unwrap();
+            let error = message(&archive);
+            assert!(error.contains("is damaged") || error.contains("has no "), "{length}: {error}");
+        }
+    }
+}
+
+#[test]
+fn two_members_of_one_name_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    for release in &RELEASES {
+        let mut files = release_files(release, 2);
+        let again = files[1].clone();
+        files.push(again);
+        for write in [write_archive, write_tar] {
+            let archive = root.path().join("images");
+            write(&archive, release.folder, &files);
+            let error = message(&archive);
+            assert!(error.contains(&format!("two files of the name {}", files[1].0)), "{error}");
+        }
     }
 }
 
