@@ -198,7 +198,13 @@ fn a_teacher_of_another_number_of_classes() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = teacher(folder.path(), "resnet14", 100);
     let command = distillation(folder.path(), &path, &["DISTILLER.TEACHER", "resnet14"]);
-    refused(command, &["the teacher resnet14 cannot be read", "fc.weight", "[100, 64]", "[20, 64]"]);
+    refused(
+        command,
+        &[
+            "the teacher resnet14 cannot be read",
+            "it is a resnet14 of 100 classes, the data set has 20; choose",
+        ],
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::say;
 use crate::training::{Evaluator, snapshot};
 use anyhow::Context;
 use clap::Args;
+use nn::checkpoint::Role;
 use schedule::Device;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -179,7 +180,7 @@ fn teacher_checkpoint(args: &DemoArgs) -> PathBuf {
 /// The trained teacher's top-1 on its training images without augmentation, in percent.
 fn accuracy_on_training_images(device: &dyn Device, args: &DemoArgs, data: &RunData) -> anyhow::Result<f64> {
     let teacher = nn::models::build(TEACHER, data.train.classes().len(), 0)?;
-    snapshot::load_model(device, &teacher, &teacher_checkpoint(args))?;
+    snapshot::load_model(device, &teacher, &teacher_checkpoint(args), Role::Student)?;
     let size = [data.train.height(), data.train.width()];
     Ok(Evaluator::compile(device, &teacher, 64, size)?.run(&data.train, 2, |_, _| ())?.top1())
 }

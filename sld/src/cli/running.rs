@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context;
+use nn::checkpoint::Role;
 use schedule::Device;
 
 use super::recording::Recorder;
@@ -176,9 +177,11 @@ fn write_report(folder: &Path) -> anyhow::Result<()> {
 /// Gives the teacher its weights, and gives their checksum.
 fn load_teacher(device: &dyn Device, teacher: &nn::Model, config: &Config) -> anyhow::Result<String> {
     let path = config.distiller.teacher_path();
-    snapshot::load_model(device, teacher, Path::new(&path)).with_context(|| {
-        format!("the teacher {} cannot be read; give its checkpoint with --teacher", teacher.name())
-    })?;
+    let notes =
+        snapshot::load_model(device, teacher, Path::new(&path), Role::Teacher).with_context(|| {
+            format!("the teacher {} cannot be read; give its checkpoint with --teacher", teacher.name())
+        })?;
+    notes.iter().for_each(|note| say!("# {}: {note}", path.display()));
     snapshot::digest(device, teacher)
 }
 

@@ -8,12 +8,14 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar};
+use nn::checkpoint::{self, Checkpoint, NamedTensor, NetworkInfo, Role, Scalar};
 use nn::layers::Kind;
 use nn::models::Model;
 use schedule::Device;
 
 use super::step::Networks;
+use crate::augment::Normalization;
+use crate::data::Dataset;
 
 /// Where training stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,15 +46,33 @@ impl Progress {
 /// Under which name a checkpoint keeps [`crate::data::Dataset::recipe`].
 pub const RECIPE: &str = "dataset_recipe";
 
+/// What a checkpoint of `model`, trained on `dataset`, says about it.
+pub fn network_info(model: &Model, dataset: &Dataset) -> NetworkInfo {
+    let Normalization { mean, std } = dataset.normalization();
+    NetworkInfo {
+        model: model.name().to_owned(),
+        classes: dataset.classes().to_vec(),
+        size: [dataset.height(), dataset.width()],
+        mean,
+        std,
+    }
+}
+
 /// The student alone: what `student_*` files hold and what other tools take.
-pub fn student_checkpoint(device: &dyn Device, networks: &Networks) -> anyhow::Result<Checkpoint> {
-    Ok(Checkpoint { tensors: networks.student.save(device)?, ..Checkpoint::default() })
+pub fn student_checkpoint(
+    device: &dyn Device,
+    networks: &Networks,
+    dataset: &Dataset,
+) -> anyhow::Result<Checkpoint> {
+    let network = Some(network_info(&networks.student, dataset));
+    Ok(Checkpoint { tensors: networks.student.save(device)?, network, ..Checkpoint::default() })
 }
 
 /// Everything that training on needs.
 pub fn save(
     device: &dyn Device,
     networks: &Networks,
+    dataset: &Dataset,
     progress: &Progress,
     rate: f64,
 ) -> anyhow::Result<Checkpoint> {
@@ -72,6 +92,7 @@ pub fn save(
     let epoch = Some(progress.epoch as i64 - 1);
     Ok(Checkpoint {
         tensors,
+        network: Some(network_info(&networks.student, dataset)),
         epoch,
         best_acc: Some(progress.best),
         optimizer: Some(networks.sgd.save(rate, device)?),
@@ -156,14 +177,14 @@ pub fn digest(device: &dyn Device, model: &Model) -> anyhow::Result<String> {
     Ok(format!("{sum:08x}"))
 }
 
-/// Reads a checkpoint file for a model and writes it to the device.
-pub fn load_model(device: &dyn Device, model: &Model, path: &Path) -> anyhow::Result<Checkpoint> {
-    let mut checkpoint = checkpoint::read(path)?;
-    // A trainer's `latest` holds the student under its own prefix.
-    let student = checkpoint.take_submodule("student");
-    if !student.is_empty() {
-        checkpoint.tensors = student;
-    }
-    write_model(device, model, &checkpoint.tensors, &path.display().to_string())?;
-    Ok(checkpoint)
+/// Reads a checkpoint file for a model and writes it to the device; gives what the user should know of it.
+pub fn load_model(
+    device: &dyn Device,
+    model: &Model,
+    path: &Path,
+    role: Role,
+) -> anyhow::Result<Vec<String>> {
+    let network = checkpoint::read_network(path, role)?;
+    write_model(device, model, &network.tensors, &path.display().to_string())?;
+    Ok(network.notes)
 }

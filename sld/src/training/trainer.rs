@@ -275,7 +275,8 @@ impl<'a> Trainer<'a> {
                 sums: vec![],
                 ..self.progress.clone()
             };
-            let student = self.with_recipe(snapshot::student_checkpoint(self.device, self.networks)?);
+            let student = snapshot::student_checkpoint(self.device, self.networks, &self.test)?;
+            let student = self.with_recipe(student);
             observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
         }
         Ok(Outcome::Finished { best: self.progress.best, best_epoch: self.progress.best_epoch })
@@ -341,7 +342,7 @@ impl<'a> Trainer<'a> {
 
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
         let rate = self.settings.schedule.lr_at(self.progress.epoch);
-        Ok(self.with_recipe(snapshot::save(self.device, self.networks, &self.progress, rate)?))
+        Ok(self.with_recipe(snapshot::save(self.device, self.networks, &self.test, &self.progress, rate)?))
     }
 
     /// Adds what the data were drawn from, so that the network can be measured on the same.
