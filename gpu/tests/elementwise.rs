@@ -258,21 +258,40 @@ fn ties_and_nan_in_maxima() {
         b.kernel(reduce(&[4, 4], 1, x, &strides, &kinds));
         check(&b, 0.0);
     }
-    // In two stages: the first NaN is in a later chunk than a larger number, then ties across chunks.
-    let mut values = vec![1.0; 1000];
-    values[10] = 5.0;
-    values[900] = 5.0;
-    for with_nan in [false, true] {
-        let mut values = values.clone();
-        if with_nan {
-            values[700] = nan;
-            values[800] = nan;
+    // By several lanes, and in two stages: the first NaN is behind a larger number, and values tie across
+    // lanes and chunks, infinities as well.
+    for n in [1000, 100_000] {
+        let mut ties = vec![1.0; n];
+        ties[n / 100] = 5.0;
+        ties[n / 10 * 9] = 5.0;
+        let mut with_nan = ties.clone();
+        with_nan[n / 10 * 7] = nan;
+        with_nan[n / 10 * 8] = nan;
+        for values in [ties, with_nan, vec![f32::NEG_INFINITY; n]] {
+            let mut b = Builder::new(1);
+            let x = b.input("x", &[n], values);
+            let kinds = [(Max, b.output("max", &[])), (ArgMax, b.output("argmax", &[]))];
+            b.kernel(reduce(&[n], 0, x, &[1], &kinds));
+            check(&b, 0.0);
         }
-        let mut b = Builder::new(1);
-        let x = b.input("x", &[1000], values);
-        let kinds = [(Max, b.output("max", &[])), (ArgMax, b.output("argmax", &[]))];
-        b.kernel(reduce(&[1000], 0, x, &[1], &kinds));
-        check(&b, 0.0);
+    }
+}
+
+/// So many states that the workgroup memory allows fewer threads.
+#[test]
+fn a_fold_with_many_states() {
+    for strides in [[1, 16], [2000, 1]] {
+        let mut b = Builder::new(3);
+        let (x, y) = (b.random("x", &[32_000]), b.output("y", &[16]));
+        let kinds: Vec<(ReduceKind, BufferId)> = (0..24).map(|_| (ReduceKind::Variance, y)).collect();
+        let mut body = reduce(&[16, 2000], 1, x, &strides, &kinds);
+        if let Body::Reduce { finish, stores, .. } = &mut body {
+            let add = |sum, k| finish.push(Instr::Binary(BinaryOp::Add, sum, k));
+            let total = (1..24).fold(0, add);
+            *stores = vec![store(y, &[16], total)];
+        }
+        b.kernel(body);
+        check(&b, 2e-6);
     }
 }
 

@@ -65,8 +65,12 @@ impl Fold<'_> {
     /// Workgroups enough to fill a large GPU, as far as there is work for them.
     pub fn cut(&self, context: Context) -> Cut {
         let most = THREADS.min(context.target.limits.invocations as usize);
-        // Some of what lies side by side goes to neighbouring threads.
-        let (least_across, least_deep) = if self.is_outer_dense { (16, 1) } else { (1, FEW) };
+        // What lies side by side goes to neighbouring threads, 32 or 64 bytes at least.
+        let (least_across, least_deep) = match (self.is_outer_dense, self.is_vector) {
+            (true, true) => (4, 1),
+            (true, false) => (16, 1),
+            (false, _) => (1, FEW),
+        };
         let beside = self.outer.next_power_of_two();
         let wanted = (FILLING / self.outer).next_power_of_two().max(least_deep);
         let room = context.target.limits.workgroup_bytes as usize / self.thread_bytes();
