@@ -1,7 +1,7 @@
 //! The tile kernels that compute implicit matrix products.
 //!
 //! A workgroup computes a [`Tile`] of the result, for all of k or for one chunk of it. Where k is cut into
-//! chunks their sums go to scratch, and a second launch adds them up in order.
+//! chunks their sums go to scratch, and a second launch folds them.
 
 use std::fmt::Write;
 
