@@ -156,8 +156,9 @@ impl Resume {
         }
         for change in &self.changes {
             crate::say!("# {change}");
-            // A run that was killed before its config was written has told of it already.
-            if !info.changes.contains(change) {
+            // The length is a run's, not an epoch's. A run that was killed before its config was written has
+            // told of the others already.
+            if change.key != LENGTH && !info.changes.contains(change) {
                 info.changes.push(change.clone());
             }
         }
