@@ -6,7 +6,7 @@ mod small;
 
 use small::{run, sld, text, train};
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -112,6 +112,18 @@ fn piped_lines_fit_80_columns_and_have_one_form() {
     assert!(one.contains("after 1 epoch;") && !one.contains("held-out"), "{one}");
 }
 
+/// The command hears a hang-up also where these tests run under `nohup`.
+fn hearing(mut command: Command) -> Command {
+    // SAFETY: `signal` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    command
+}
+
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(status.expect("kill runs").success());
@@ -140,7 +152,7 @@ fn endless(root: &Path, name: &str) -> Command {
 fn an_interrupted_training_says_so_in_its_exit_code() {
     let folder = small::folder();
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let child = endless(folder.path(), name).spawn().expect("it starts");
+        let child = hearing(endless(folder.path(), name)).spawn().expect("it starts");
         wait_for("state", || folder.path().join(name).join("latest").exists());
         signal(&child, name);
         let output = child.wait_with_output().expect("it ends");
@@ -182,7 +194,7 @@ fn ignored_signals() {
 #[test]
 fn other_commands_end_at_once_with_the_shells_code() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let mut command = sld(&["bench", "augment", "--iterations", "100000000", "--threads", "1"]);
+        let mut command = hearing(sld(&["bench", "augment", "--iterations", "100000000", "--threads", "1"]));
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         std::thread::sleep(Duration::from_millis(1000));
         signal(&child, name);
