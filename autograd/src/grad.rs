@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::scope::{self, BACKWARD, Scope};
 use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 
 /// Gradients of `loss` with respect to each of `wrt`, each shaped like its tensor; zeros where no
@@ -20,6 +21,12 @@ pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
     gradients.insert(identity(loss), Tensor::full(loss.shape(), 1.0));
     for node in &order {
         let Some(upstream) = gradients.get(&identity(node)).cloned() else { continue };
+        // Outside of layers the part stands for one: the loss.
+        let Scope { part, layer } = node.scope().clone();
+        let _scope = scope::enter(Scope {
+            part: BACKWARD,
+            layer: layer.or_else(|| (!part.is_empty()).then(|| part.into())),
+        });
         let contributions = vector_jacobian(node, &upstream);
         for (input, contribution) in node.inputs().iter().zip(contributions) {
             let Some(contribution) = contribution else { continue };

@@ -12,6 +12,7 @@ pub mod ops;
 
 pub mod random;
 mod scalar;
+pub mod scope;
 pub mod tensor;
 pub mod variable_store;
 

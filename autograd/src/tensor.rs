@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result, SharedError};
 pub use crate::scalar::{BinaryOp, UnaryOp};
+use crate::scope::{self, Scope};
 
 /// Element type as the language sees it. (Devices store both as `f32`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,12 +272,24 @@ pub struct Node {
     pub(crate) shape: Vec<usize>,
     pub(crate) dtype: DType,
     pub(crate) location: &'static Location<'static>,
+    pub(crate) scope: Scope,
     pub(crate) error: Option<SharedError>,
 }
 
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The scope of an expression. Between layers it is the layer of the operand made last, in the same part.
+fn scope_after(inputs: &[Tensor]) -> Scope {
+    let scope = scope::current();
+    if scope.layer.is_some() {
+        return scope;
+    }
+    let before = inputs.iter().map(|t| &t.0).filter(|node| node.scope.part == scope.part);
+    let latest = before.filter(|node| node.scope.layer.is_some()).max_by_key(|node| node.id);
+    Scope { layer: latest.and_then(|node| node.scope.layer.clone()), ..scope }
 }
 
 impl Tensor {
@@ -294,7 +307,8 @@ impl Tensor {
         location: &'static Location<'static>,
     ) -> Tensor {
         let error = inputs.iter().find_map(|t| t.0.error.clone());
-        Tensor(Arc::new(Node { id: next_id(), op, inputs, shape, dtype, location, error }))
+        let scope = scope_after(&inputs);
+        Tensor(Arc::new(Node { id: next_id(), op, inputs, shape, dtype, location, scope, error }))
     }
 
     /// An invalid tensor: the given op cannot be applied to these operands. An operand that is
@@ -316,6 +330,7 @@ impl Tensor {
             shape,
             dtype: DType::F32,
             location,
+            scope: scope::current(),
             error: Some(error),
         };
         Tensor(Arc::new(node))
@@ -433,6 +448,10 @@ impl Tensor {
     /// Where the expression was written.
     pub fn location(&self) -> &'static Location<'static> {
         self.0.location
+    }
+    /// Where in the program the expression belongs.
+    pub fn scope(&self) -> &Scope {
+        &self.0.scope
     }
     /// The tensor, or the error of the first invalid expression in it.
     pub fn check(&self) -> Result<&Tensor> {

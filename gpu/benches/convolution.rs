@@ -68,7 +68,12 @@ fn time(device: &GpuDevice, g: &ConvGeometry, kind: ConvKind) -> Result<f64, Err
         ConvKind::WeightGrad => (x, y, w),
     };
     let role = |name: &str| Role::Input { name: name.into(), integer: false };
-    let buffer = |shape: &Vec<usize>, role| Buffer { shape: shape.clone(), role, label: "bench".into() };
+    let buffer = |shape: &Vec<usize>, role| Buffer {
+        shape: shape.clone(),
+        role,
+        label: "bench".into(),
+        scope: Default::default(),
+    };
     let operand = |buffer, shape: &Vec<usize>| Operand {
         shape: shape.clone(),
         program: Program { instrs: vec![Instr::Load { buffer, view: View::dense(shape) }] },

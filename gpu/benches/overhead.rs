@@ -42,7 +42,12 @@ fn main() -> Result<(), Error> {
 /// A chain of elementwise kernels of four kinds.
 fn schedule() -> Schedule {
     let shape = vec![ELEMENTS];
-    let buffer = |role, label: &str| Buffer { shape: shape.clone(), role, label: label.into() };
+    let buffer = |role, label: &str| Buffer {
+        shape: shape.clone(),
+        role,
+        label: label.into(),
+        scope: Default::default(),
+    };
     let mut buffers = vec![buffer(Role::Input { name: "x".into(), integer: false }, "x")];
     let mut kernels = Vec::new();
     let operations = [UnaryOp::Tanh, UnaryOp::Neg, UnaryOp::Exp, UnaryOp::Floor];

@@ -5,14 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use autograd::{Error, Result, Variable, VariableStore};
-use schedule::Schedule;
 use schedule::backend::{self, Backend, State, Variables};
+use schedule::{Kernel, Schedule};
 use shaders::{Element, Limits, Operands, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
+use crate::source::source;
 
 /// In what precision convolutions and matrix products multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,6 +219,10 @@ impl Backend for GpuDevice {
 
     fn compile(&self, schedule: &Schedule, variables: &mut Variables<GpuDevice>) -> Result<GpuExecutable> {
         GpuExecutable::new(self.gpu.clone(), &self.pipelines, schedule, variables)
+    }
+
+    fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>> {
+        source(schedule, kernel, &self.gpu.target).map(Some)
     }
 }
 

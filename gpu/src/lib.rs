@@ -11,6 +11,8 @@ mod executable;
 mod memory;
 mod pipelines;
 mod profile;
+mod source;
 
 pub use adapters::{Adapter, adapters, choose};
 pub use device::{GpuDevice, Options, Precision};
+pub use source::{webgpu_options, webgpu_source};

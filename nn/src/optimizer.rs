@@ -1,6 +1,8 @@
 //! Stochastic gradient descent as expressions, and its learning-rate schedule.
 
-use autograd::{Tensor, Variable};
+use autograd::{Tensor, Variable, scope};
+
+use crate::layers::scope::within;
 
 /// Settings of a group of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,8 +96,10 @@ impl Sgd {
             let invalid = Tensor::invalid("sgd", &[rate], message);
             return self.slots.iter().map(|slot| (slot.parameter.clone(), invalid.clone())).collect();
         }
+        let _part = scope::part("update");
         let mut updates = Vec::with_capacity(2 * self.slots.len());
         for (slot, gradient) in self.slots.iter().zip(gradients) {
+            let _layer = within(&slot.parameter);
             let SgdOptions { momentum, weight_decay, rate_factor } = slot.options;
             let (p, m) = (slot.parameter.tensor(), slot.momentum.tensor());
             let g = gradient + &p * weight_decay;

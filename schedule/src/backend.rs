@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::{Error, Result, Variable, VariableStore};
 
-use crate::ir::{BufferId, Schedule};
+use crate::ir::{BufferId, Kernel, Schedule};
 use crate::step::Options;
 
 /// A device's own part. With it the device is a [`Device`](crate::Device); its [`VariableStore`] is
@@ -31,6 +31,11 @@ pub trait Backend: VariableStore + Clone + 'static {
     fn copy_in(&self, memory: &mut Self::Memory, values: &[f32]) -> Result<()>;
     /// Reads a variable's memory, of so many elements.
     fn copy_out(&self, memory: &Self::Memory, len: usize) -> Result<Vec<f32>>;
+
+    /// See [`Device::source`](crate::Device::source).
+    fn source(&self, _schedule: &Schedule, _kernel: &Kernel) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Compiles a schedule, which has been checked. (Only the shell has [`Variables`] to give.)
     fn compile(&self, schedule: &Schedule, variables: &mut Variables<Self>) -> Result<Self::Compiled>;

@@ -1,6 +1,6 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
-use crate::ir::Schedule;
+use crate::ir::{Kernel, Schedule};
 use crate::step::{Options, Step};
 use autograd::{Result, VariableStore};
 
@@ -43,6 +43,10 @@ pub trait Device: VariableStore {
     /// Makes a runnable program. State named by the schedule and not yet on the device is created
     /// with the variable's initial value.
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>>;
+
+    /// The program text that this device runs for a kernel of the schedule, to be read by people; `None`
+    /// if its kernels are part of the device.
+    fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>>;
 }
 
 /// A compiled step.

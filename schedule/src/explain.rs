@@ -1,168 +1,147 @@
-//! A schedule for people: a table of its kernels, and a graph in Mermaid or Graphviz.
+//! A schedule for people: a table of its kernels, by the part of the step and the layer they belong to.
 
 use std::fmt::Write;
 
+use autograd::scope::Scope;
+
 use crate::ir::{Body, Kernel, Schedule};
+use crate::work::Work;
 
-/// Names of written buffers in a row of the table, at most.
-const MOST_NAMES: usize = 8;
-
-/// What a kernel does to memory and arithmetic, by the direct algorithm.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// Floating point operations, a multiply-add being two.
-    pub flops: u64,
-    /// Bytes read and written, each buffer counted once.
-    pub bytes: u64,
-}
+/// Widths of the table's columns; with the gaps between them a row has at most 118 characters.
+const NUMBER: usize = 5;
+const LAYER: usize = 29;
+const LABEL: usize = 38;
+const SHAPE: usize = 22;
+const AMOUNT: usize = 9;
 
 impl Schedule {
-    /// The work of one kernel.
-    pub fn work(&self, kernel: &Kernel) -> Work {
-        let flops = match &kernel.body {
-            Body::Map { shape, program, .. } => count(shape) * program.arithmetic() as u64,
-            Body::Maps { parts } => {
-                parts.iter().map(|p| count(&p.shape) * p.program.arithmetic() as u64).sum()
+    /// Where in the program a kernel belongs: where what it computes at its core does. Of a kernel for
+    /// several layers the layer is what their paths begin with, and none if that is nothing.
+    pub fn scope(&self, kernel: &Kernel) -> Scope {
+        let written = match &kernel.body {
+            // Not the sums beside it, which are the next layer's.
+            Body::Convolution { epilogue, .. } if !epilogue.stores.is_empty() => {
+                epilogue.stores.iter().map(|store| store.buffer).collect()
             }
-            Body::Reduce { shape, program, accumulators, .. } => {
-                count(shape) * (program.arithmetic() as u64 + accumulators.len() as u64)
-            }
-            Body::MatMul { batch, m, n, k, .. } => 2 * (batch * m * n * k) as u64,
-            Body::Convolution { geometry, .. } => geometry.flops(),
-            Body::Pool { geometry, .. } => {
-                let g = geometry;
-                let [kh, kw] = g.window.size;
-                (g.batch * g.out_height * g.out_width * g.channels * kh * kw) as u64
-            }
+            _ => kernel.writes(),
         };
-        let bytes = kernel.buffers().iter().map(|&b| 4 * self.buffers[b].len() as u64).sum();
-        Work { flops, bytes }
+        let scopes = written.into_iter().map(|buffer| self.buffers[buffer].scope.clone());
+        scopes.reduce(together).unwrap_or_default()
     }
 
-    /// The total of [`Schedule::work`] over one call.
-    pub fn total_work(&self) -> Work {
-        self.kernels
-            .iter()
-            .map(|k| self.work(k))
-            .fold(Work::default(), |a, b| Work { flops: a.flops + b.flops, bytes: a.bytes + b.bytes })
+    /// The kernel by its number in the [`table`](Schedule::table) (`12`, or `p3` of those that run once),
+    /// else all whose row contains the text (`student layer1.0.conv1`, `weight grad`), with their numbers.
+    pub fn find(&self, wanted: &str) -> Vec<(String, &Kernel)> {
+        let all: Vec<(String, &Kernel)> = self.numbered().collect();
+        let row = |kernel: &Kernel| {
+            let Scope { part, layer } = self.scope(kernel);
+            format!("{part} {} {}", layer.as_deref().unwrap_or(""), kernel.label)
+        };
+        let numbered = all.iter().position(|(number, _)| number == wanted);
+        match numbered {
+            Some(at) => vec![all[at].clone()],
+            None => all.into_iter().filter(|(_, kernel)| row(kernel).contains(wanted)).collect(),
+        }
     }
 
-    /// A table, one row a kernel: number, label, iteration shape, MFLOP, KiB, and what it writes.
+    fn numbered(&self) -> impl Iterator<Item = (String, &Kernel)> {
+        let once = self.prepare.iter().enumerate().map(|(at, kernel)| (format!("p{at}"), kernel));
+        once.chain(self.kernels.iter().enumerate().map(|(at, kernel)| (at.to_string(), kernel)))
+    }
+
+    /// A table, one row a kernel: number in the order of execution, layer, label, iteration shape, MFLOP
+    /// and KiB, grouped by the part of the step. No line is over 120 characters long.
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "{:>4}  {:<62} {:<22} {:>10} {:>10}  writes",
-            "#", "kernel", "shape", "MFLOP", "KiB"
+        let mut text = format!(
+            "{:>NUMBER$}  {:<LAYER$} {:<LABEL$} {:<SHAPE$} {:>AMOUNT$} {:>AMOUNT$}\n",
+            "#", "layer", "kernel", "shape", "MFLOP", "KiB"
         );
-        let mut section = |title: &str, kernels: &[Kernel]| {
-            if kernels.is_empty() {
-                return;
+        let once: Vec<_> = self.numbered().take(self.prepare.len()).collect();
+        let every: Vec<_> = self.numbered().skip(self.prepare.len()).collect();
+        for (kernels, when) in [(once, "once, and after frozen state is written"), (every, "every call")] {
+            // In the order in which the parts begin.
+            let mut parts: Vec<(&str, Vec<(String, &Kernel, Scope)>)> = Vec::new();
+            for (number, kernel) in kernels {
+                let scope = self.scope(kernel);
+                let at = parts.iter().position(|(part, _)| *part == scope.part).unwrap_or(parts.len());
+                if at == parts.len() {
+                    parts.push((scope.part, Vec::new()));
+                }
+                parts[at].1.push((number, kernel, scope));
             }
-            let _ = writeln!(text, "-- {title}");
-            for (at, kernel) in kernels.iter().enumerate() {
-                let work = self.work(kernel);
-                let mut writes: Vec<&str> =
-                    kernel.writes().iter().map(|&b| self.buffers[b].label.as_str()).collect();
-                let hidden = writes.len().saturating_sub(MOST_NAMES);
-                writes.truncate(MOST_NAMES);
-                let more = if hidden > 0 { format!(" and {hidden} more") } else { String::new() };
-                let _ = writeln!(
-                    text,
-                    "{at:>4}  {:<62} {:<22} {:>10.2} {:>10.1}  {}{more}",
-                    kernel.label,
-                    shape_text(kernel),
-                    work.flops as f64 / 1e6,
-                    work.bytes as f64 / 1024.0,
-                    writes.join(", ")
-                );
+            for (part, rows) in parts {
+                self.section(&mut text, part, when, &rows);
             }
-        };
-        section("once, and after frozen state is written", &self.prepare);
-        section("every call", &self.kernels);
+        }
         let total = self.total_work();
         let _ = writeln!(
             text,
-            "{} kernels a call, {:.2} GFLOP, {:.1} MiB moved, {:.1} MiB of working memory",
+            "{} kernels a call, {}, {:.1} MiB of working memory",
             self.kernels.len(),
-            total.flops as f64 / 1e9,
-            total.bytes as f64 / 1048576.0,
+            amount(total),
             self.working_bytes() as f64 / 1048576.0
         );
         text
     }
 
-    /// The data flow between kernels as a Mermaid flowchart.
-    pub fn mermaid(&self) -> String {
-        let mut text = String::from("flowchart TD\n");
-        self.edges(
-            &mut text,
-            |text, name, label, is_kernel| {
-                let (open, close) = if is_kernel { ("[", "]") } else { ("([", "])") };
-                let _ = writeln!(text, "  {name}{open}\"{label}\"{close}");
-            },
-            |text, from, to| {
-                let _ = writeln!(text, "  {from} --> {to}");
-            },
-        );
-        text
-    }
-
-    /// The data flow between kernels in Graphviz' dot language.
-    pub fn graphviz(&self) -> String {
-        let mut text = String::from("digraph step {\n  rankdir=TB; node [fontname=\"sans-serif\"];\n");
-        self.edges(
-            &mut text,
-            |text, name, label, is_kernel| {
-                let shape = if is_kernel { "box" } else { "ellipse" };
-                let _ = writeln!(text, "  {name} [shape={shape}, label=\"{label}\"];");
-            },
-            |text, from, to| {
-                let _ = writeln!(text, "  {from} -> {to};");
-            },
-        );
-        text.push_str("}\n");
-        text
-    }
-
-    fn edges(
-        &self,
-        text: &mut String,
-        node: impl Fn(&mut String, &str, &str, bool),
-        edge: impl Fn(&mut String, &str, &str),
-    ) {
-        let mut writer: Vec<Option<String>> = vec![None; self.buffers.len()];
-        let kernels = self.prepare.iter().map(|k| ("p", k)).chain(self.kernels.iter().map(|k| ("k", k)));
-        for (number, (prefix, kernel)) in kernels.enumerate() {
-            let name = format!("{prefix}{number}");
-            node(
+    fn section(&self, text: &mut String, part: &str, when: &str, rows: &[(String, &Kernel, Scope)]) {
+        let total = rows.iter().map(|(_, kernel, _)| self.work(kernel)).sum();
+        let part = if part.is_empty() { "step" } else { part };
+        let _ = writeln!(text, "-- {part}, {when}: {}, {}", kernels(rows.len()), amount(total));
+        let mut above = None;
+        for (number, kernel, scope) in rows {
+            let work = self.work(kernel);
+            // The layer once, above all of its kernels.
+            let mut written = kernel.writes().into_iter().map(|buffer| &self.buffers[buffer].scope.layer);
+            let layer = match &scope.layer {
+                Some(layer) => layer,
+                None if written.any(Option::is_some) => "several layers",
+                None => "",
+            };
+            let shown = if above == Some(layer) { "" } else { layer };
+            above = Some(layer);
+            let _ = writeln!(
                 text,
-                &name,
-                &format!("{}<br/>{}", kernel.label, shape_text(kernel)).replace("<br/>", " "),
-                true,
+                "{number:>NUMBER$}  {:<LAYER$} {:<LABEL$} {:<SHAPE$} {:>AMOUNT$.2} {:>AMOUNT$.1}",
+                cut(shown, LAYER),
+                cut(&kernel.label, LABEL),
+                cut(&shape_text(kernel), SHAPE),
+                work.flops as f64 / 1e6,
+                work.bytes as f64 / 1024.0,
             );
-            for read in kernel.reads() {
-                let from = writer[read].get_or_insert_with(|| {
-                    let leaf = format!("b{read}");
-                    node(text, &leaf, &self.buffers[read].label, false);
-                    leaf
-                });
-                edge(text, from, &name);
-            }
-            kernel.writes().into_iter().for_each(|b| writer[b] = Some(name.clone()));
-        }
-        for (name, buffer) in &self.outputs {
-            let id = format!("out_{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
-            node(text, &id, name, false);
-            if let Some(from) = &writer[*buffer] {
-                edge(text, from, &id);
-            }
         }
     }
 }
 
-fn count(shape: &[usize]) -> u64 {
-    shape.iter().product::<usize>() as u64
+/// "3 kernels".
+pub fn kernels(count: usize) -> String {
+    if count == 1 { "1 kernel".into() } else { format!("{count} kernels") }
+}
+
+fn amount(work: Work) -> String {
+    format!("{:.2} GFLOP, {:.1} MiB moved", work.flops as f64 / 1e9, work.bytes as f64 / 1048576.0)
+}
+
+/// The scope of both: the first's part, and what the layers' paths begin with.
+fn together(a: Scope, b: Scope) -> Scope {
+    let layer = match (&a.layer, &b.layer) {
+        (Some(x), Some(y)) if x == y => a.layer.clone(),
+        (Some(x), Some(y)) => {
+            let common = x.split('.').zip(y.split('.')).take_while(|(x, y)| x == y).map(|(x, _)| x);
+            let common = common.collect::<Vec<_>>().join(".");
+            (!common.is_empty()).then(|| common.into())
+        }
+        _ => None,
+    };
+    Scope { layer, ..a }
+}
+
+/// The text, or its beginning where it is longer than `width`.
+fn cut(text: &str, width: usize) -> String {
+    match text.chars().count() > width {
+        true => text.chars().take(width - 2).chain("..".chars()).collect(),
+        false => text.into(),
+    }
 }
 
 fn shape_text(kernel: &Kernel) -> String {
@@ -170,7 +149,7 @@ fn shape_text(kernel: &Kernel) -> String {
     match &kernel.body {
         Body::Map { shape, .. } => join(shape),
         Body::Maps { parts } => {
-            let elements: u64 = parts.iter().map(|p| count(&p.shape)).sum();
+            let elements: u64 = parts.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();
             format!("{elements} in {} parts", parts.len())
         }
         Body::Reduce { shape, outer, .. } => {

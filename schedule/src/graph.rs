@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::step::Step;
+use autograd::scope::Scope;
 use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp, Variable};
 use autograd::{Error, Result};
 
@@ -20,6 +21,8 @@ pub struct Node {
     pub shape: Vec<usize>,
     /// Whether the language sees integers (matters for inputs only).
     pub integer: bool,
+    /// Of the first expression that it stands for.
+    pub scope: Scope,
 }
 
 impl Node {
@@ -63,6 +66,7 @@ impl Graph {
                 tensor.check()?;
                 return Err(Error::Step("an invalid expression without an error".into()));
             }
+            builder.scope = tensor.scope().clone();
             let integer = tensor.dtype() == DType::I32;
             let id = builder.add_typed(tensor.op().clone(), inputs, tensor.shape().to_vec(), integer);
             translated.insert(tensor.id(), id);
@@ -101,6 +105,8 @@ struct Builder {
     nodes: Vec<Node>,
     /// Nodes by a hash of their description, for common subexpressions.
     known: HashMap<Key, NodeId>,
+    /// Of the expression at hand.
+    scope: Scope,
 }
 
 /// What makes two nodes the same. `Op` has floating point in it, so it goes in by its debug text
@@ -131,7 +137,7 @@ impl Builder {
         if let Some(&id) = self.known.get(&key) {
             return id;
         }
-        self.nodes.push(Node { op, inputs, shape, integer });
+        self.nodes.push(Node { op, inputs, shape, integer, scope: self.scope.clone() });
         self.known.insert(key, self.nodes.len() - 1);
         self.nodes.len() - 1
     }

@@ -14,7 +14,7 @@
 //! 6. `memory`: state is updated in place, temporaries share slots.
 //!
 //! [`ir`] is the result, and the whole of what a device needs to know; [`evaluate`] is what it means, and
-//! `explain` prints it.
+//! `explain` prints it as a table and `flow` as a graph.
 //!
 //! # Words
 //!
@@ -43,6 +43,7 @@ mod device;
 mod draft;
 pub mod evaluate;
 mod explain;
+mod flow;
 mod graph;
 mod group;
 pub mod ir;
@@ -53,13 +54,15 @@ mod partition;
 mod shell;
 mod step;
 mod validate;
+mod work;
 
 use autograd::{Error, Result};
 
 pub use device::{Device, Executable, Value};
-pub use explain::Work;
+
 pub use ir::*;
 pub use step::{Options, Step};
+pub use work::Work;
 
 impl Step {
     /// The schedule with everything on.

@@ -25,6 +25,7 @@ fn update_in_place(draft: &mut Draft) {
     let mut renamed: HashMap<BufferId, BufferId> = HashMap::new();
     for (state, value) in draft.updates.clone() {
         let value = *renamed.get(&value).unwrap_or(&value);
+        draft.buffers[state].scope = draft.buffers[value].scope.clone();
         let is_temporary = matches!(draft.buffers[value].role, Role::Temporary { .. });
         let writer = draft.kernels.iter().position(|kernel| kernel.writes().contains(&value));
         let is_direct = writer.is_some_and(|at| {

@@ -5,7 +5,7 @@ use autograd::{Error, Result};
 
 use crate::backend::{Backend, Compiled, Variables};
 use crate::device::{Device, Executable, Value};
-use crate::ir::{Buffer, BufferId, Role, Schedule};
+use crate::ir::{Buffer, BufferId, Kernel, Role, Schedule};
 use crate::step::Options;
 use crate::validate::validate;
 
@@ -19,6 +19,10 @@ impl<B: Backend> Device for B {
 
     fn options(&self) -> Options {
         Backend::options(self)
+    }
+
+    fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>> {
+        Backend::source(self, schedule, kernel)
     }
 
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {

@@ -166,7 +166,12 @@ impl Rewriter {
         slots[slot] = slots[slot].max(len);
         self.elements.push(element);
         let role = Role::Temporary { slot };
-        self.schedule.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.to_string() });
+        self.schedule.buffers.push(Buffer {
+            shape: shape.to_vec(),
+            role,
+            label: label.to_string(),
+            scope: Default::default(),
+        });
         self.schedule.buffers.len() - 1
     }
 }

@@ -346,7 +346,13 @@ fn data_of_older_runs_go_by_name_and_size() {
     old.info.test_digest.clear();
     assert!(render(&[old.clone(), new.clone()]).contains("2 runs side by side"));
     old.info.test_images = 400;
-    assert!(render(&[old, new]).contains("2 runs on 2 data sets"));
+    let html = render(&[old, new]);
+    assert!(html.contains("2 runs on 2 data sets"));
+    assert_eq!(
+        html.matches("<details class=\"run\" open>").count(),
+        2,
+        "alone with its data, a run lies open"
+    );
 }
 
 #[test]

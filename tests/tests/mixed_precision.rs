@@ -32,7 +32,12 @@ fn launches(
 ) -> Assembled {
     let input = |name: &str| Role::Input { name: name.into(), integer: false };
     let roles = [input("left"), input("right"), Role::Output];
-    let buffer = |(shape, role): (&&[usize], Role)| Buffer { shape: shape.to_vec(), role, label: "b".into() };
+    let buffer = |(shape, role): (&&[usize], Role)| Buffer {
+        shape: shape.to_vec(),
+        role,
+        label: "b".into(),
+        scope: Default::default(),
+    };
     let buffers: Vec<Buffer> = shapes.iter().zip(roles).map(buffer).collect();
     let place = |(memory, b): (usize, &Buffer)| Place { memory, len: b.len(), element: Element::F32 };
     let places: Vec<Place> = buffers.iter().enumerate().map(place).collect();

@@ -18,7 +18,12 @@ impl Builder {
     }
 
     fn buffer(&mut self, label: &str, shape: &[usize], role: Role) -> BufferId {
-        self.schedule.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.to_string() });
+        self.schedule.buffers.push(Buffer {
+            shape: shape.to_vec(),
+            role,
+            label: label.to_string(),
+            scope: Default::default(),
+        });
         self.schedule.buffers.len() - 1
     }
 

@@ -1,9 +1,10 @@
 //! Batch normalisation with PyTorch's running statistics, alone and after a convolution.
 
-use autograd::{Tensor, Variable};
+use autograd::{Tensor, Variable, scope};
 
 use super::convolution::Convolution;
 use super::forward::{Forward, Mode};
+use super::scope::within;
 
 /// Added to the variance.
 pub const EPSILON: f64 = 1e-5;
@@ -30,6 +31,7 @@ impl BatchNorm {
     /// running statistics move `times` times.
     #[track_caller]
     pub fn forward_repeated(&self, x: &Tensor, forward: &mut Forward, times: usize) -> Tensor {
+        let _layer = within(&self.weight);
         let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
         match forward.mode() {
             Mode::Train { views } => {
@@ -52,6 +54,7 @@ impl BatchNorm {
     /// `running = 0.9 running + 0.1 batch`, for each view in order and `times` times each, in closed
     /// form. The batch variance enters unbiased, although the normalisation uses the biased one.
     fn update(&self, mean: &Tensor, variance: &Tensor, count: usize, times: usize, forward: &mut Forward) {
+        let _part = scope::part("update");
         let views = mean.dim(0);
         let kept = (1.0 - MOMENTUM).powi(times as i32);
         let blend = |old: Tensor, batch: &Tensor, correction: f64| {
@@ -91,6 +94,7 @@ impl ConvNorm {
         if forward.mode() != Mode::Eval {
             return self.norm.forward(&self.conv.forward(x), forward);
         }
+        let _layer = within(&self.conv.weight);
         let (scale, shift) = self.norm.affine();
         let per_filter = scale.reshape(&[scale.len(), 1, 1, 1]);
         let weight = self.conv.weight.tensor() * per_filter;

@@ -1,5 +1,6 @@
 //! Convolution.
 
+use super::scope::within;
 use autograd::{Conv2d, Tensor, Variable};
 
 /// A square convolution to be made. Padding is `kernel / 2`, which keeps the size at stride 1.
@@ -50,6 +51,7 @@ impl Convolution {
     /// `[N, H, W, Cin] -> [N, Ho, Wo, Cout]`.
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        let _layer = within(&self.weight);
         let y = x.conv2d(&self.weight.tensor(), self.conv);
         match &self.bias {
             Some(bias) => y + bias.tensor(),

@@ -1,5 +1,6 @@
 //! The fully connected layer.
 
+use super::scope::within;
 use autograd::{Tensor, Variable};
 
 /// `y = x W^T + b` with weight `[out, in]` and bias `[out]`.
@@ -12,6 +13,7 @@ impl Linear {
     /// `[N, in] -> [N, out]`.
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        let _layer = within(&self.weight);
         x.matmul(&self.weight.tensor().transpose()) + self.bias.tensor()
     }
 }

@@ -6,6 +6,7 @@ mod convolution;
 mod forward;
 mod linear;
 mod pool;
+pub(crate) mod scope;
 
 pub use batch_norm::{BatchNorm, ConvNorm, EPSILON, MOMENTUM};
 pub use builder::{Builder, Kind, StateEntry};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use autograd::Variable;
+use autograd::scope::Scope;
 
 use super::kernel::Kernel;
 use super::program::BufferId;
@@ -32,6 +33,8 @@ pub struct Buffer {
     pub role: Role,
     /// A name for tables and graphs: the state's or input's name, else what produced it.
     pub label: String,
+    /// Where in the program what is written here comes from. For tables and graphs.
+    pub scope: Scope,
 }
 
 impl Buffer {
@@ -147,7 +150,7 @@ mod tests {
             Role::Prepared,
             Role::Output,
         ];
-        let buffer = |role| Buffer { shape: vec![2], role, label: String::new() };
+        let buffer = |role| Buffer { shape: vec![2], role, label: String::new(), scope: Scope::default() };
         let buffers = roles.into_iter().map(buffer).collect();
         (Schedule { buffers, slots: vec![2], updated: vec![2], ..Schedule::default() }, kept)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use autograd::scope::Scope;
 use autograd::tensor::Op;
 
 use crate::draft::Draft;
@@ -9,9 +10,14 @@ use crate::graph::{Graph, NodeId};
 use crate::ir::{Buffer, BufferId, Kernel, Role};
 use crate::partition::{Class, Partition, class};
 
-/// A draft with the step's buffers, outputs and updates, and the buffer of each materialised node. Its
+/// A draft with the step's buffers, outputs and updates, and the buffer of each materialised node, which
+/// belongs where the node's core does (`cores`: of those that have one). Its
 /// only kernels are copies of leaves (inputs, state, constants) that are asked for as results.
-pub fn begin(graph: &Graph, partition: &Partition) -> (Draft, HashMap<NodeId, BufferId>) {
+pub fn begin(
+    graph: &Graph,
+    partition: &Partition,
+    cores: &HashMap<NodeId, NodeId>,
+) -> (Draft, HashMap<NodeId, BufferId>) {
     let mut draft = Draft::default();
     let mut buffer_of = HashMap::new();
     let mut states: HashMap<u64, BufferId> = HashMap::new();
@@ -23,6 +29,7 @@ pub fn begin(graph: &Graph, partition: &Partition) -> (Draft, HashMap<NodeId, Bu
             op => (Draft::TEMPORARY, op.name()),
         };
         let buffer = draft.add(&node.shape, role, label);
+        draft.buffers[buffer].scope = graph.nodes[*cores.get(&id).unwrap_or(&id)].scope.clone();
         buffer_of.insert(id, buffer);
         if let Op::State(variable) = &node.op {
             states.insert(variable.id(), buffer);
@@ -45,7 +52,12 @@ pub fn begin(graph: &Graph, partition: &Partition) -> (Draft, HashMap<NodeId, Bu
 
 impl Draft {
     fn add(&mut self, shape: &[usize], role: Role, label: &str) -> BufferId {
-        self.buffers.push(Buffer { shape: shape.to_vec(), role, label: label.into() });
+        self.buffers.push(Buffer {
+            shape: shape.to_vec(),
+            role,
+            label: label.into(),
+            scope: Scope::default(),
+        });
         self.buffers.len() - 1
     }
 
@@ -56,6 +68,7 @@ impl Draft {
             return buffer;
         }
         let copy = self.add(&node.shape, Draft::TEMPORARY, label);
+        self.buffers[copy].scope = node.scope.clone();
         self.kernels.push(Kernel::copy(buffer, copy, node.len()));
         copy
     }

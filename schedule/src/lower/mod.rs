@@ -67,7 +67,7 @@ fn attempt(
             cores.insert(tail, core);
         }
     }
-    let (mut draft, buffer_of) = begin::begin(graph, &partition);
+    let (mut draft, buffer_of) = begin::begin(graph, &partition, &cores);
     let context =
         Context { graph, options, partition: &partition, buffers: &draft.buffers, buffer_of: &buffer_of };
     for (id, node) in graph.nodes.iter().enumerate() {

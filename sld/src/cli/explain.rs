@@ -4,20 +4,22 @@ use super::device::DeviceArgs;
 use super::session;
 use crate::config::{Config, DatasetKind, Overrides};
 use crate::training::step;
-use crate::{out, outln};
+use crate::{out, outln, warn};
 use clap::Args;
+use schedule::{Device, Step};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 A training step is compiled once into a list of fused kernels with a fixed plan of memory, and replayed for every \
-batch. This prints that list.
+batch. This prints that list, or how data flow through it.
 
 Examples:
   sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml
-  sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml SOLVER.BATCH_SIZE 8";
+  sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml --format graphviz | dot -Tsvg > step.svg
+  sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml --wgsl \"student layer1.0.conv1\"";
 
-/// Show the compiled training step of a config: kernels, fusion, memory.
+/// Show the compiled training step of a config: kernels, fusion, memory, shaders.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
@@ -27,6 +29,10 @@ pub struct ExplainArgs {
     /// What to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// Print a kernel's shader: by a text in its row of the table, such as "student fc", or its number there;
+    /// an unknown one prints the table. For the GPU given by --device, else for the least that WebGPU guarantees.
+    #[arg(long, value_name = "KERNEL", conflicts_with = "format")]
+    pub wgsl: Option<String>,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Config keys and their values.
@@ -43,6 +49,9 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let side = if config.dataset.kind == DatasetKind::Imagenet { 224 } else { 32 };
     let batch = config.solver.batch_size as usize;
     let (step, _) = step::expressions(&networks, config.method(), batch, [side, side]);
+    if let Some(wanted) = &args.wgsl {
+        return print_shader(&*device, &step, wanted);
+    }
     let schedule = step.schedule_with(device.options())?;
     match args.format {
         Format::Table => {
@@ -55,13 +64,46 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints the shader of the first kernel that `wanted` fits.
+fn print_shader(device: &dyn Device, step: &Step, wanted: &str) -> anyhow::Result<()> {
+    let own = step.schedule_with(device.options())?;
+    let has_shaders = match own.kernels.first() {
+        Some(kernel) => device.source(&own, kernel)?.is_some(),
+        None => false,
+    };
+    // Where kernels are part of the device: what the least of GPUs would run.
+    let (schedule, target) = match has_shaders {
+        true => (own, device.name()),
+        false => (step.schedule_with(gpu::webgpu_options())?, "WebGPU's least limits".to_owned()),
+    };
+    let found = schedule.find(wanted);
+    let Some((number, kernel)) = found.first() else {
+        anyhow::bail!("no kernel `{wanted}`: these are the kernels for {target}\n{}", schedule.table());
+    };
+    if found.len() > 1 {
+        let others: Vec<&str> = found[1..].iter().map(|(number, _)| number.as_str()).collect();
+        warn!(
+            "{} kernels fit `{wanted}`: this is {number}, the others are {}",
+            found.len(),
+            others.join(", ")
+        );
+    }
+    let text = match device.source(&schedule, kernel)? {
+        Some(text) => text,
+        None => gpu::webgpu_source(&schedule, kernel)?,
+    };
+    outln!("// kernel {number}: {}, for {target}", kernel.label)?;
+    out!("{text}")?;
+    Ok(())
+}
+
 /// How to print a compiled step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A row a kernel.
+    /// A row a kernel, by part of the step and layer.
     Table,
-    /// A Mermaid flowchart.
+    /// A Mermaid flowchart, folded to layers.
     Mermaid,
-    /// A Graphviz graph.
+    /// A Graphviz graph, folded to layers.
     Graphviz,
 }

@@ -86,7 +86,7 @@ fn folded(runs: &[Run], colours: &[usize]) -> String {
     // The run about which there is most to see lies open.
     let top1 = |i: &usize| runs[*i].best().test.top1;
     let swapping = (0..runs.len()).filter(|&i| runs[i].last().swap.is_some());
-    let open = swapping.max_by(|a, b| top1(a).total_cmp(&top1(b)));
+    let open = swapping.max_by(|a, b| top1(a).total_cmp(&top1(b))).or((runs.len() == 1).then_some(0));
     for (i, run) in runs.iter().enumerate() {
         let _ = writeln!(
             body,

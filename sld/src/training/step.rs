@@ -1,6 +1,6 @@
 //! One training step as a value: both networks, the loss, its gradient, the update.
 
-use autograd::{Result, Tensor, grad};
+use autograd::{Result, Tensor, grad, scope};
 use nn::layers::Forward;
 use nn::models::Model;
 use nn::optimizer::Sgd;
@@ -79,9 +79,17 @@ pub fn expressions(
     if !networks.repeat_wrn_updates {
         forward = forward.without_repeated_updates();
     }
-    let student = networks.student.forward(&images, &mut forward).logits;
+    let student = {
+        let _part = scope::part("student");
+        networks.student.forward(&images, &mut forward).logits
+    };
     let teacher = networks.teacher.as_ref().filter(|_| distiller.needs_teacher());
-    let teacher = teacher.map(|model| model.forward(&images, &mut Forward::eval()).logits.detach());
+    let teacher = teacher.map(|model| {
+        let _part = scope::part("teacher");
+        model.forward(&images, &mut Forward::eval()).logits.detach()
+    });
+    // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
+    let _part = scope::part("loss");
     let logits = Logits { student, teacher, labels: labels.clone(), factor };
     let loss = distiller.loss(&logits);
     let gradients = grad(&loss.total, &networks.sgd.tensors());

@@ -1,0 +1,218 @@
+//! What a compiled step says about itself: every kernel knows its place, and it can be read.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use autograd::Variable;
+use nn::models;
+use schedule::{Body, ConvKind, Kernel, Options, Schedule, Step};
+use sld::cli::session;
+use sld::config::{Config, Overrides};
+use sld::distill;
+use sld::training::{Networks, step};
+
+fn configs() -> Vec<PathBuf> {
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs"), &mut found);
+    found.sort();
+    assert!(found.len() > 20);
+    found
+}
+
+/// The step of a config for small batches, as `sld explain` makes it.
+fn step_of(config: &Config) -> (Step, Networks) {
+    let networks = session::networks(config, session::classes(config.dataset.kind)).unwrap();
+    let side = if config.dataset.kind == sld::config::DatasetKind::Imagenet { 224 } else { 32 };
+    (step::expressions(&networks, config.method(), 2, [side, side]).0, networks)
+}
+
+/// Where kernels can belong in a step of these networks.
+fn check_places(schedule: &Schedule, networks: &Networks, what: &str) {
+    let layers = |model: &nn::Model| -> BTreeSet<String> {
+        let names = model.state().iter().map(|entry| entry.variable.name().to_owned()).collect::<Vec<_>>();
+        // And what several layers' paths begin with: kernels for all of them.
+        let ends =
+            |name: &str| name.match_indices('.').map(|(at, _)| name[..at].to_owned()).collect::<Vec<_>>();
+        names.iter().flat_map(|name| ends(name)).collect()
+    };
+    let student = layers(&networks.student);
+    let teacher = networks.teacher.as_ref().map(layers).unwrap_or_default();
+    for kernel in schedule.all_kernels() {
+        let scope = schedule.scope(kernel);
+        let layer = scope.layer.as_deref();
+        let writes = kernel.writes().len();
+        let known = match (scope.part, layer) {
+            // One launch may work for layers whose paths have nothing in common.
+            ("student" | "teacher" | "backward" | "update", None) => writes > 1,
+            ("student", Some(layer)) => student.contains(layer),
+            ("teacher", Some(layer)) => teacher.contains(layer),
+            ("backward", Some(layer)) => layer == "loss" || student.contains(layer),
+            ("update", Some(layer)) => student.contains(layer),
+            ("loss", layer) => layer.is_none(),
+            _ => false,
+        };
+        assert!(known, "{what}: `{}` belongs to {scope:?}", kernel.label);
+    }
+}
+
+/// The layer of the variable that a convolution's or product's operand is.
+fn weight_of<'a>(schedule: &'a Schedule, kernel: &Kernel) -> Option<(&'a Variable, &'a str)> {
+    let (lhs, rhs) = match &kernel.body {
+        Body::Convolution { lhs, rhs, .. } | Body::MatMul { lhs, rhs, .. } => (lhs, rhs),
+        _ => return None,
+    };
+    let variables =
+        [lhs, rhs].into_iter().flat_map(|o| o.program.buffers()).filter_map(|b| schedule.variable(b));
+    let weight = { variables }.find(|variable| variable.name().ends_with(".weight"))?;
+    // Of batch norms before it the operand has the scale, but from memory of its own.
+    Some((weight, weight.name().strip_suffix(".weight")?))
+}
+
+#[test]
+fn every_kernel_of_every_config_has_its_place_and_every_line_fits() {
+    for path in configs() {
+        let config = Config::load(&path, &Overrides::default()).unwrap();
+        let (step, networks) = step_of(&config);
+        let schedule = step.schedule().unwrap();
+        check_places(&schedule, &networks, &path.display().to_string());
+        check_lines(&schedule);
+    }
+}
+
+fn check_lines(schedule: &Schedule) {
+    for line in schedule.table().lines() {
+        assert!(line.chars().count() <= 120, "{line}");
+    }
+}
+
+#[test]
+fn large_groups_have_their_place_too() {
+    let (step, networks) = step_of(&Config::load(&pair_config(), &Overrides::default()).unwrap());
+    let options = Options { group_buffers: 1 << 20, max_buffers: 64, ..Options::default() };
+    let schedule = step.schedule_with(options).unwrap();
+    check_places(&schedule, &networks, "in large groups");
+    check_lines(&schedule);
+}
+
+#[test]
+fn every_kernel_of_every_network_has_its_place() {
+    for name in models::names().filter(|name| !name.starts_with("imagenet/")) {
+        let build = || models::build(name, 10, 0).unwrap();
+        let student = build();
+        let sgd = nn::Sgd::new(&student.parameters(), nn::SgdOptions::default());
+        let networks = Networks { student, teacher: Some(build()), sgd, repeat_wrn_updates: true };
+        let (step, _) = step::expressions(&networks, &distill::Sld::default(), 2, [32, 32]);
+        let schedule = step.schedule().unwrap();
+        check_places(&schedule, &networks, name);
+        let trained = networks.student.parameters();
+        for kernel in &schedule.kernels {
+            let scope = schedule.scope(kernel);
+            let Some((weight, layer)) = weight_of(&schedule, kernel) else { continue };
+            assert_eq!(scope.layer.as_deref(), Some(layer), "{name}: {}", kernel.label);
+            let part = match &kernel.body {
+                Body::Convolution { kind: ConvKind::InputGrad, .. } => "backward",
+                Body::Convolution { kind: ConvKind::Forward, .. } if trained.contains(weight) => "student",
+                Body::Convolution { kind: ConvKind::Forward, .. } => "teacher",
+                _ => continue,
+            };
+            assert_eq!(scope.part, part, "{name}: {}", kernel.label);
+        }
+    }
+}
+
+fn pair_config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/cifar100/sld/res32x4_res8x4.yaml")
+}
+
+fn pair() -> (Schedule, Networks) {
+    let (step, networks) = step_of(&Config::load(&pair_config(), &Overrides::default()).unwrap());
+    (step.schedule().unwrap(), networks)
+}
+
+#[test]
+fn all_methods_have_the_same_parts() {
+    let (_, networks) = pair();
+    for method in distill::METHODS.iter().map(distill::Method::make) {
+        let name = method.name();
+        let schedule = step::expressions(&networks, &*method, 2, [32, 32]).0.schedule().unwrap();
+        check_places(&schedule, &networks, name);
+        let parts: BTreeSet<&str> = schedule.kernels.iter().map(|k| schedule.scope(k).part).collect();
+        let wanted = ["backward", "loss", "student", "teacher", "update"];
+        let wanted = wanted.into_iter().filter(|part| *part != "teacher" || method.needs_teacher());
+        assert_eq!(parts, wanted.collect(), "{name}");
+    }
+}
+
+#[test]
+fn a_graph_of_a_pair_fits_a_screen() {
+    let (schedule, _) = pair();
+    for (graph, node, edge) in
+        [(schedule.mermaid(), "[\"", " --> "), (schedule.graphviz(), " [label=", " -> ")]
+    {
+        let nodes = graph.lines().filter(|line| line.contains(node) && line.starts_with("    n")).count();
+        assert!((15..=30).contains(&nodes), "{nodes} nodes\n{graph}");
+        assert!(graph.lines().filter(|line| line.contains(edge)).count() <= 90, "{graph}");
+        for part in ["teacher", "student", "loss", "backward", "update", "layer3", "images", "metrics"] {
+            assert!(graph.contains(part), "{part}");
+        }
+    }
+    // No arrow ends where nothing is.
+    let graph = schedule.mermaid();
+    for line in graph.lines().filter(|line| line.contains(" --> ")) {
+        for end in line.trim().split(" --> ") {
+            assert!(graph.contains(&format!("  {end}[")) || graph.contains(&format!("  {end}([")), "{end}");
+        }
+    }
+}
+
+#[test]
+fn a_shader_is_found_by_number_and_by_text() {
+    let (schedule, _) = pair();
+    let found = schedule.find("3");
+    assert_eq!(found.len(), 1);
+    assert!(std::ptr::eq(found[0].1, &schedule.kernels[3]));
+    assert!(std::ptr::eq(schedule.find("p1")[0].1, &schedule.prepare[1]));
+    let found = schedule.find("student layer1.0.conv1 ");
+    assert!(!found.is_empty());
+    for (number, kernel) in found {
+        assert_eq!(schedule.scope(kernel).layer.as_deref(), Some("layer1.0.conv1"), "{number}");
+    }
+    assert!(schedule.find("no such kernel").is_empty());
+    // Every kernel has one, and it is a whole module.
+    let (step, _) = step_of(&Config::load(&pair_config(), &Overrides::default()).unwrap());
+    let schedule = step.schedule_with(gpu::webgpu_options()).unwrap();
+    for kernel in schedule.all_kernels() {
+        let text = gpu::webgpu_source(&schedule, kernel).unwrap();
+        assert!(text.contains("@compute") && text.contains("fn main("), "{}: {text}", kernel.label);
+        assert!(text.contains("// binding 1: "), "{text}");
+    }
+}
+
+#[test]
+fn the_command_prints_a_shader_or_says_what_there_is() {
+    let shader = |kernel: &str| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_sld"))
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+            .args(["explain", "--device", "cpu", "--cfg", "configs/cifar100/kd.yaml", "--wgsl", kernel])
+            .args(["SOLVER.BATCH_SIZE", "2"])
+            .output()
+            .unwrap()
+    };
+    let (one, unknown) = (shader("student fc"), shader("nosuch"));
+    let text = String::from_utf8(one.stdout).unwrap();
+    assert!(text.starts_with("// kernel ") && text.contains("WebGPU's least limits"), "{text}");
+    assert!(text.contains("@compute"), "{text}");
+    let why = String::from_utf8(unknown.stderr).unwrap();
+    assert!(!unknown.status.success() && unknown.stdout.is_empty());
+    assert!(
+        why.contains("no kernel `nosuch`: these are the kernels for WebGPU's least limits")
+            && why.contains("matmul"),
+        "{why}"
+    );
+}
