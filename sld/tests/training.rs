@@ -120,7 +120,7 @@ fn ctrl_c_saves_between_steps_and_resuming_is_exact() {
     interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}");
+    assert_eq!(output.status.code(), Some(130), "saved, not finished: {text}");
     let again = text.lines().last().unwrap_or_default().trim();
     assert!(again.starts_with(env!("CARGO_BIN_EXE_sld")) && again.contains(" train --resume "), "{text}");
     let html = std::fs::read_to_string(stopped.join("report.html")).expect("a report of what is done");
