@@ -4,7 +4,7 @@
 //! 16.16 fixed point, or with running sums in f64 when the map has no cross terms; both are reproduced
 //! step by step, because their rounding decides which neighbour is nearest.
 
-use super::Canvas;
+use super::canvas::Canvas;
 
 /// source = (xx·x + xy·y + x0, yx·x + yy·y + y0), positions in pixels from the top left corner.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Random crop of the zero-padded image, and the horizontal flip.
 
-use super::Canvas;
+use super::canvas::Canvas;
 
 /// Pads `image` by `padding` black pixels on every side, cuts a window of the image's own size whose top
 /// left corner is at (`top`, `left`) of the padded image (each in 0..=2·`padding`), mirrors it when `flip`,

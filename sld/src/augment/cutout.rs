@@ -1,6 +1,6 @@
 //! Cutout: a filled square at a random place.
 
-use super::Canvas;
+use super::canvas::Canvas;
 
 /// The fill: about the mean colour of ImageNet.
 const FILL: [u8; 3] = [125, 123, 114];

@@ -3,7 +3,7 @@
 //!
 //! `strength` 0 gives the degenerate version, 1 the image.
 
-use super::Canvas;
+use super::canvas::Canvas;
 
 /// trunc(degenerate + strength (value − degenerate)) in f32, for strengths in [0, 1].
 #[inline(always)]

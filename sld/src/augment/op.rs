@@ -1,6 +1,7 @@
 //! The fourteen operations of RandAugment and the ranges of their strengths.
 
-use super::{Canvas, affine, enhance, tone};
+use super::canvas::Canvas;
+use super::{affine, enhance, tone};
 
 /// One operation; the discriminant is its place in the reference's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,8 @@
 //! RandAugment as the reference uses it: two operations, then Cutout.
 
-use super::{Canvas, Op, cutout::cutout};
+use super::canvas::Canvas;
+use super::cutout::cutout;
+use super::op::Op;
 use crate::random::Stream;
 
 /// The largest side of the cutout, as a fraction of the image's width.

@@ -1,6 +1,6 @@
 //! Operations that map each channel value through a table: AutoContrast, Equalize, Posterize, Solarize.
 
-use super::Canvas;
+use super::canvas::Canvas;
 
 /// For each channel, what each of the 256 levels becomes.
 type Table = [u8; 256];

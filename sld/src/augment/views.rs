@@ -1,6 +1,8 @@
 //! The two views of a training image, from the draws to the pixels.
 
-use super::{Canvas, RandAugment, crop::crop_flip};
+use super::canvas::Canvas;
+use super::crop::crop_flip;
+use super::randaugment::RandAugment;
 use crate::random::{Purpose, Stream};
 
 /// Black pixels added on every side before the crop.

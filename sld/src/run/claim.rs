@@ -1,9 +1,11 @@
 //! A run's folder before the run: what is there, nothing of it changed.
 
+use super::error::RunError;
+use super::folder::{self, RunFolder, RunInfo};
+use super::lock::RunLock;
+use super::metrics::{EpochMetrics, MetricsLog, Reached, read_metrics};
 use super::tensorboard::EventWriter;
-use super::{
-    EpochMetrics, MetricsLog, Reached, RunError, RunFolder, RunInfo, RunLock, folder, read_metrics, worklog,
-};
+use super::worklog;
 use crate::config::{Config, Overrides};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! The evaluation at the end of a run: which classes are known, and what they are taken for.
 
-use super::RunError;
+use super::error::RunError;
 use nn::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::io::Write;

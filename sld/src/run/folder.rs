@@ -1,7 +1,12 @@
 //! A run's folder while it is written.
 
+use super::change::Change;
+use super::error::RunError;
+use super::evaluation::Evaluation;
+use super::lock::RunLock;
+use super::metrics::{BestEpoch, EpochMetrics, MetricsLog, best_epoch};
 use super::tensorboard::EventWriter;
-use super::{Change, EpochMetrics, Evaluation, MetricsLog, RunError, RunLock, best_epoch, worklog};
+use super::worklog;
 use nn::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
@@ -134,7 +139,7 @@ impl RunFolder {
     }
 
     /// The best epoch so far.
-    pub fn best(&self) -> Option<super::BestEpoch> {
+    pub fn best(&self) -> Option<BestEpoch> {
         best_epoch(&self.history)
     }
 

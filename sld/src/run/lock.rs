@@ -1,6 +1,6 @@
 //! One writer at a time.
 
-use super::RunError;
+use super::error::RunError;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;

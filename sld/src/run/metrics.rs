@@ -1,6 +1,6 @@
 //! What is measured in an epoch, and the file of a line an epoch.
 
-use super::RunError;
+use super::error::RunError;
 use nn::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

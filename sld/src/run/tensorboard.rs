@@ -6,7 +6,8 @@
 //! `file_version` = 3 (string), `summary` = 5, `session_log` = 7. A `Summary` repeats field 1, `Value`:
 //! `tag` = 1 (string), `simple_value` = 2 (float). A `SessionLog` has `status` = 1 (enum, START = 1).
 
-use super::{EpochMetrics, Reached, RunError};
+use super::error::RunError;
+use super::metrics::{EpochMetrics, Reached};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

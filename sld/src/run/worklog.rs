@@ -1,6 +1,7 @@
 //! `worklog.txt`, byte for byte as the reference writes it.
 
-use super::{Change, EpochMetrics};
+use super::change::Change;
+use super::metrics::EpochMetrics;
 use std::fmt::Write;
 
 const DASHES: &str = "-------------------------";
