@@ -1,6 +1,6 @@
 //! A data set in memory.
 
-use super::DataError;
+use super::error::DataError;
 use crate::augment::Normalization;
 
 /// Labelled 8-bit RGB images of one size.

@@ -1,6 +1,9 @@
 //! The binary release: records of label bytes (CIFAR-100: coarse, fine; CIFAR-10: one) and three planes.
 
-use super::{Batch, Cifar, DataError, Files, PLANE, Release};
+use super::batch::{Batch, PLANE};
+use super::files::Files;
+use super::release::{Cifar, Release};
+use crate::data::DataError;
 
 /// Appends the images of the file `name` to `batch`.
 pub(super) fn read_batch(
@@ -40,6 +43,6 @@ pub(super) fn class_names(files: &Files, release: &Release) -> Result<Vec<String
     let text = String::from_utf8_lossy(bytes);
     let names: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
-    super::check_class_names(&file, &names, release)?;
+    release.check_class_names(&file, &names)?;
     Ok(names)
 }

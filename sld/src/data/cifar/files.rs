@@ -1,6 +1,7 @@
 //! The files of a release, out of a folder, a `.tar.gz` or a `.tar`.
 
-use super::{DataError, Integrity, RELEASES, Release};
+use super::release::{RELEASES, Release};
+use crate::data::DataError;
 use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
 use std::collections::BTreeMap;
@@ -10,6 +11,17 @@ use std::path::{Path, PathBuf};
 
 /// More than any file of a release holds; keeps a hostile archive from filling the memory.
 const LARGEST: u64 = 512 << 20;
+
+/// How far the files are known to be the published ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    /// Equal to the published checksum.
+    Verified,
+    /// As many images as the release, but no checksum is published for these files, or it was not asked for.
+    Unverified,
+    /// Another number of images than the release.
+    Subset,
+}
 
 /// The contents of a release's files.
 pub(super) struct Files {

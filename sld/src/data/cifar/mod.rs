@@ -5,22 +5,21 @@
 //! published checksums. Smaller files of the same layout (a subset for a quick look) load as well, without
 //! a checksum to compare with.
 
+mod batch;
 mod binary;
 mod files;
+mod locate;
 mod python;
 mod release;
 
 use super::{DataError, Dataset, Splits};
 use crate::augment::Normalization;
+use batch::{Batch, SIDE};
 use files::Files;
 use std::path::{Path, PathBuf};
 
+pub use files::Integrity;
 pub use release::{Cifar, Format, RELEASES, Release, ReleaseFile};
-
-/// Width and height of every image.
-const SIDE: usize = 32;
-/// Values in one colour plane of an image.
-const PLANE: usize = SIDE * SIDE;
 
 /// How [`load`] reads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,17 +28,6 @@ pub struct LoadOptions {
     pub wanted: Option<Cifar>,
     /// Accept a complete release whose checksum is not the published one.
     pub skip_checksums: bool,
-}
-
-/// How far the files are known to be the published ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Integrity {
-    /// Equal to the published checksum.
-    Verified,
-    /// As many images as the release, but no checksum is published for these files, or it was not asked for.
-    Unverified,
-    /// Another number of images than the release.
-    Subset,
 }
 
 /// A loaded release.
@@ -53,24 +41,6 @@ pub struct Loaded {
     pub path: PathBuf,
     /// The result of the checksum test.
     pub integrity: Integrity,
-}
-
-/// Images and labels of one or more batch files, before they are a [`Dataset`].
-#[derive(Debug, Default)]
-struct Batch {
-    images: Vec<u8>,
-    labels: Vec<u32>,
-}
-
-impl Batch {
-    /// Appends one image given plane by plane (R, G, B), interleaving its pixels.
-    fn push(&mut self, planes: &[u8], label: u32) {
-        let (red, rest) = planes.split_at(PLANE);
-        let (green, blue) = rest.split_at(PLANE);
-        let pixels = red.iter().zip(green).zip(blue).map(|((&r, &g), &b)| [r, g, b]);
-        self.images.extend(pixels.flatten());
-        self.labels.push(label);
-    }
 }
 
 /// Reads the batches of both splits with `read`, one file after another.
@@ -94,19 +64,9 @@ fn read_splits(
 /// [`DataError`] names the file and what to do: nothing there, a missing or truncated file, a label out of
 /// range, a wrong checksum.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, DataError> {
-    let (path, release) = release::locate(path, options.wanted)?;
+    let (path, release) = locate::locate(path, options.wanted)?;
     let (splits, integrity) = load_release(&path, release, options.skip_checksums)?;
     Ok(Loaded { splits, release, path, integrity })
-}
-
-/// A release names every class once.
-fn check_class_names(file: &Path, names: &[String], release: &Release) -> Result<(), DataError> {
-    let classes = release.dataset.classes();
-    if names.len() == classes {
-        return Ok(());
-    }
-    let reason = format!("{} class names, but {} has {classes} classes", names.len(), release.dataset.name());
-    Err(DataError::content(file, reason))
 }
 
 fn load_release(

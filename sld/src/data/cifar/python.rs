@@ -1,6 +1,9 @@
 //! The python release: pickled dictionaries of a uint8 array [N, 3072] and lists of labels.
 
-use super::{Batch, Cifar, DataError, Files, PLANE, Release};
+use super::batch::{Batch, PLANE};
+use super::files::Files;
+use super::release::{Cifar, Release};
+use crate::data::DataError;
 use nn::pickle::{self, Global, Pickle, Value};
 use std::borrow::Cow;
 use std::path::Path;
@@ -118,6 +121,6 @@ pub(super) fn class_names(files: &Files, release: &Release) -> Result<Vec<String
         .sequence(&list)
         .and_then(|list| list.iter().map(|name| pickle.text(name).map(str::to_owned)).collect());
     let names = names.ok_or_else(|| DataError::content(&file, format!("'{key}' is not a list of names")))?;
-    super::check_class_names(&file, &names, release)?;
+    release.check_class_names(&file, &names)?;
     Ok(names)
 }

@@ -1,5 +1,6 @@
 //! Tiny releases of all four kinds, written here as the originals were, and damaged in every way.
 
+use super::batch::PLANE;
 use super::*;
 use std::fs;
 use std::io::Write;

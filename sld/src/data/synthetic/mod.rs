@@ -11,6 +11,8 @@
 //!
 //! An image is a pure function of (seed, split, index).
 
+mod class;
+mod difficulty;
 mod figure;
 mod paint;
 
@@ -18,45 +20,13 @@ use super::inspect::Summary;
 use super::{DataError, Dataset, Splits};
 use crate::augment::Normalization;
 use crate::random::{Purpose, Stream};
-use figure::{Shape, TEXTURE_PAIRS};
+use class::Class;
 use paint::{PIXELS, SIDE};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// How much the images of a class vary. Every member is a factor of the default variation except
-/// [`ambiguity`](Self::ambiguity), which is a probability.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Difficulty {
-    /// Share of images whose texture lies nearer to the other class of the pair: the error that even the
-    /// best classifier makes. In (0, 0.5).
-    pub ambiguity: f64,
-    /// Shift, scale and rotation.
-    pub pose: f64,
-    /// How far figures deviate from their shape towards a blob.
-    pub deformation: f64,
-    /// Structure of the ground and number of distractors.
-    pub clutter: f64,
-    /// Probability and width of a bar across the figure.
-    pub occlusion: f64,
-    /// Spread of a class's colours, and strength of the lighting.
-    pub colour: f64,
-    /// Standard deviation of the pixel noise.
-    pub noise: f64,
-}
-
-impl Default for Difficulty {
-    fn default() -> Self {
-        Self {
-            ambiguity: 0.09,
-            pose: 1.0,
-            deformation: 1.0,
-            clutter: 1.0,
-            occlusion: 1.0,
-            colour: 1.0,
-            noise: 1.0,
-        }
-    }
-}
+pub use class::MAX_CLASSES;
+pub use difficulty::Difficulty;
 
 /// What [`generate`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,29 +60,6 @@ impl SyntheticConfig {
     pub fn from_recipe(recipe: &str) -> Result<Self, DataError> {
         // Read as YAML, which JSON is, too: then numbers are exact to the last bit.
         serde_saphyr::from_str(recipe).map_err(|why| DataError::Setting(format!("synthetic task: {why}")))
-    }
-}
-
-/// Every shape with every texture.
-pub const MAX_CLASSES: usize = Shape::ALL.len() * TEXTURE_PAIRS.len() * 2;
-
-/// A class's shape and texture.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Class {
-    shape: Shape,
-    /// Which pair of textures, and which end of it.
-    pair: usize,
-    end: usize,
-}
-
-impl Class {
-    fn new(number: usize) -> Self {
-        let shapes = Shape::ALL.len();
-        Self { shape: Shape::ALL[number / 2 % shapes], pair: number / 2 / shapes, end: number % 2 }
-    }
-
-    fn name(self) -> String {
-        format!("{} {}", TEXTURE_PAIRS[self.pair][self.end], self.shape.name())
     }
 }
 

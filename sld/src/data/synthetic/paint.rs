@@ -1,7 +1,8 @@
 //! Painting one image: ground, distractors, figure, occluder, light, noise.
 
+use super::class::Class;
+use super::difficulty::Difficulty;
 use super::figure::{Shape, texture};
-use super::{Class, Difficulty};
 use crate::random::Stream;
 use std::f64::consts::{PI, TAU};
 
