@@ -1,5 +1,6 @@
 //! Line charts by epoch: what is in them, as a figure with legend and data.
 
+use super::event::Event;
 use super::frame::Frame;
 use super::html::{escape, json};
 use super::line::{Line, Stroke};
@@ -16,15 +17,6 @@ pub enum Axis {
     Zero,
     /// By magnitude.
     Logarithmic,
-}
-
-/// An epoch from which on something is different.
-#[derive(Clone)]
-pub struct Event {
-    pub epoch: f64,
-    pub name: String,
-    /// Whether the student's own swap is in the loss from here on: the ground is tinted.
-    pub gate: bool,
 }
 
 /// A chart with its texts.

@@ -1,7 +1,8 @@
 //! Accuracy class by class.
 
-use super::html::escape;
-use super::{Run, confusion};
+use super::confusion;
+use super::html::{escape, spoken};
+use super::run::Run;
 use crate::run::{ClassAccuracy, Evaluation};
 use std::fmt::Write;
 
@@ -51,11 +52,6 @@ fn extremes(sorted: &[(usize, ClassAccuracy)]) -> String {
         true => "No single class stands out. ".into(),
         false => text,
     }
-}
-
-/// A class's name as HTML, as one says it.
-pub fn spoken(class: &str) -> String {
-    escape(&class.replace('_', " "))
 }
 
 /// The opening of a list of bars, with room for the longest name.

@@ -1,9 +1,10 @@
 //! Several runs side by side.
 
 use super::chart::{Axis, Chart};
+use super::classes;
 use super::curves::by_epoch;
 use super::html::{Column, duration, escape, percent, table};
-use super::{Run, classes};
+use super::run::Run;
 use crate::run::EpochMetrics;
 use std::fmt::Write;
 

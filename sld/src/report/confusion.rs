@@ -1,7 +1,6 @@
 //! The confusion table as a heat map, and the mistakes made most often.
 
-use super::classes::spoken;
-use super::html::json;
+use super::html::{json, spoken};
 use crate::run::Evaluation;
 use serde_json::json;
 use std::fmt::Write;

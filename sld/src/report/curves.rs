@@ -1,7 +1,8 @@
 //! The curves of a run: accuracy, loss, learning rate, speed.
 
-use super::Run;
-use super::chart::{Axis, Chart, Event};
+use super::chart::{Axis, Chart};
+use super::event::Event;
+use super::run::Run;
 use crate::number::short;
 use crate::run::EpochMetrics;
 

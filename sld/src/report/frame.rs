@@ -1,6 +1,6 @@
 //! The paper of a chart: axes, and where values lie on it.
 
-use super::chart::Event;
+use super::event::Event;
 use super::html::escape;
 use super::line::{Line, Stroke};
 use super::scale::{Scale, label};

@@ -16,6 +16,11 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// A class's name as HTML, as one says it.
+pub fn spoken(class: &str) -> String {
+    escape(&class.replace('_', " "))
+}
+
 /// JSON as the content of a script element: `</script>` must not occur in it.
 pub fn json(value: &serde_json::Value) -> String {
     value.to_string().replace('<', "\\u003c")

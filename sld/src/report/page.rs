@@ -1,7 +1,8 @@
 //! The page: header, sections, style and script.
 
 use super::html::{count, date, duration, escape, millions, percent};
-use super::{Run, classes, comparison, confusion, curves, swap};
+use super::run::Run;
+use super::{classes, comparison, confusion, curves, swap};
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 

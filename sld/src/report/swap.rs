@@ -1,9 +1,9 @@
 //! What swapping did: how often, what it changed, and what it weighs in the loss.
 
-use super::Run;
 use super::chart::{Axis, Chart};
 use super::curves::{by_epoch, events};
 use super::html::percent;
+use super::run::Run;
 use crate::run::{EpochMetrics, SwapMetrics, SwapSide};
 
 /// The section of a run that swaps; `None` for methods that do not.
