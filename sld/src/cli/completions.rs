@@ -1,7 +1,7 @@
 //! `sld completions`.
 
 use crate::out;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
@@ -18,10 +18,9 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Prints the script.
-pub fn run(args: CompletionsArgs) -> anyhow::Result<()> {
-    let mut command = super::Cli::command();
+/// Prints the script for the program whose commands these are.
+pub fn run(args: CompletionsArgs, mut program: Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, "sld", &mut script);
+    clap_complete::generate(args.shell, &mut program, "sld", &mut script);
     Ok(out!("{}", String::from_utf8_lossy(&script))?)
 }
