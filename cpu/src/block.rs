@@ -11,7 +11,7 @@ use crate::isa::multiversion;
 use crate::launch::Runtime;
 use crate::math;
 use crate::memory::Memory;
-use crate::program::{BlockInstr, BlockProgram, Fused, GatherKind, Place, Slot, Walk};
+use crate::program::{Array, BlockInstr, BlockProgram, Fused, GatherKind, Slot, Walk};
 use crate::space::BLOCK;
 use crate::walk::{Extent, gather_rows, load_row, scatter, walk_rows};
 
@@ -76,7 +76,7 @@ pub fn launch() -> u64 {
 
 /// Evaluates `program` over `rows` (of its tiling), stores its outputs, and shows `visit` each block.
 ///
-/// `externals` are the addresses of element 0 of each [`Place::External`]; they may lie outside of
+/// `externals` are the addresses of element 0 of each [`Array::External`]; they may lie outside of
 /// what is allocated, as long as the elements of `rows` do not. Runs of the same launch share what
 /// does not vary: buffers that the program reads but does not overwrite must stay the same.
 ///
@@ -124,7 +124,7 @@ pub unsafe fn run(
             let count = tiling.chunk.min(length - position).min(rows.end - row);
             let extent = Extent { rows: count, len: count * tiling.inner };
             for pointer in &program.pointers {
-                let base = address(pointer.place, memory, externals);
+                let base = address(pointer.array, memory, externals);
                 addresses[pointer.slot] = base.wrapping_offset(pointer.element.at(index) as isize);
             }
             let context = Context { addresses, walks: &program.walks, memory, externals, index };
@@ -137,7 +137,7 @@ pub unsafe fn run(
             run_steps(isa, &program.per_block, &context, extent);
             for store in &program.stores {
                 let walk = &program.walks[store.walk];
-                let base = address(store.place, memory, externals);
+                let base = address(store.array, memory, externals);
                 // SAFETY: the caller's promise; values are registers or buffers of at least `len`.
                 unsafe {
                     let values = std::slice::from_raw_parts(addresses[store.value], extent.len);
@@ -184,10 +184,10 @@ impl Context<'_> {
 }
 
 #[inline(always)]
-fn address(place: Place, memory: &Memory, externals: &[*mut f32]) -> *mut f32 {
-    match place {
-        Place::Buffer(buffer) => memory.base(buffer),
-        Place::External(number) => externals[number],
+fn address(array: Array, memory: &Memory, externals: &[*mut f32]) -> *mut f32 {
+    match array {
+        Array::Buffer(buffer) => memory.base(buffer),
+        Array::External(number) => externals[number],
     }
 }
 
@@ -322,17 +322,17 @@ fn choose(condition: bool, yes: f32, no: f32) -> f32 {
 fn gather(walk: &Walk, kind: GatherKind, context: &Context, extent: Extent, out: &mut [f32]) {
     let strides = &walk.view.strides;
     let stride = strides[strides.len() - 1];
-    if let (GatherKind::Load(place), true) = (kind, walk.view.bounds.is_empty()) {
-        let base = address(place, context.memory, context.externals);
+    if let (GatherKind::Load(array), true) = (kind, walk.view.bounds.is_empty()) {
+        let base = address(array, context.memory, context.externals);
         // SAFETY: the views of a schedule stay inside their buffers (checked when it was compiled).
         return unsafe { gather_rows(walk, context.index, extent, base, stride, out) };
     }
     let base = match kind {
-        GatherKind::Load(place) => address(place, context.memory, context.externals),
+        GatherKind::Load(array) => address(array, context.memory, context.externals),
         GatherKind::Index | GatherKind::IndexBits | GatherKind::InBounds => std::ptr::null_mut(),
     };
     let room = match kind {
-        GatherKind::Load(Place::Buffer(buffer)) => 0..context.memory.len(buffer) as i64,
+        GatherKind::Load(Array::Buffer(buffer)) => 0..context.memory.len(buffer) as i64,
         _ => i64::MIN..i64::MAX,
     };
     walk_rows(walk, context.index, extent, |start, valid, positions| {

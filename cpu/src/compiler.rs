@@ -10,7 +10,7 @@ use autograd::tensor::{BinaryOp, UnaryOp};
 use schedule::{Instr, Program, Reg, View, merge_dims};
 
 use crate::program::{
-    BlockInstr, BlockProgram, BlockStore, Fused, GatherKind, Output, Place, Pointer, Spec, Walk,
+    Array, BlockInstr, BlockProgram, BlockStore, Fused, GatherKind, Output, Pointer, Spec, Walk,
 };
 use crate::space::Tiling;
 
@@ -109,11 +109,11 @@ impl<'a> Compiler<'a> {
     }
 
     /// What a register's instruction reads from memory.
-    fn load(&self, reg: Reg) -> Option<(Place, View)> {
+    fn load(&self, reg: Reg) -> Option<(Array, View)> {
         match self.nodes[reg] {
-            Node::Plain(Instr::Load { buffer, view }) => Some((Place::Buffer(*buffer), view.clone())),
+            Node::Plain(Instr::Load { buffer, view }) => Some((Array::Buffer(*buffer), view.clone())),
             Node::Plain(Instr::Accumulator(number)) => {
-                Some((Place::External(*number), View::dense(self.spec.shape)))
+                Some((Array::External(*number), View::dense(self.spec.shape)))
             }
             _ => None,
         }
@@ -215,9 +215,9 @@ impl<'a> Compiler<'a> {
         true
     }
 
-    fn same_memory(&self, a: Place, b: Place) -> bool {
+    fn same_memory(&self, a: Array, b: Array) -> bool {
         match (a, b) {
-            (Place::Buffer(a), Place::Buffer(b)) => self.spec.regions[a] == self.spec.regions[b],
+            (Array::Buffer(a), Array::Buffer(b)) => self.spec.regions[a] == self.spec.regions[b],
             (a, b) => a == b,
         }
     }
@@ -225,8 +225,8 @@ impl<'a> Compiler<'a> {
     /// A contiguous load is used where it lies, unless a store might change it before its last use.
     fn find_direct_loads(&mut self) {
         for &reg in &self.order {
-            let Some((place, view)) = self.load(reg) else { continue };
-            let stored = self.spec.outputs.iter().any(|o| self.same_memory(o.place, place));
+            let Some((array, view)) = self.load(reg) else { continue };
+            let stored = self.spec.outputs.iter().any(|o| self.same_memory(o.array, array));
             self.direct_loads[reg] = self.levels[reg] == Level::Block
                 && self.contiguous(&view)
                 && !(stored && self.last_use[reg] == usize::MAX);
@@ -239,9 +239,9 @@ impl<'a> Compiler<'a> {
         for (number, output) in self.spec.outputs.iter().enumerate() {
             let value = output.value;
             let read_later = self.order.iter().any(|&reg| {
-                self.load(reg).is_some_and(|(place, _)| {
+                self.load(reg).is_some_and(|(array, _)| {
                     let last = if self.direct_loads[reg] { self.last_use[reg] } else { self.positions[reg] };
-                    self.same_memory(place, output.place) && last >= self.positions[value]
+                    self.same_memory(array, output.array) && last >= self.positions[value]
                 })
             });
             if self.levels[value] == Level::Block
@@ -272,8 +272,8 @@ impl<'a> Compiler<'a> {
         let mut free: Vec<usize> = Vec::new();
         for &reg in &self.order {
             if self.direct_loads[reg] {
-                if let Some((place, element)) = self.load(reg) {
-                    program.pointers.push(Pointer { slot: reg, place, element });
+                if let Some((array, element)) = self.load(reg) {
+                    program.pointers.push(Pointer { slot: reg, array, element });
                 }
                 continue;
             }
@@ -281,7 +281,7 @@ impl<'a> Compiler<'a> {
             if let Some(number) = self.direct_stores[reg] {
                 let output = &self.spec.outputs[number];
                 let element = output.view.clone();
-                program.pointers.push(Pointer { slot: reg, place: output.place, element });
+                program.pointers.push(Pointer { slot: reg, array: output.array, element });
             } else {
                 program.slots[reg] = Some(take(&mut free, &mut program.registers));
             }
@@ -299,10 +299,10 @@ impl<'a> Compiler<'a> {
             }
             let contiguous = self.contiguous(&output.view);
             let walk = self.walk(&mut program, output.view.clone());
-            program.stores.push(BlockStore { value: output.value, place: output.place, walk, contiguous });
+            program.stores.push(BlockStore { value: output.value, array: output.array, walk, contiguous });
         }
         program.once_a_launch = !program.once.iter().any(|step| {
-            matches!(step, BlockInstr::Gather { kind: GatherKind::Load(Place::External(_)), .. })
+            matches!(step, BlockInstr::Gather { kind: GatherKind::Load(Array::External(_)), .. })
         });
         program
     }
@@ -332,10 +332,10 @@ impl<'a> Compiler<'a> {
             |view: View, kind, out| BlockInstr::Gather { walk: self.walk(program, view), kind, out };
         vec![match *instr {
             Instr::Load { buffer, ref view } => {
-                gather(view.clone(), GatherKind::Load(Place::Buffer(buffer)), reg)
+                gather(view.clone(), GatherKind::Load(Array::Buffer(buffer)), reg)
             }
             Instr::Accumulator(number) => {
-                gather(View::dense(self.spec.shape), GatherKind::Load(Place::External(number)), reg)
+                gather(View::dense(self.spec.shape), GatherKind::Load(Array::External(number)), reg)
             }
             Instr::Index(ref view) => gather(view.clone(), GatherKind::Index, reg),
             Instr::InBounds(ref view) => gather(view.clone(), GatherKind::InBounds, reg),

@@ -180,7 +180,7 @@ mod tests {
         buffers: &[Vec<f32>],
     ) {
         let pool = ThreadPool::new(threads);
-        let mut expected = schedule::evaluate::Memory::of(buffers);
+        let mut expected = reference::Memory::of(buffers);
         let (shape_of, program_of, stores_of) = (shape.to_vec(), program.clone(), stores.to_vec());
         expected.run(&Body::Map { shape: shape_of, program: program_of, stores: stores_of });
         for &isa in Isa::available() {

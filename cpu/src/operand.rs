@@ -10,7 +10,7 @@ use crate::kernels::prefetch;
 use crate::launch::{Compile, Runtime};
 use crate::map::Map;
 use crate::memory::{SharedSlice, lines};
-use crate::program::{BlockProgram, Output, Place, Spec};
+use crate::program::{Array, BlockProgram, Output, Spec};
 
 /// An operand or a result that lies in memory as a whole, and the kernel that makes the operand or uses the
 /// result, if there is one.
@@ -125,7 +125,7 @@ pub fn ahead(runtime: &Runtime, buffers: &[BufferId], range: Range<usize>, part:
 }
 
 fn dense(shape: &[usize], value: Reg) -> Output {
-    Output { place: Place::External(0), view: View::dense(shape), value }
+    Output { array: Array::External(0), view: View::dense(shape), value }
 }
 
 /// The buffer that an epilogue stores the bare result to, densely, if it does.

@@ -8,7 +8,7 @@ use crate::space::Tiling;
 
 /// What a program reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Place {
+pub enum Array {
     Buffer(BufferId),
     /// An array given at every run, by number.
     External(usize),
@@ -17,14 +17,14 @@ pub enum Place {
 /// A value to store.
 #[derive(Clone, Debug)]
 pub struct Output {
-    pub place: Place,
+    pub array: Array,
     pub view: View,
     pub value: Reg,
 }
 
 impl From<&Store> for Output {
     fn from(store: &Store) -> Output {
-        Output { place: Place::Buffer(store.buffer), view: store.view.clone(), value: store.value }
+        Output { array: Array::Buffer(store.buffer), view: store.view.clone(), value: store.value }
     }
 }
 
@@ -35,7 +35,7 @@ pub struct Spec<'a> {
     pub shape: &'a [usize],
     /// A class for each dim: only dims of one class are merged. Those after the list's end are of class 0.
     pub classes: &'a [u8],
-    /// [`Instr::Accumulator`] number `i` reads [`Place::External`] number `i`, densely.
+    /// [`Instr::Accumulator`] number `i` reads [`Array::External`] number `i`, densely.
     pub program: &'a Program,
     pub outputs: &'a [Output],
     /// Values that the caller reads after each block.
@@ -87,7 +87,7 @@ pub struct Fused {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GatherKind {
     /// Elements; 0 out of bounds.
-    Load(Place),
+    Load(Array),
     /// The affine index as a number.
     Index,
     /// The affine index as the bits of a `u32`.
@@ -113,7 +113,7 @@ pub struct Walk {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pointer {
     pub slot: Slot,
-    pub place: Place,
+    pub array: Array,
     pub element: View,
 }
 
@@ -121,7 +121,7 @@ pub struct Pointer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockStore {
     pub value: Slot,
-    pub place: Place,
+    pub array: Array,
     pub walk: usize,
     pub contiguous: bool,
 }

@@ -375,7 +375,7 @@ mod tests {
     }
 
     fn check(seed: u64, body: &Body, buffers: &[Vec<f32>], outputs: usize) {
-        let mut expected = schedule::evaluate::Memory::of(buffers);
+        let mut expected = reference::Memory::of(buffers);
         expected.run(body);
         let mut single: Option<Vec<Vec<f32>>> = None;
         for &isa in Isa::available() {

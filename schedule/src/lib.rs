@@ -13,8 +13,8 @@
 //! 5. `group`: independent maps become one launch.
 //! 6. `memory`: state is updated in place, temporaries share slots.
 //!
-//! [`ir`] is the result, and the whole of what a device needs to know; [`evaluate`] is what it means, and
-//! `explain` prints it as a table and `flow` as a graph.
+//! [`ir`] is the result, and the whole of what a device needs to know; `explain` prints it as a table and
+//! `flow` as a graph.
 //!
 //! # Words
 //!
@@ -41,7 +41,6 @@
 pub mod backend;
 mod device;
 mod draft;
-pub mod evaluate;
 mod explain;
 mod flow;
 mod graph;

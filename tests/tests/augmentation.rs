@@ -1,7 +1,7 @@
 //! The augmentations against what Pillow 13.0.0 produced: equal bytes, case by case.
 
 use safetensors::{Dtype, SafeTensors};
-use sld::augment::resample::{Window, evaluation_view, resized_crop, shorter_side};
+use sld::augment::resample::{CropBox, evaluation_view, resized_crop, shorter_side};
 use sld::augment::{Canvas, Normalization, Op, RandAugment, cutout::cutout, views::Geometry};
 
 const SIDE: usize = 32;
@@ -156,7 +156,7 @@ fn imagenet_resizes_and_crops() {
         let [height, width, 3] = *input.shape() else { panic!("{:?}", input.shape()) };
         for (case, side) in [("rrc0", 64), ("rrc1", 112)] {
             let [top, left, rows, columns] = integers(&format!("{image}/{case}_ijhw"))[..] else { panic!() };
-            let window = Window { top, left, height: rows, width: columns };
+            let window = CropBox { top, left, height: rows, width: columns };
             let actual = resized_crop(input.data(), width, window, side, side);
             assert!(actual == bytes(&tensors, &format!("{image}/{case}")), "{image}/{case} {window:?}");
         }

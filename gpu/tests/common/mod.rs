@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gpu::{GpuDevice, Options, Precision};
-use schedule::evaluate::evaluate;
+use reference::evaluate;
 use schedule::{Device, Schedule, Value};
 
 pub use build::Builder;

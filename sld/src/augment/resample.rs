@@ -11,7 +11,7 @@ const PRECISION: u32 = 22;
 
 /// A rectangle of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct CropBox {
     /// Rows above it.
     pub top: usize,
     /// Columns left of it.
@@ -22,7 +22,7 @@ pub struct Window {
     pub width: usize,
 }
 
-impl Window {
+impl CropBox {
     /// The window of RandomResizedCrop in an image of `width` by `height` pixels: 8% to 100% of the area,
     /// log-uniform aspect ratio in [3/4, 4/3]; after ten windows that do not fit, the largest central one
     /// whose ratio lies in the range.
@@ -100,7 +100,7 @@ fn to_byte(sum: i32) -> u8 {
 pub fn resized_crop(
     image: &[u8],
     image_width: usize,
-    window: Window,
+    window: CropBox,
     width: usize,
     height: usize,
 ) -> Vec<u8> {
@@ -158,11 +158,11 @@ pub fn shorter_side(width: usize, height: usize, shorter: usize) -> (usize, usiz
 pub fn evaluation_view(image: &[u8], width: usize, height: usize, shorter: usize, side: usize) -> Vec<u8> {
     assert!(side <= shorter, "the crop of {side} must fit the resized side of {shorter}");
     let (resized_width, resized_height) = shorter_side(width, height, shorter);
-    let whole = Window { top: 0, left: 0, height, width };
+    let whole = CropBox { top: 0, left: 0, height, width };
     let resized = resized_crop(image, width, whole, resized_width, resized_height);
     let offset = |length: usize| ((length - side) as f64 / 2.0).round_ties_even() as usize;
     let window =
-        Window { top: offset(resized_height), left: offset(resized_width), height: side, width: side };
+        CropBox { top: offset(resized_height), left: offset(resized_width), height: side, width: side };
     resized_crop(&resized, resized_width, window, side, side)
 }
 
@@ -177,7 +177,7 @@ mod tests {
         for (width, height) in [(500, 375), (20, 400), (400, 20), (1, 1)] {
             let (mut smallest, mut largest) = (f64::MAX, 0f64);
             for _ in 0..2000 {
-                let w = Window::random_resized_crop(&mut stream, width, height);
+                let w = CropBox::random_resized_crop(&mut stream, width, height);
                 assert!(w.width > 0 && w.height > 0);
                 assert!(w.left + w.width <= width && w.top + w.height <= height, "{w:?}");
                 let share = (w.width * w.height) as f64 / (width * height) as f64;

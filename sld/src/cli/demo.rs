@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::device::DeviceChoice;
 use super::interrupt::{self, Interrupted};
-use super::running::{self, Mode};
+use super::running::{self, Start};
 use super::session::RunData;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::data::synthetic::{self, SyntheticConfig};
@@ -137,7 +137,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let data = RunData::new(&config, splits.clone())?;
         let folder = args.output.join(entry.folder);
         let begun = Instant::now();
-        let Some(finished) = running::train(&*device, &config, &folder, &data, Mode::New, stop, "")? else {
+        let Some(finished) = running::train(&*device, &config, &folder, &data, Start::New, stop, "")? else {
             say!("stopped; start again with the same command");
             return Err(Interrupted.into());
         };

@@ -24,7 +24,7 @@ const REPORT: &str = "report.html";
 
 /// Whether a run starts or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum Start {
     New,
     /// From `latest` in the run's folder; with `change` also under other settings than the run had.
     Resume {
@@ -68,25 +68,25 @@ pub fn train(
     config: &Config,
     folder: &Path,
     data: &RunData,
-    mode: Mode,
+    start: Start,
     stop: &AtomicBool,
     heading: &str,
 ) -> anyhow::Result<Option<Finished>> {
     let started = Instant::now();
     let claim = Claim::new(folder)?;
-    let (mut resume, change) = match mode {
-        Mode::New => {
+    let (mut resume, change) = match start {
+        Start::New => {
             claim.require_empty()?;
             (None, false)
         }
-        Mode::Resume { change } => (Resume::find(&claim)?, change),
+        Start::Resume { change } => (Resume::find(&claim)?, change),
     };
     match &mut resume {
         Some(resume) => {
             resume.compare_settings(config)?;
             resume.agree(change)?;
         }
-        None if mode != Mode::New => {
+        None if start != Start::New => {
             say!("# nothing saved in {} yet: starting from the beginning", folder.display());
         }
         None => {}

@@ -2,7 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::interrupt::{self, Interrupted};
-use super::running::{self, Mode};
+use super::running::{self, Start};
 use super::session;
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::{say, warn};
@@ -96,10 +96,10 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let splits = session::load_splits(config.dataset.kind, &config.dataset.root)?;
     let data = session::RunData::new(&config, splits)?;
-    let mode = if args.resume { Mode::Resume { change: args.change } } else { Mode::New };
+    let start = if args.resume { Start::Resume { change: args.change } } else { Start::New };
     let heading =
         format!("{}# run folder: {}\n# device: {}", config.to_yaml(), folder.display(), device.name());
-    let finished = running::train(&*device, &config, &folder, &data, mode, stop, &heading)?;
+    let finished = running::train(&*device, &config, &folder, &data, start, stop, &heading)?;
     let Some(finished) = finished else {
         say!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
         return Err(Interrupted.into());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Origin {
     /// Nobody set it.
     Default,
     /// A config file; the text of the line is kept for the message.
@@ -15,7 +15,7 @@ pub enum Place {
     CommandLine { argument: String },
 }
 
-impl Place {
+impl Origin {
     pub(super) fn file(path: PathBuf, text: &str, position: Option<Position>) -> Self {
         let line = position
             .and_then(|at| text.lines().nth((at.line as usize).checked_sub(1)?))
@@ -29,12 +29,12 @@ impl Place {
 /// An error in a config: place, what is wrong, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    pub place: Place,
+    pub place: Origin,
     pub message: String,
 }
 
 impl ConfigError {
-    pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
+    pub(super) fn new(place: Origin, message: impl Into<String>) -> Self {
         Self { place, message: message.into() }
     }
 }
@@ -42,10 +42,10 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Default => f.write_str(&self.message),
-            Place::CommandLine { argument } => write!(f, "command line, `{argument}`: {}", self.message),
-            Place::File { path, position: None, .. } => write!(f, "{}: {}", path.display(), self.message),
-            Place::File { path, position: Some(at), line } => {
+            Origin::Default => f.write_str(&self.message),
+            Origin::CommandLine { argument } => write!(f, "command line, `{argument}`: {}", self.message),
+            Origin::File { path, position: None, .. } => write!(f, "{}: {}", path.display(), self.message),
+            Origin::File { path, position: Some(at), line } => {
                 write!(f, "{}:{}:{}: {}", path.display(), at.line, at.column, self.message)?;
                 if !line.is_empty() {
                     let number = at.line.to_string();

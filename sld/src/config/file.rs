@@ -1,12 +1,12 @@
 //! Reading a config file, and what is said when it is not there.
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Origin};
 use nn::suggest::nearest;
 use std::path::{Component, Path, PathBuf};
 
 /// The text of a config file.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    let fail = |why: String| ConfigError::new(Place::file(path.to_owned(), "", None), why);
+    let fail = |why: String| ConfigError::new(Origin::file(path.to_owned(), "", None), why);
     if path.is_dir() {
         return Err(fail(format!("this is a folder, a config is a file{}", list(path))));
     }

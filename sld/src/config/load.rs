@@ -1,6 +1,6 @@
 //! Reading a config: the file, then the command line, then the checks across keys.
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Origin};
 use super::keys::{Config, keys};
 use super::{file, validate};
 use crate::setting::{self, Given, Key, Node, Position, Settings, Value};
@@ -32,7 +32,7 @@ impl Overrides {
     pub fn from_words(words: &[impl AsRef<OsStr>]) -> Result<Self, ConfigError> {
         let (pairs, rest) = words.as_chunks::<2>();
         if let [lone] = rest {
-            let place = Place::CommandLine { argument: lone.as_ref().display().to_string() };
+            let place = Origin::CommandLine { argument: lone.as_ref().display().to_string() };
             return Err(ConfigError::new(place, "overrides come in pairs, KEY VALUE; this key has no value"));
         }
         let mut all = Self::default();
@@ -72,7 +72,7 @@ impl Config {
 
     /// As [`Config::load`], from text; `path` is only for messages.
     pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let place = |at: Option<Position>| Place::file(path.to_owned(), text, at);
+        let place = |at: Option<Position>| Origin::file(path.to_owned(), text, at);
         let root = setting::parse(text).map_err(|why| ConfigError::new(place(why.at), why.message))?;
         let mut loader = Loader::default();
         match root.value {
@@ -103,7 +103,7 @@ impl Config {
 /// What was given, in order: the file's, then the command line's.
 #[derive(Default)]
 struct Loader {
-    given: Vec<(String, Given, Place)>,
+    given: Vec<(String, Given, Origin)>,
 }
 
 impl Loader {
@@ -112,7 +112,7 @@ impl Loader {
         &mut self,
         prefix: &str,
         entries: Vec<(String, Position, Node)>,
-        place: &dyn Fn(Option<Position>) -> Place,
+        place: &dyn Fn(Option<Position>) -> Origin,
     ) {
         for (name, at, node) in entries {
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
@@ -129,7 +129,7 @@ impl Loader {
 
     fn finish(mut self, overrides: &Overrides) -> Result<Config, ConfigError> {
         self.given.extend(overrides.0.iter().map(|one| {
-            let place = Place::CommandLine { argument: one.argument.clone() };
+            let place = Origin::CommandLine { argument: one.argument.clone() };
             (one.key.clone(), Given::Word(one.value.clone()), place)
         }));
         let mut config = Config::default();
@@ -153,12 +153,12 @@ impl Loader {
             let Some(why) = validate::without_effect(&config, path) else { continue };
             let told = ConfigError::new(place.clone(), why);
             match place {
-                Place::CommandLine { .. } => return Err(told),
+                Origin::CommandLine { .. } => return Err(told),
                 _ => config.warnings.push(told),
             }
         }
         validate::check(&config).map_err(|(path, why)| {
-            let place = places.get(path).map_or(Place::Default, |place| (*place).clone());
+            let place = places.get(path).map_or(Origin::Default, |place| (*place).clone());
             ConfigError::new(place, format!("{path}: {why}"))
         })?;
         Ok(config)

@@ -13,7 +13,7 @@ mod validate;
 
 pub use catalog::models_of;
 pub use choice::{DatasetKind, OptimizerKind, TrainerKind};
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, Origin};
 pub use keys::{Config, Dataset, Distiller, Experiment, Log, Model, Solver, keys};
 pub use load::Overrides;
 pub use print::help;

@@ -64,7 +64,7 @@ pub struct Batch {
 }
 
 /// How a worker chooses and paints images.
-enum Mode {
+enum Job {
     Train { views: Views, seed: u64 },
     Evaluate,
 }
@@ -73,7 +73,7 @@ struct Plan {
     dataset: Arc<Dataset>,
     table: NormalizationTable,
     batch_size: usize,
-    mode: Mode,
+    job: Job,
     start: Position,
     /// Batches in all; endless in training.
     total: Option<u64>,
@@ -94,7 +94,7 @@ impl Plan {
 
     fn order(&self, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.dataset.len() as u32).collect();
-        if let Mode::Train { seed, .. } = self.mode {
+        if let Job::Train { seed, .. } = self.job {
             Stream::new(seed, Purpose::Order, epoch, 0).shuffle(&mut order);
         }
         order
@@ -111,16 +111,16 @@ impl Plan {
         batch.indices.extend_from_slice(indices);
         batch.labels.clear();
         batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
-        let views = match self.mode {
-            Mode::Evaluate | Mode::Train { views: Views::Weak, .. } => 1,
-            Mode::Train { views: Views::WeakAndStrong, .. } => 2,
+        let views = match self.job {
+            Job::Evaluate | Job::Train { views: Views::Weak, .. } => 1,
+            Job::Train { views: Views::WeakAndStrong, .. } => 2,
         };
         batch.images.resize(views * indices.len() * image_len, 0.0);
         let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
         let mut strong = strong.chunks_exact_mut(image_len);
         for (weak, &index) in weak.chunks_exact_mut(image_len).zip(indices) {
             let image = data.image(index as usize);
-            let Mode::Train { seed, .. } = self.mode else {
+            let Job::Train { seed, .. } = self.job else {
                 self.table.apply(image, weak);
                 continue;
             };
@@ -224,8 +224,8 @@ impl Loader {
     /// # Errors
     /// [`DataError::Setting`] for a batch size of 0, an empty data set or a start beyond the epoch's end.
     pub fn train(dataset: Arc<Dataset>, config: LoaderConfig, start: Position) -> Result<Self, DataError> {
-        let mode = Mode::Train { views: config.views, seed: config.seed };
-        Self::start(dataset, config.batch_size, mode, start, config.threads, config.prefetch)
+        let job = Job::Train { views: config.views, seed: config.seed };
+        Self::start(dataset, config.batch_size, job, start, config.threads, config.prefetch)
     }
 
     /// One pass over the images in order, without augmentation.
@@ -234,13 +234,13 @@ impl Loader {
     /// [`DataError::Setting`] for a batch size of 0 or an empty data set.
     pub fn evaluate(dataset: Arc<Dataset>, batch_size: usize, threads: usize) -> Result<Self, DataError> {
         let start = Position { epoch: 0, batch: 0 };
-        Self::start(dataset, batch_size, Mode::Evaluate, start, threads, threads + 2)
+        Self::start(dataset, batch_size, Job::Evaluate, start, threads, threads + 2)
     }
 
     fn start(
         dataset: Arc<Dataset>,
         batch_size: usize,
-        mode: Mode,
+        job: Job,
         start: Position,
         threads: usize,
         prefetch: usize,
@@ -254,7 +254,7 @@ impl Loader {
         }
         let table = dataset.normalization().table();
         let prefetch = prefetch.max(1) as u64;
-        let mut plan = Plan { dataset, table, batch_size, mode, start, total: None, prefetch };
+        let mut plan = Plan { dataset, table, batch_size, job, start, total: None, prefetch };
         let batches = plan.batches_per_epoch();
         if start.batch > batches {
             let message = format!(
@@ -265,7 +265,7 @@ impl Loader {
             );
             return Err(DataError::Setting(message));
         }
-        if matches!(plan.mode, Mode::Evaluate) {
+        if matches!(plan.job, Job::Evaluate) {
             plan.total = Some(batches as u64);
         }
         let shared =

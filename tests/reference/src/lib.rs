@@ -5,8 +5,7 @@
 //! each fold's and product's, whose sums are made in `f64`.
 
 use autograd::{Tensor, grad, random};
-
-use crate::ir::*;
+use schedule::*;
 
 /// The outputs after one call with these inputs.
 ///
