@@ -49,7 +49,8 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         Some("pth" | "pt") => checkpoint::write_pth(&args.output, &checkpoint)?,
         _ => anyhow::bail!("{}: the ending says the format; use .safetensors or .pth", args.output.display()),
     }
-    outln!("{}: {} tensors", args.output.display(), checkpoint.tensors.len())?;
+    let count = checkpoint.tensors.len();
+    outln!("{}: {count} tensor{}", args.output.display(), if count == 1 { "" } else { "s" })?;
     for note in &checkpoint.notes {
         outln!("{}: {note}", args.input.display())?;
     }
