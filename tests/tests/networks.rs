@@ -2,7 +2,7 @@
 
 use autograd::{Tensor, Variable, VariableStore, grad};
 use cpu::CpuDevice;
-use nn::checkpoint::{self, NamedTensor, TensorData};
+use nn::checkpoint::{self, NamedTensor, Role, TensorData};
 use nn::layers::Kind;
 use nn::{Error, Forward, Model, ParameterGroup, Sgd, SgdOptions, models};
 use sld_tests::compare::{assert_close, relative};
@@ -92,7 +92,8 @@ fn reference_checkpoints_load_into_networks() {
     for file in std::fs::read_dir(files).unwrap() {
         let path = file.unwrap().path();
         let device = CpuDevice::new(1);
-        let checkpoint = checkpoint::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        let checkpoint =
+            checkpoint::read_network(&path, Role::Teacher).unwrap_or_else(|error| panic!("{error}"));
         let views = path.to_string_lossy().contains("odd_views");
         model
             .load(&checkpoint.tensors, &device)
