@@ -206,6 +206,7 @@ fn names_of_classes_are_whole() {
         let paper: Vec<f64> =
             attribute(map, "viewBox").unwrap().split(' ').map(|edge| edge.parse().unwrap()).collect();
         let (right, bottom) = (paper[0] + paper[2], paper[1] + paper[3]);
+        assert!(paper[2] <= 2.0 * classes as f64, "{classes} {letters}: names take more than the map");
         let svg = &map[..map.find("<g class=\"cursor\">").unwrap()];
         for group in between(svg, "<g class=\"names\"", "</g>") {
             let size: f64 = attribute(group, "font-size").unwrap().parse().unwrap();
