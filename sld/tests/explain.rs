@@ -58,6 +58,9 @@ fn check_places(schedule: &Schedule, networks: &Networks, what: &str) {
             _ => false,
         };
         assert!(known, "{what}: `{}` belongs to {scope:?}", kernel.label);
+        // (One launch may also hold an update and a map that others wait for.)
+        let updates = kernel.writes().into_iter().all(|buffer| schedule.variable(buffer).is_some());
+        assert!(!updates || scope.part == "update", "{what}: `{}` updates, but is {scope:?}", kernel.label);
     }
 }
 
