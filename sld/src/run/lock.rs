@@ -41,3 +41,10 @@ impl RunLock {
         writeln!(self.file, "{}", std::process::id())
     }
 }
+
+impl Drop for RunLock {
+    /// Closing the file is not enough: a child process that is just being started still has it open.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
