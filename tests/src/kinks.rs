@@ -13,9 +13,10 @@ use crate::{Inputs, Program, Runner};
 
 /// Kinks that one pass may have on its other side, or something else is wrong.
 const MOST: usize = 4;
-/// How far the inputs of a ReLU may be from those of `f64`, as a share of their norm: after some tens of
-/// layers 1e-5 is usual, and the largest error of an element six times that.
-const ERROR: f64 = 2e-5;
+/// How far the inputs of a ReLU may be from those of `f64`, as a share of their norm: what PyTorch's own
+/// `f32` is off by at most in the deepest networks here. Its channels_last variant misses the worst ReLU
+/// input of MobileNetV2 by 2.83e-5 and of ShuffleV1 by 4.30e-5 (its plain one by 1.84e-5 and 1.76e-5).
+const ERROR: f64 = 4.3e-5;
 
 /// What of the gradients is over the tolerance; one that is small is measured by the whole.
 pub fn misses(names: &[String], actual: &[&Vec<f64>], expected: &[Vec<f64>], tolerance: f64) -> Vec<String> {
