@@ -111,6 +111,49 @@ impl Sgd {
     }
 }
 
+/// Sums of gradients, kept on the device between programs: what the parts of a batch add to, one after the
+/// other, and its update reads. Zeros between batches.
+pub struct GradientSums {
+    /// Parameters and their sums.
+    slots: Vec<(Variable, Variable)>,
+}
+
+impl GradientSums {
+    /// One for each parameter, in their order: the variable `PARAMETER.gradient`.
+    pub fn new(parameters: &[Variable]) -> GradientSums {
+        let slot = |p: &Variable| {
+            let sum = Variable::full(format!("{}.gradient", p.name()), p.shape(), 0.0);
+            (p.clone(), sum)
+        };
+        GradientSums { slots: parameters.iter().map(slot).collect() }
+    }
+
+    /// The sums as they are.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|(_, sum)| sum.tensor()).collect()
+    }
+
+    /// The sums with a part's gradients (one for each parameter) added.
+    pub fn add(&self, gradients: &[Tensor]) -> Vec<(Variable, Tensor)> {
+        let _part = scope::part("update");
+        let add = |((parameter, sum), gradient): (&(Variable, Variable), &Tensor)| {
+            let _layer = within(parameter);
+            (sum.clone(), sum.tensor() + gradient)
+        };
+        self.slots.iter().zip(gradients).map(add).collect()
+    }
+
+    /// Zeros, for the next batch.
+    pub fn clear(&self) -> Vec<(Variable, Tensor)> {
+        let _part = scope::part("update");
+        let clear = |(parameter, sum): &(Variable, Variable)| {
+            let _layer = within(parameter);
+            (sum.clone(), Tensor::full(sum.shape(), 0.0))
+        };
+        self.slots.iter().map(clear).collect()
+    }
+}
+
 /// A learning rate that falls by a factor after each of some epochs. Epochs count from 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiStep {

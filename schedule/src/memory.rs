@@ -1,6 +1,7 @@
 //! Where everything lives: state updated in place, temporaries sharing slots.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::draft::Draft;
 use crate::ir::{Body, Buffer, BufferId, Instr, Kernel, Program, Role, Schedule, Store};
@@ -64,46 +65,33 @@ fn overwrites_safely(kernel: &Kernel, state: BufferId, value: BufferId) -> bool 
     }
 }
 
-/// Assigns slots by a scan in kernel order: a temporary takes the smallest free slot that fits, else
-/// the largest free one, which grows; a slot is free again after its last reader.
+/// Assigns slots, the largest temporaries first: each takes the smallest slot that is free from its first
+/// writer to its last reader, or a new one ("greedy by size for shared objects": Pisarchyk and Lee, *Efficient
+/// Memory Management for Deep Neural Net Inference*, 2020).
 fn share_slots(buffers: &mut [Buffer], kernels: &[Kernel]) -> Vec<usize> {
-    let mut last_use: HashMap<BufferId, usize> = HashMap::new();
+    // From the first kernel that touches each temporary to the last.
+    let mut lives: BTreeMap<BufferId, (usize, usize)> = BTreeMap::new();
     for (at, kernel) in kernels.iter().enumerate() {
-        kernel.buffers().into_iter().for_each(|b| {
-            last_use.insert(b, at);
-        });
-    }
-    let mut slots: Vec<usize> = Vec::new();
-    let mut free: Vec<usize> = Vec::new();
-    for (at, kernel) in kernels.iter().enumerate() {
-        for id in kernel.writes() {
-            let Role::Temporary { slot } = buffers[id].role else { continue };
-            if slot != usize::MAX {
-                continue;
-            }
-            let need = buffers[id].len();
-            let fitting = free.iter().copied().filter(|&s| slots[s] >= need).min_by_key(|&s| slots[s]);
-            let chosen = fitting.or_else(|| free.iter().copied().max_by_key(|&s| slots[s]));
-            let slot = match chosen {
-                Some(slot) => {
-                    free.retain(|&s| s != slot);
-                    slots[slot] = slots[slot].max(need);
-                    slot
-                }
-                None => {
-                    slots.push(need);
-                    slots.len() - 1
-                }
-            };
-            buffers[id].role = Role::Temporary { slot };
-        }
         for id in kernel.buffers() {
-            if let Role::Temporary { slot } = buffers[id].role
-                && last_use.get(&id) == Some(&at)
-            {
-                free.push(slot);
+            if matches!(buffers[id].role, Role::Temporary { .. }) {
+                lives.entry(id).or_insert((at, at)).1 = at;
             }
         }
+    }
+    let mut temporaries: Vec<(BufferId, (usize, usize))> = lives.into_iter().collect();
+    temporaries.sort_by_key(|(id, (first, _))| (Reverse(buffers[*id].len()), *first));
+    let mut slots: Vec<usize> = Vec::new();
+    let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
+    for (id, (first, last)) in temporaries {
+        let is_free = |slot: &usize| taken[*slot].iter().all(|&(from, to)| last < from || to < first);
+        // Slots were made from the largest to the smallest.
+        let slot = (0..slots.len()).rev().find(is_free).unwrap_or_else(|| {
+            slots.push(buffers[id].len());
+            taken.push(Vec::new());
+            slots.len() - 1
+        });
+        taken[slot].push((first, last));
+        buffers[id].role = Role::Temporary { slot };
     }
     slots
 }

@@ -6,7 +6,7 @@
 
 use sld::augment::{Canvas, Normalization, Op, ViewDraws};
 use sld::data::Dataset;
-use sld::data::loader::{Loader, LoaderConfig, Position, Views};
+use sld::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
 use sld::random::{Purpose, Stream};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -67,8 +67,14 @@ fn main() {
     println!("one core              {pairs:>9.0} pairs/s");
 
     for threads in [1, 2] {
-        let config =
-            LoaderConfig { batch_size: 64, views: Views::WeakAndStrong, seed: 1, threads, prefetch: 8 };
+        let config = LoaderConfig {
+            batch_size: 64,
+            parts: Parts::WHOLE,
+            views: Views::WeakAndStrong,
+            seed: 1,
+            threads,
+            prefetch: 8,
+        };
         let mut loader =
             Loader::train(data.clone(), config, Position { epoch: 1, batch: 0 }).expect("valid settings");
         let batches = rate(time, |_| {

@@ -243,6 +243,7 @@ fn meddled(
         Arc::new(Dataset::new("drawn", (32, 32), images, labels, classes, Normalization::CIFAR10).unwrap());
     let settings = Settings {
         epochs: 2,
+        accumulate: 1,
         batch_size: 4,
         test_batch_size: 4,
         schedule: MultiStep { base: rate, stages: vec![], factor: 0.1 },

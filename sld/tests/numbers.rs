@@ -6,7 +6,7 @@ use nn::checkpoint::TensorData;
 use nn::layers::Forward;
 use schedule::{Device, Step, Value};
 use sld::data::cifar::{self, LoadOptions};
-use sld::data::loader::{Loader, LoaderConfig, Position, Views};
+use sld::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
 use sld::data::{Dataset, Splits, split};
 use small::{json, json_lines, run, sld, succeeds, text};
 use std::collections::BTreeMap;
@@ -368,7 +368,8 @@ fn replayed(root: &Path, method: &Method, train: &Arc<Dataset>, epoch: u64, gate
     };
     let (student, teacher) = (network(root.join("run/student_latest")), network(root.join("teacher.pth")));
     let views = if method.views == 2 { Views::WeakAndStrong } else { Views::Weak };
-    let config = LoaderConfig { batch_size: 40, views, seed: 0, threads: 1, prefetch: 1 };
+    let config =
+        LoaderConfig { batch_size: 40, parts: Parts::WHOLE, views, seed: 0, threads: 1, prefetch: 1 };
     let mut loader = Loader::train(train.clone(), config, Position { epoch, batch: 0 }).unwrap();
     let (mut sums, mut seen) = (Sums::new(), 0);
     let mut replays: Vec<Replay> = Vec::new();

@@ -6,7 +6,7 @@ use schedule::{Device, Step, Value};
 use sld::cli::session::{self, RunData};
 use sld::config::{Config, Overrides, keys};
 use sld::distill::{Distiller, Logits, METHODS};
-use sld::training::TrainStep;
+use sld::training::{Scalars, TrainStep};
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -373,6 +373,7 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     }),
     ("SOLVER.TRAINER", "ours", &[("DISTILLER.TYPE", "SLD")], |c| c.method().views() == 2),
     ("SOLVER.BATCH_SIZE", "37", &[], |c| session::settings(c).batch_size == 37),
+    ("SOLVER.ACCUMULATE", "5", &[], |c| session::settings(c).accumulate == 5),
     ("SOLVER.EPOCHS", "17", &[], |c| session::settings(c).epochs == 17),
     ("SOLVER.LR", "0.0123", &[], |c| rates(c, [1, 150, 151]) == [0.0123, 0.0123, 0.0123 * 0.1]),
     ("SOLVER.LR_DECAY_STAGES", "[3]", &[], |c| rates(c, [3, 4, 240]) == [0.05, 0.05 * 0.1, 0.05 * 0.1]),
@@ -418,7 +419,7 @@ fn step(config: &Config) -> [f64; 2] {
         let mut step = TrainStep::compile(&device, &networks, config.method(), 4, [32, 32]).unwrap();
         let images: Vec<f32> = (0..4 * 32 * 32 * 3).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         for _ in 0..steps {
-            step.run(&images, &[0, 5, 11, 19], 0.0, None).unwrap();
+            step.run(&images, &[0, 5, 11, 19], Scalars::new(0.0, None)).unwrap();
         }
         let parameter = networks.student.parameters().pop().unwrap();
         let before = networks.student.parameters().into_iter().rev().nth(1).unwrap();

@@ -49,12 +49,9 @@ pub struct Model {
 }
 
 impl Model {
-    pub(super) fn new(
-        name: &str,
-        classes: usize,
-        network: Box<dyn Network>,
-        state: Vec<StateEntry>,
-    ) -> Model {
+    /// A network of one's own, with the state that its [`Builder`](crate::layers::Builder) made. The networks
+    /// of the registry come from [`build`](super::build).
+    pub fn new(name: &str, classes: usize, network: Box<dyn Network>, state: Vec<StateEntry>) -> Model {
         Model { name: name.to_string(), classes, state, network }
     }
 

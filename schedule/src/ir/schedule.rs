@@ -72,6 +72,11 @@ impl Schedule {
         self.prepare.iter().chain(&self.kernels)
     }
 
+    /// Whether a call takes an input of this name.
+    pub fn has_input(&self, wanted: &str) -> bool {
+        self.buffers.iter().any(|b| matches!(&b.role, Role::Input { name, .. } if name == wanted))
+    }
+
     /// The variable that a buffer holds, if it holds one.
     pub fn variable(&self, buffer: BufferId) -> Option<&Variable> {
         match &self.buffers[buffer].role {

@@ -4,7 +4,7 @@ use super::device::DeviceArgs;
 use super::growth::{self, GrowthArgs};
 use super::output::OutputError;
 use crate::data::cifar::{self, LoadOptions};
-use crate::data::loader::{Loader, LoaderConfig, Position, Views};
+use crate::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::outln;
 use crate::training::timing::{self, Effort, KernelTime, Subject};
@@ -211,8 +211,14 @@ fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
     };
     let count = images.len();
     let threads = args.threads as usize;
-    let config =
-        LoaderConfig { batch_size: 64, views: Views::WeakAndStrong, seed: 0, threads, prefetch: threads + 2 };
+    let config = LoaderConfig {
+        batch_size: 64,
+        parts: Parts::WHOLE,
+        views: Views::WeakAndStrong,
+        seed: 0,
+        threads,
+        prefetch: threads + 2,
+    };
     let mut loader = Loader::train(Arc::new(images), config, Position { epoch: 1, batch: 0 })?;
     let batches = loader.batches_per_epoch();
     let mut rates = Vec::new();

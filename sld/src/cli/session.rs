@@ -79,6 +79,7 @@ pub fn settings(config: &Config) -> Settings {
     Settings {
         epochs: solver.epochs as usize,
         batch_size: solver.batch_size as usize,
+        accumulate: solver.accumulate as usize,
         test_batch_size: config.dataset.test_batch_size as usize,
         schedule: MultiStep {
             base: solver.lr,

@@ -112,6 +112,9 @@ settings! {
         "SOLVER.TRAINER": trainer: TrainerKind = TrainerKind::Base;
         /// Images in a training batch.
         "SOLVER.BATCH_SIZE": batch_size: u32 = 64, at_least_one;
+        /// Parts that a batch is computed in, one after the other, to save memory; their gradients are summed. The
+        /// same step as in one, but that batch norm, and methods that compare images, see the parts.
+        "SOLVER.ACCUMULATE": accumulate: u32 = 1, at_least_one;
         /// Passes over the training images.
         "SOLVER.EPOCHS": epochs: u32 = 240, at_least_one;
         /// Learning rate of the first epoch.

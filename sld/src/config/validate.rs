@@ -30,6 +30,10 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         let why = format!("{} needs at least {} images in a batch", about.name, about.smallest_batch);
         return Err(("SOLVER.BATCH_SIZE", why));
     }
+    if config.solver.accumulate > config.solver.batch_size {
+        let why = format!("a batch of {} cannot have more parts than images", config.solver.batch_size);
+        return Err(("SOLVER.ACCUMULATE", why));
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::augment::normalize::NormalizationTable;
 use crate::augment::{Canvas, ViewDraws};
 use crate::random::{Purpose, Stream};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,11 +24,41 @@ pub enum Views {
     WeakAndStrong,
 }
 
+/// Which parts of every batch a [`Loader`] delivers, one after the other. What a batch holds does not
+/// depend on how it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Into how many parts a batch is cut, see [`part`].
+    pub of: usize,
+    /// The first one to deliver, from 0.
+    pub first: usize,
+    /// How many to deliver of each batch.
+    pub count: usize,
+}
+
+impl Parts {
+    /// Every batch as a whole.
+    pub const WHOLE: Parts = Parts { of: 1, first: 0, count: 1 };
+
+    /// The numbers of the parts to deliver.
+    pub fn mine(self) -> Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
+/// The places in a batch of `images` that its part `number` (from 0) of `parts` has. Sizes differ by one at
+/// most, and parts are empty only from a number on.
+pub fn part(images: usize, parts: usize, number: usize) -> Range<usize> {
+    (images * number).div_ceil(parts)..(images * (number + 1)).div_ceil(parts)
+}
+
 /// Settings of a training [`Loader`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderConfig {
     /// Images in a batch; the last of an epoch may have fewer.
     pub batch_size: usize,
+    /// The parts of a batch that are delivered.
+    pub parts: Parts,
     /// What is made of each image.
     pub views: Views,
     /// Seeds the order of the epochs and the views.
@@ -54,6 +85,11 @@ pub struct Batch {
     pub epoch: u64,
     /// Its place in the epoch, from 0.
     pub number: usize,
+    /// Images of all of its parts together.
+    pub whole: usize,
+    /// How many of `indices` count: all, or none in a part that would be empty. Such a part is delivered with
+    /// the batch's first image, for programs that need one.
+    pub counted: usize,
     /// Which images of the data set.
     pub indices: Vec<u32>,
     /// Their classes.
@@ -73,9 +109,10 @@ struct Plan {
     dataset: Arc<Dataset>,
     table: NormalizationTable,
     batch_size: usize,
+    parts: Parts,
     job: Job,
     start: Position,
-    /// Batches in all; endless in training.
+    /// Parts of batches in all; endless in training.
     total: Option<u64>,
     prefetch: u64,
 }
@@ -85,10 +122,10 @@ impl Plan {
         self.dataset.len().div_ceil(self.batch_size)
     }
 
-    /// Where the batch with the running number `job` belongs.
+    /// Where the batch of the part with the running number `job` belongs.
     fn position(&self, job: u64) -> Position {
         let per_epoch = self.batches_per_epoch() as u64;
-        let batch = self.start.batch as u64 + job;
+        let batch = self.start.batch as u64 + job / self.parts.count as u64;
         Position { epoch: self.start.epoch + batch / per_epoch, batch: (batch % per_epoch) as usize }
     }
 
@@ -100,11 +137,21 @@ impl Plan {
         order
     }
 
-    fn fill(&self, batch: &mut Batch, position: Position, order: &[u32], canvas: &mut Canvas) {
+    /// The number of the part with the running number `job` in its batch.
+    fn part(&self, job: u64) -> usize {
+        self.parts.first + (job % self.parts.count as u64) as usize
+    }
+
+    fn fill(&self, batch: &mut Batch, job: u64, order: &[u32], canvas: &mut Canvas) {
         let data = &*self.dataset;
         let (width, height, image_len) = (data.width(), data.height(), data.image_len());
+        let position = self.position(job);
         let first = position.batch * self.batch_size;
-        let indices = &order[first..order.len().min(first + self.batch_size)];
+        let whole = &order[first..order.len().min(first + self.batch_size)];
+        let range = part(whole.len(), self.parts.of, self.part(job));
+        batch.whole = whole.len();
+        batch.counted = range.len();
+        let indices = if range.is_empty() { &whole[..1] } else { &whole[range] };
         batch.epoch = position.epoch;
         batch.number = position.batch;
         batch.indices.clear();
@@ -164,7 +211,7 @@ impl Shared {
     }
 
     /// The next batch to make, with a buffer for it and its epoch's order; `None` to end.
-    fn claim(&self) -> Option<(u64, Position, Arc<Vec<u32>>, Batch)> {
+    fn claim(&self) -> Option<(u64, Arc<Vec<u32>>, Batch)> {
         let mut shelf = self.lock();
         loop {
             if shelf.stop || self.plan.total.is_some_and(|total| shelf.next_job >= total) {
@@ -177,17 +224,17 @@ impl Shared {
         }
         let job = shelf.next_job;
         shelf.next_job += 1;
-        let position = self.plan.position(job);
+        let epoch = self.plan.position(job).epoch;
         let order = match &shelf.order {
-            Some((epoch, order)) if *epoch == position.epoch => order.clone(),
+            Some((of, order)) if *of == epoch => order.clone(),
             _ => {
-                let order = Arc::new(self.plan.order(position.epoch));
-                shelf.order = Some((position.epoch, order.clone()));
+                let order = Arc::new(self.plan.order(epoch));
+                shelf.order = Some((epoch, order.clone()));
                 order
             }
         };
         let buffer = shelf.spare.pop().unwrap_or_default();
-        Some((job, position, order, buffer))
+        Some((job, order, buffer))
     }
 
     fn work(&self) {
@@ -203,8 +250,8 @@ impl Shared {
         }
         let _alarm = Alarm(self);
         let mut canvas = Canvas::new();
-        while let Some((job, position, order, mut batch)) = self.claim() {
-            self.plan.fill(&mut batch, position, &order, &mut canvas);
+        while let Some((job, order, mut batch)) = self.claim() {
+            self.plan.fill(&mut batch, job, &order, &mut canvas);
             self.lock().finished.insert(job, batch);
             self.ready.notify_all();
         }
@@ -223,9 +270,13 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Setting`] for a batch size of 0, an empty data set or a start beyond the epoch's end.
+    ///
+    /// # Panics
+    /// If no part is to be delivered.
     pub fn train(dataset: Arc<Dataset>, config: LoaderConfig, start: Position) -> Result<Self, DataError> {
+        assert!(config.parts.count > 0, "no parts of batches are asked for");
         let job = Job::Train { views: config.views, seed: config.seed };
-        Self::start(dataset, config.batch_size, job, start, config.threads, config.prefetch)
+        Self::start(dataset, (config.batch_size, config.parts), job, start, config.threads, config.prefetch)
     }
 
     /// One pass over the images in order, without augmentation.
@@ -234,12 +285,12 @@ impl Loader {
     /// [`DataError::Setting`] for a batch size of 0 or an empty data set.
     pub fn evaluate(dataset: Arc<Dataset>, batch_size: usize, threads: usize) -> Result<Self, DataError> {
         let start = Position { epoch: 0, batch: 0 };
-        Self::start(dataset, batch_size, Job::Evaluate, start, threads, threads + 2)
+        Self::start(dataset, (batch_size, Parts::WHOLE), Job::Evaluate, start, threads, threads + 2)
     }
 
     fn start(
         dataset: Arc<Dataset>,
-        batch_size: usize,
+        (batch_size, parts): (usize, Parts),
         job: Job,
         start: Position,
         threads: usize,
@@ -254,7 +305,7 @@ impl Loader {
         }
         let table = dataset.normalization().table();
         let prefetch = prefetch.max(1) as u64;
-        let mut plan = Plan { dataset, table, batch_size, job, start, total: None, prefetch };
+        let mut plan = Plan { dataset, table, batch_size, parts, job, start, total: None, prefetch };
         let batches = plan.batches_per_epoch();
         if start.batch > batches {
             let message = format!(

@@ -13,5 +13,5 @@ pub mod timing;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
-pub use step::{Metric, Networks, TrainStep};
+pub use step::{Metric, Networks, Scalars, TrainStep};
 pub use trainer::{EpochResult, Observer, Outcome, Settings, StepResult, Trainer};

@@ -1,9 +1,13 @@
 //! One training step as a value: both networks, the loss, its gradient, the update.
+//!
+//! A batch that is computed in parts, one after the other, has two programs: each part adds its gradients to
+//! sums on the device, then the update reads these. The loss of a part is weighted with its share of the
+//! batch's images, so that the sums are the gradients of the batch's mean loss.
 
-use autograd::{Result, Tensor, grad, scope};
+use autograd::{Result, Tensor, Variable, grad, scope};
 use nn::layers::Forward;
 use nn::models::Model;
-use nn::optimizer::Sgd;
+use nn::optimizer::{GradientSums, Sgd};
 use schedule::{Device, Executable, Step, Value};
 
 use crate::distill::{Distiller, Logits, Observation};
@@ -18,13 +22,40 @@ pub struct Networks {
     pub repeat_wrn_updates: bool,
 }
 
-/// The compiled step for one batch size. Steps of several sizes share all state on the device.
+/// A compiled program for so many images: a step, or a part of one. Programs of several sizes share all state
+/// on the device.
 pub struct TrainStep {
     executable: Box<dyn Executable>,
     /// What the output `metrics` holds.
     metrics: Vec<Metric>,
     batch: usize,
-    has_factor: bool,
+    scalars: Vec<&'static str>,
+}
+
+/// The numbers that a program is given beside images and labels. It reads those that it has inputs for.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalars {
+    /// The learning rate.
+    pub rate: f32,
+    /// [`Distiller::factor`], for methods that change with the epoch.
+    pub factor: f32,
+    /// The share of a part in the batch's images.
+    pub weight: f32,
+}
+
+impl Scalars {
+    /// Those of a whole batch.
+    pub fn new(rate: f32, factor: Option<f32>) -> Scalars {
+        Scalars { rate, factor: factor.unwrap_or(1.0), weight: 1.0 }
+    }
+
+    fn get(&self, name: &str) -> [f32; 1] {
+        match name {
+            "rate" => [self.rate],
+            "factor" => [self.factor],
+            _ => [self.weight],
+        }
+    }
 }
 
 /// A number measured of each batch: a mean over its images.
@@ -64,50 +95,103 @@ pub fn expressions(
     networks: &Networks,
     distiller: &dyn Distiller,
     batch: usize,
-    [height, width]: [usize; 2],
+    image: [usize; 2],
 ) -> (Step, Vec<Metric>) {
-    let views = distiller.views();
-    let images = Tensor::input("images", &[views * batch, height, width, 3]);
-    let labels = Tensor::input_i32("labels", &[batch]);
-    let rate = Tensor::input("rate", &[]);
-    let factor = match distiller.factor(1) {
-        Some(_) => Tensor::input("factor", &[]),
-        None => Tensor::scalar(1.0),
-    };
-
-    let mut forward = Forward::train(views);
-    if !networks.repeat_wrn_updates {
-        forward = forward.without_repeated_updates();
-    }
-    let student = {
-        let _part = scope::part("student");
-        networks.student.forward(&images, &mut forward).logits
-    };
-    let teacher = networks.teacher.as_ref().filter(|_| distiller.needs_teacher());
-    let teacher = teacher.map(|model| {
-        let _part = scope::part("teacher");
-        model.forward(&images, &mut Forward::eval()).logits.detach()
-    });
-    // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
-    let _part = scope::part("loss");
-    let logits = Logits { student, teacher, labels: labels.clone(), factor };
-    let loss = distiller.loss(&logits);
-    let gradients = grad(&loss.total, &networks.sgd.tensors());
-
-    let weak = logits.weak(&logits.student);
-    let top = |k: usize| weak.top_k_correct(&labels, k.min(weak.dim(1))).mean_all();
-    let common = [(Metric::Loss, loss.total), (Metric::Top1, top(1)), (Metric::Top5, top(5))];
-    let terms = loss.terms.into_iter().map(|(name, value)| (Metric::Term(name), value));
-    let observed = loss.observations.into_iter().map(|(what, value)| (Metric::Observed(what), value));
-    let (metrics, values): (Vec<Metric>, Vec<Tensor>) =
-        common.into_iter().chain(terms).chain(observed).map(|(m, value)| (m, value.reshape(&[1]))).unzip();
-    let values = Tensor::concatenate(&values.iter().collect::<Vec<_>>(), 0);
-
+    let pass = Pass::new(networks, distiller, batch, image, None);
     let step = Step::new()
-        .output("metrics", &values)
-        .updates(networks.sgd.updates(&gradients, &rate))
-        .updates(forward.into_updates());
-    (step, metrics)
+        .output("metrics", &pass.values)
+        .updates(networks.sgd.updates(&pass.gradients, &Tensor::input("rate", &[])))
+        .updates(pass.statistics);
+    (step, pass.metrics)
+}
+
+/// The expressions of a part of a batch: as [`expressions`], but gradients are added to `sums`. The input
+/// `weight` `[]` takes the place of `rate`.
+pub fn part_expressions(
+    networks: &Networks,
+    distiller: &dyn Distiller,
+    sums: &GradientSums,
+    images: usize,
+    image: [usize; 2],
+) -> (Step, Vec<Metric>) {
+    let pass = Pass::new(networks, distiller, images, image, Some(&Tensor::input("weight", &[])));
+    let step = Step::new()
+        .output("metrics", &pass.values)
+        .updates(sums.add(&pass.gradients))
+        .updates(pass.statistics);
+    (step, pass.metrics)
+}
+
+/// The expressions of the update that follows the parts of a batch. Input: `rate` `[]`.
+pub fn update_expressions(networks: &Networks, sums: &GradientSums) -> Step {
+    let updates = networks.sgd.updates(&sums.tensors(), &Tensor::input("rate", &[]));
+    Step::new().updates(updates).updates(sums.clear())
+}
+
+/// Forward and backward through the networks.
+struct Pass {
+    metrics: Vec<Metric>,
+    /// Of each metric, `[metrics]`.
+    values: Tensor,
+    /// Of the loss, or of `weight` times the loss, by each parameter.
+    gradients: Vec<Tensor>,
+    /// Running statistics and their new values.
+    statistics: Vec<(Variable, Tensor)>,
+}
+
+impl Pass {
+    fn new(
+        networks: &Networks,
+        distiller: &dyn Distiller,
+        batch: usize,
+        [height, width]: [usize; 2],
+        weight: Option<&Tensor>,
+    ) -> Pass {
+        let views = distiller.views();
+        let images = Tensor::input("images", &[views * batch, height, width, 3]);
+        let labels = Tensor::input_i32("labels", &[batch]);
+        let factor = match distiller.factor(1) {
+            Some(_) => Tensor::input("factor", &[]),
+            None => Tensor::scalar(1.0),
+        };
+
+        let mut forward = Forward::train(views);
+        if !networks.repeat_wrn_updates {
+            forward = forward.without_repeated_updates();
+        }
+        // The teacher first: what it computes on the way is gone before the student's activations, which are kept
+        // for the gradient, need room.
+        let teacher = networks.teacher.as_ref().filter(|_| distiller.needs_teacher());
+        let teacher = teacher.map(|model| {
+            let _part = scope::part("teacher");
+            model.forward(&images, &mut Forward::eval()).logits.detach()
+        });
+        let student = {
+            let _part = scope::part("student");
+            networks.student.forward(&images, &mut forward).logits
+        };
+        // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
+        let _part = scope::part("loss");
+        let logits = Logits { student, teacher, labels: labels.clone(), factor };
+        let loss = distiller.loss(&logits);
+        let total = weight.map_or_else(|| loss.total.clone(), |weight| &loss.total * weight);
+        let gradients = grad(&total, &networks.sgd.tensors());
+
+        let weak = logits.weak(&logits.student);
+        let top = |k: usize| weak.top_k_correct(&labels, k.min(weak.dim(1))).mean_all();
+        let common = [(Metric::Loss, loss.total), (Metric::Top1, top(1)), (Metric::Top5, top(5))];
+        let terms = loss.terms.into_iter().map(|(name, value)| (Metric::Term(name), value));
+        let observed = loss.observations.into_iter().map(|(what, value)| (Metric::Observed(what), value));
+        let (metrics, values): (Vec<Metric>, Vec<Tensor>) = common
+            .into_iter()
+            .chain(terms)
+            .chain(observed)
+            .map(|(m, value)| (m, value.reshape(&[1])))
+            .unzip();
+        let values = Tensor::concatenate(&values.iter().collect::<Vec<_>>(), 0);
+
+        Pass { metrics, values, gradients, statistics: forward.into_updates() }
+    }
 }
 
 impl TrainStep {
@@ -119,25 +203,34 @@ impl TrainStep {
         batch: usize,
         image: [usize; 2],
     ) -> Result<TrainStep> {
-        let (step, metrics) = expressions(networks, distiller, batch, image);
-        let executable = device.compile_step(&step)?;
-        Ok(TrainStep { executable, metrics, batch, has_factor: distiller.factor(1).is_some() })
+        TrainStep::of(device, expressions(networks, distiller, batch, image), batch)
     }
 
-    /// Trains on one batch and returns the value of each metric: its mean over the batch.
-    pub fn run(
-        &mut self,
-        images: &[f32],
-        labels: &[i32],
-        rate: f32,
-        factor: Option<f32>,
-    ) -> Result<Vec<f32>> {
-        let (rate, factor) = ([rate], [factor.unwrap_or(1.0)]);
-        let mut inputs =
-            vec![("images", Value::F32(images)), ("labels", Value::I32(labels)), ("rate", Value::F32(&rate))];
-        if self.has_factor {
-            inputs.push(("factor", Value::F32(&factor)));
-        }
+    /// Compiles [`part_expressions`].
+    pub fn compile_part(
+        device: &dyn Device,
+        networks: &Networks,
+        distiller: &dyn Distiller,
+        sums: &GradientSums,
+        images: usize,
+        image: [usize; 2],
+    ) -> Result<TrainStep> {
+        TrainStep::of(device, part_expressions(networks, distiller, sums, images, image), images)
+    }
+
+    fn of(device: &dyn Device, (step, metrics): (Step, Vec<Metric>), batch: usize) -> Result<TrainStep> {
+        let executable = device.compile_step(&step)?;
+        let has = |name: &&str| executable.schedule().has_input(name);
+        let scalars = ["rate", "factor", "weight"].into_iter().filter(has).collect();
+        Ok(TrainStep { executable, metrics, batch, scalars })
+    }
+
+    /// Runs the program on its images and returns the value of each metric: its mean over these.
+    pub fn run(&mut self, images: &[f32], labels: &[i32], scalars: Scalars) -> Result<Vec<f32>> {
+        let values: Vec<(&str, [f32; 1])> =
+            self.scalars.iter().map(|&name| (name, scalars.get(name))).collect();
+        let mut inputs = vec![("images", Value::F32(images)), ("labels", Value::I32(labels))];
+        inputs.extend(values.iter().map(|(name, value)| (*name, Value::F32(value))));
         self.executable.call(&inputs)?;
         self.executable.output("metrics")
     }

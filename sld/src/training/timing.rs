@@ -8,7 +8,7 @@ use nn::optimizer::{Sgd, SgdOptions};
 use schedule::{Device, Executable};
 
 use super::evaluate::Evaluator;
-use super::step::{Networks, TrainStep};
+use super::step::{Networks, Scalars, TrainStep};
 use crate::distill::{self, Distiller};
 use crate::random::{Purpose, Stream};
 use crate::setting::Choice;
@@ -121,9 +121,9 @@ fn time_training(
     let count = distiller.views() * batch * side * side * 3;
     let images: Vec<f32> = (0..count).map(|_| random.unit() as f32 * 4.0 - 2.0).collect();
     let labels: Vec<i32> = (0..batch).map(|i| (i * 37 % CLASSES) as i32).collect();
-    let factor = distiller.factor(usize::MAX).map(|f| f as f32);
     // A tiny rate: the weights stay where they began, so every iteration does the same work.
-    let milliseconds = repeat(effort, || step.run(&images, &labels, 1e-6, factor).map(|_| ()))?;
+    let scalars = Scalars::new(1e-6, distiller.factor(usize::MAX).map(|f| f as f32));
+    let milliseconds = repeat(effort, || step.run(&images, &labels, scalars).map(|_| ()))?;
     measure(step.executable(), milliseconds, effort)
 }
 

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use nn::checkpoint::{Checkpoint, Scalar};
-use nn::optimizer::MultiStep;
-use schedule::Device;
+use nn::optimizer::{GradientSums, MultiStep};
+use schedule::{Device, Executable, Value};
 
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::snapshot::{self, Progress};
-use super::step::{Metric, Networks, TrainStep};
+use super::step::{Metric, Networks, Scalars, TrainStep, update_expressions};
 use crate::data::Dataset;
-use crate::data::loader::{Batch, Loader, LoaderConfig, Position, Views};
+use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, part};
 use crate::distill::Distiller;
 
 /// What a run needs beside networks and data.
@@ -22,6 +22,8 @@ use crate::distill::Distiller;
 pub struct Settings {
     pub epochs: usize,
     pub batch_size: usize,
+    /// Parts that a batch is computed in, one after the other, at least 1.
+    pub accumulate: usize,
     pub test_batch_size: usize,
     pub schedule: MultiStep,
     /// Seeds the order of the images and their augmentation.
@@ -128,9 +130,16 @@ pub struct Trainer<'a> {
     held_out: Option<Arc<Dataset>>,
     progress: Progress,
     stop: Option<&'a AtomicBool>,
-    /// Compiled steps: the full batch's, and when it is needed the last, smaller batch's.
+    /// Compiled steps, or parts of steps: a full batch's, and when they are needed those of other sizes.
     steps: Vec<TrainStep>,
+    accumulation: Option<Accumulation>,
     evaluator: Evaluator,
+}
+
+/// What batches in parts need beside the parts' programs.
+struct Accumulation {
+    sums: GradientSums,
+    update: Box<dyn Executable>,
 }
 
 impl<'a> Trainer<'a> {
@@ -166,11 +175,20 @@ impl<'a> Trainer<'a> {
         let test_batch_size = settings.test_batch_size.min(test.len());
         let settings = Settings { test_batch_size, ..settings };
         let image = [train.height(), train.width()];
-        let step =
-            TrainStep::compile(device, networks, distiller, settings.batch_size.min(train.len()), image)?;
+        let parts = settings.accumulate.max(1);
+        check_parts(settings.batch_size, train.len(), parts, distiller)?;
+        let accumulation = match parts {
+            1 => None,
+            _ => {
+                let sums = GradientSums::new(&networks.sgd.parameters());
+                let update = device.compile_step(&update_expressions(networks, &sums))?;
+                Some(Accumulation { sums, update })
+            }
+        };
         let evaluator = Evaluator::compile(device, &networks.student, settings.test_batch_size, image)?;
         let progress = Progress::start(settings.seed);
-        Ok(Trainer {
+        let largest = part(settings.batch_size.min(train.len()), parts, 0).len();
+        let mut trainer = Trainer {
             device,
             networks,
             distiller,
@@ -180,9 +198,12 @@ impl<'a> Trainer<'a> {
             held_out,
             progress,
             stop: None,
-            steps: vec![step],
+            steps: Vec::new(),
+            accumulation,
             evaluator,
-        })
+        };
+        trainer.step_for(largest)?;
+        Ok(trainer)
     }
 
     /// Ends the run after the step in which `flag` is raised.
@@ -218,8 +239,10 @@ impl<'a> Trainer<'a> {
     /// Trains to the last epoch, or until stopped.
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
         let views = if self.distiller.views() == 2 { Views::WeakAndStrong } else { Views::Weak };
+        let parts = self.settings.accumulate.max(1);
         let config = LoaderConfig {
             batch_size: self.settings.batch_size,
+            parts: Parts { of: parts, first: 0, count: parts },
             views,
             seed: self.settings.seed,
             threads: self.settings.workers.max(1),
@@ -287,26 +310,12 @@ impl<'a> Trainer<'a> {
         let batches = loader.batches_per_epoch();
         let epoch = self.progress.epoch;
         let rate = self.settings.schedule.lr_at(epoch) as f32;
-        let factor = self.distiller.factor(epoch).map(|f| f as f32);
+        let scalars = Scalars::new(rate, self.distiller.factor(epoch).map(|f| f as f32));
         while self.progress.batch < batches {
             if self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
                 return Ok(false);
             }
-            let batch = loader.next().context("the loader ended early")?;
-            let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
-            let at = self.step_for(labels.len())?;
-            let values = self.steps[at].run(&batch.images, &labels, rate, factor)?;
-            self.progress.batch += 1;
-            self.progress.steps += 1;
-            if values.iter().any(|value| !value.is_finite()) {
-                let why = self.culprit(&values, batch)?;
-                return Err(self.diverged(why, observer)?);
-            }
-            self.progress.sums.resize(values.len(), 0.0);
-            for (sum, &value) in self.progress.sums.iter_mut().zip(&values) {
-                *sum += f64::from(value) * labels.len() as f64;
-            }
-            self.progress.images += labels.len();
+            self.train_batch(loader, scalars, observer)?;
             let means = self.means();
             observer.step(&StepResult {
                 epoch,
@@ -317,18 +326,62 @@ impl<'a> Trainer<'a> {
                 epoch_images: self.train.len(),
                 means: &means,
             });
-            loader.recycle(batch);
         }
         Ok(true)
     }
 
-    /// Index of the compiled step for a batch size, compiled when first needed.
+    /// One step: the loader's next batch, part by part.
+    fn train_batch(
+        &mut self,
+        loader: &mut Loader,
+        scalars: Scalars,
+        observer: &mut dyn Observer,
+    ) -> anyhow::Result<()> {
+        let mut bad = None;
+        for _ in 0..self.settings.accumulate.max(1) {
+            let batch = loader.next().context("the loader ended early")?;
+            if batch.counted == 0 {
+                continue;
+            }
+            let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+            let at = self.step_for(labels.len())?;
+            let weight = labels.len() as f32 / batch.whole as f32;
+            let values = self.steps[at].run(&batch.images, &labels, Scalars { weight, ..scalars })?;
+            self.progress.sums.resize(values.len(), 0.0);
+            for (sum, &value) in self.progress.sums.iter_mut().zip(&values) {
+                *sum += f64::from(value) * labels.len() as f64;
+            }
+            self.progress.images += labels.len();
+            match values.iter().all(|value| value.is_finite()) {
+                true => loader.recycle(batch),
+                false => bad = bad.or(Some((values, batch))),
+            }
+        }
+        self.progress.batch += 1;
+        self.progress.steps += 1;
+        if let Some((values, batch)) = bad {
+            let why = self.culprit(&values, batch)?;
+            return Err(self.diverged(why, observer)?);
+        }
+        if let Some(accumulation) = &mut self.accumulation {
+            accumulation.update.call(&[("rate", Value::F32(&[scalars.rate]))])?;
+        }
+        Ok(())
+    }
+
+    /// Index of the compiled step, or part of one, for so many images; compiled when first needed.
     fn step_for(&mut self, batch: usize) -> anyhow::Result<usize> {
         if let Some(at) = self.steps.iter().position(|step| step.batch() == batch) {
             return Ok(at);
         }
         let image = [self.train.height(), self.train.width()];
-        let step = TrainStep::compile(self.device, self.networks, self.distiller, batch, image)?;
+        let (device, networks, distiller) = (self.device, self.networks, self.distiller);
+        let step = match &self.accumulation {
+            None => TrainStep::compile(device, networks, distiller, batch, image)?,
+            Some(Accumulation { sums, .. }) => {
+                TrainStep::compile_part(device, networks, distiller, sums, batch, image)?
+            }
+        };
         self.steps.push(step);
         Ok(self.steps.len() - 1)
     }
@@ -404,4 +457,24 @@ impl<'a> Trainer<'a> {
         observer.diverged(&message, &self.snapshot()?)?;
         Ok(anyhow::anyhow!(message))
     }
+}
+
+/// Whether every part of a full batch and of an epoch's last one has the images that the method needs.
+fn check_parts(
+    batch_size: usize,
+    images: usize,
+    parts: usize,
+    distiller: &dyn Distiller,
+) -> anyhow::Result<()> {
+    let least = distiller.about().smallest_batch as usize;
+    for whole in [batch_size.min(images), images % batch_size].into_iter().filter(|&n| n > 0 && parts > 1) {
+        let smallest = (0..parts).map(|number| part(whole, parts, number).len()).filter(|&n| n > 0).min();
+        ensure!(
+            smallest.is_none_or(|n| n >= least),
+            "{} needs at least {least} images in a part of a batch; a batch of {whole} in {parts} parts has fewer in \
+             one: take a smaller SOLVER.ACCUMULATE or another SOLVER.BATCH_SIZE",
+            distiller.name()
+        );
+    }
+    Ok(())
 }

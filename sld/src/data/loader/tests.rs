@@ -11,7 +11,14 @@ fn dataset() -> Arc<Dataset> {
 }
 
 fn config(threads: usize) -> LoaderConfig {
-    LoaderConfig { batch_size: 10, views: Views::WeakAndStrong, seed: 4, threads, prefetch: 4 }
+    LoaderConfig {
+        batch_size: 10,
+        parts: Parts::WHOLE,
+        views: Views::WeakAndStrong,
+        seed: 4,
+        threads,
+        prefetch: 4,
+    }
 }
 
 const BEGIN: Position = Position { epoch: 1, batch: 0 };
