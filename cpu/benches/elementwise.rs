@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use autograd::{Result, Tensor};
 use cpu::CpuDevice;
-use schedule::Role;
-use schedule::{Device, Step, Value};
+use schedule::{Device, Role, Step, Value};
 
 /// Values of an input of this name and size.
 fn values(len: usize) -> Vec<f32> {

@@ -10,7 +10,9 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use schedule::{Body, BufferId, ConvKind, Instr, Kernel, PoolKind, Program, Role, Schedule, View, reach};
+use schedule::{
+    Body, BufferId, ConvKind, Instr, Kernel, Map, PoolKind, Program, Role, Schedule, View, reach,
+};
 
 use crate::block;
 use crate::dispatch;
@@ -161,14 +163,14 @@ fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &[bool])
                 })
                 && sums.iter().all(|sum| len(sum.output) % images == 0 && add(sum.output, Use::Parts))
         }
-        Body::Map { shape, program, stores } => {
+        Body::Map { parts } => parts.iter().all(|Map { shape, program, stores }| {
             shape.first() == Some(&images)
                 && program_uses(program, shape, images, len, &mut add)
                 && stores.iter().all(|store| {
                     let of = view_use(&store.view, shape, images, len(store.buffer));
                     of == Some(Use::Parts) && add(store.buffer, Use::Parts)
                 })
-        }
+        }),
         Body::Pool { kind: PoolKind::MaxGather | PoolKind::Average, geometry, inputs, output } => {
             geometry.batch == images
                 && inputs.iter().chain([output]).all(|&b| len(b) % images == 0 && add(b, Use::Parts))
@@ -217,7 +219,7 @@ fn resized(kernel: &Kernel, images: usize) -> Kernel {
             lhs.shape[0] = images;
             epilogue.shape[0] = images;
         }
-        Body::Map { shape, .. } => shape[0] = images,
+        Body::Map { parts } => parts.iter_mut().for_each(|part| part.shape[0] = images),
         Body::Pool { geometry, .. } => geometry.batch = images,
         _ => {}
     }

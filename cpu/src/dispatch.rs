@@ -4,7 +4,7 @@ use schedule::{Body, Kernel};
 
 use crate::convolution;
 use crate::launch::{Compile, Launch};
-use crate::map::{Map, Maps};
+use crate::map::Maps;
 use crate::matmul::MatMul;
 use crate::pooling::Pooling;
 use crate::reduce::Reduce;
@@ -12,8 +12,7 @@ use crate::reduce::Reduce;
 /// Compiles a kernel.
 pub fn compile(compile: &Compile, kernel: &Kernel) -> Box<dyn Launch> {
     match &kernel.body {
-        Body::Map { shape, program, stores } => Box::new(Map::new(compile, shape, program, stores)),
-        Body::Maps { parts } => Box::new(Maps::new(compile, parts)),
+        Body::Map { parts } => Box::new(Maps::new(compile, parts)),
         Body::Reduce { shape, outer, program, accumulators, finish, stores } => {
             Box::new(Reduce::new(compile, shape, *outer, program, accumulators, (finish, stores)))
         }

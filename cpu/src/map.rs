@@ -1,6 +1,6 @@
 //! Elementwise kernels.
 
-use schedule::{MapPart, Program, Store};
+use schedule::{Program, Store};
 
 use crate::block;
 use crate::launch::{Compile, Launch, Runtime};
@@ -71,13 +71,6 @@ impl Map {
     }
 }
 
-impl Launch for Map {
-    unsafe fn run(&self, runtime: &Runtime) {
-        // SAFETY: the caller's promise.
-        unsafe { self.evaluate(runtime, &[]) };
-    }
-}
-
 /// Independent programs over shapes of their own, as one parallel loop over all their tasks.
 pub struct Maps {
     /// None of them empty.
@@ -89,7 +82,7 @@ pub struct Maps {
 }
 
 impl Maps {
-    pub fn new(compile: &Compile, parts: &[MapPart]) -> Maps {
+    pub fn new(compile: &Compile, parts: &[schedule::Map]) -> Maps {
         let compiled = parts.iter().map(|part| Map::new(compile, &part.shape, &part.program, &part.stores));
         let mut parts: Vec<Map> = compiled.filter(|map| map.program.len() > 0).collect();
         // Long parts first, so that none is begun when the others are almost done.
@@ -167,7 +160,7 @@ mod tests {
         let runtime =
             Runtime { isa, launch: block::launch(), pool, memory: &memory, area: SharedSlice::new(&mut []) };
         // SAFETY: the buffers are as long as their views reach.
-        unsafe { map.run(&runtime) };
+        unsafe { map.evaluate(&runtime, &[]) };
         copies.0.iter().map(|floats| floats.as_slice().to_vec()).collect()
     }
 
@@ -182,7 +175,7 @@ mod tests {
         let pool = ThreadPool::new(threads);
         let mut expected = reference::Memory::of(buffers);
         let (shape_of, program_of, stores_of) = (shape.to_vec(), program.clone(), stores.to_vec());
-        expected.run(&Body::Map { shape: shape_of, program: program_of, stores: stores_of });
+        expected.run(&Body::map(shape_of, program_of, stores_of));
         for &isa in Isa::available() {
             let regions = (0..buffers.len()).collect();
             let compile = Compile { threads, regions, ..Compile::default() };

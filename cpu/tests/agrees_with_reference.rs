@@ -5,8 +5,7 @@ use std::collections::HashMap;
 
 use autograd::{Conv2d, Result, Tensor, Variable, Window, grad};
 use cpu::CpuDevice;
-use schedule::Options;
-use schedule::{Device, Step, Value};
+use schedule::{Device, Options, Step, Value};
 
 /// Values in [-1, 1), a different sequence for each seed.
 fn values(len: usize, seed: u64) -> Vec<f32> {

@@ -5,13 +5,13 @@
 //! the environment variable `SLD_ADAPTER` chooses the adapter, `SLD_BATCH` the batch, `SLD_PRECISION`
 //! `f32` or `mixed`.
 
-use std::time::Instant;
+mod timing;
 
 use autograd::Error;
 use autograd::tensor::Conv2d;
 use gpu::{GpuDevice, Options};
-use schedule::ir::*;
-use schedule::{Device, Schedule, Value};
+use schedule::*;
+use timing::least_seconds;
 
 /// Name, image size, channels in and out, kernel.
 const SHAPES: [(&str, usize, usize, usize, usize); 6] = [
@@ -100,22 +100,6 @@ fn time(device: &GpuDevice, g: &ConvGeometry, kind: ConvKind) -> Result<f64, Err
     };
     let (left, right) = (values(&left), values(&right));
     let inputs = [("left", Value::F32(&left)), ("right", Value::F32(&right))];
-    let mut executable = device.compile(schedule)?;
-    executable.call(&inputs)?;
-    device.wait()?;
-    // Timestamps leave out the upload of the inputs; without them a call is timed whole.
-    let mut best = f64::INFINITY;
-    for _ in 0..4 {
-        let start = Instant::now();
-        let seconds = match executable.profile() {
-            Ok(profile) => profile.iter().map(|(_, seconds)| seconds).sum(),
-            Err(_) => {
-                executable.call(&inputs)?;
-                device.wait()?;
-                start.elapsed().as_secs_f64()
-            }
-        };
-        best = best.min(seconds);
-    }
-    Ok(best / repeats as f64)
+    let seconds = least_seconds(device, &mut *device.compile(schedule)?, &inputs)?;
+    Ok(seconds / repeats as f64)
 }

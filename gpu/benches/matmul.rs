@@ -1,11 +1,12 @@
 //! Matrix product speed in GFLOP/s: `cargo bench -p gpu --bench matmul [-- SIZE...]` (4096; on a software
 //! driver 512). `SLD_ADAPTER` chooses the adapter, `SLD_PRECISION` is `f32` or `mixed`.
 
-use std::time::Instant;
+mod timing;
 
 use autograd::{Error, Tensor};
 use gpu::{GpuDevice, Options, choose};
 use schedule::{Device, Step, Value};
+use timing::least_seconds;
 
 fn main() -> Result<(), Error> {
     let wanted = std::env::var("SLD_ADAPTER").ok();
@@ -24,22 +25,7 @@ fn main() -> Result<(), Error> {
         let mut executable = device.compile_step(&step)?;
         let values: Vec<f32> = (0..size * size).map(|i| (i * 7919 % 1000) as f32 * 1e-3 - 0.5).collect();
         let inputs = [("a", Value::F32(&values)), ("b", Value::F32(&values))];
-        executable.call(&inputs)?;
-        device.wait()?;
-        // Timestamps leave out the upload of the inputs; without them a call is timed whole.
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let start = Instant::now();
-            let seconds = match executable.profile() {
-                Ok(profile) => profile.iter().map(|(_, seconds)| seconds).sum(),
-                Err(_) => {
-                    executable.call(&inputs)?;
-                    device.wait()?;
-                    start.elapsed().as_secs_f64()
-                }
-            };
-            best = best.min(seconds);
-        }
+        let best = least_seconds(&device, &mut *executable, &inputs)?;
         println!(
             "matmul {size}^3: {:.1} GFLOP/s, {:.3} ms",
             2.0 * (size as f64).powi(3) / best * 1e-9,

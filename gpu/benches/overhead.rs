@@ -9,8 +9,7 @@ use std::time::Instant;
 use autograd::Error;
 use autograd::tensor::UnaryOp;
 use gpu::{GpuDevice, Options};
-use schedule::ir::*;
-use schedule::{Device, Schedule, Value};
+use schedule::*;
 
 const KERNELS: usize = 500;
 const ELEMENTS: usize = 256;
@@ -58,11 +57,8 @@ fn schedule() -> Schedule {
         let view = View::dense(&shape);
         let load = Instr::Load { buffer: number, view: view.clone() };
         let operation = Instr::Unary(operations[number % operations.len()], 0);
-        let body = Body::Map {
-            shape: shape.clone(),
-            program: Program { instrs: vec![load, operation] },
-            stores: vec![Store { buffer: number + 1, view, value: 1 }],
-        };
+        let stores = vec![Store { buffer: number + 1, view, value: 1 }];
+        let body = Body::map(shape.clone(), Program { instrs: vec![load, operation] }, stores);
         kernels.push(Kernel { label: "small".into(), body });
     }
     let slots = vec![ELEMENTS; 2];

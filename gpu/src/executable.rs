@@ -4,9 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use autograd::{Error, Result};
-use schedule::Schedule;
 use schedule::backend::{Backend, Compiled, Variables};
-use schedule::ir::{BufferId, Kernel};
+use schedule::{BufferId, Kernel, Schedule};
 use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;

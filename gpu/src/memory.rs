@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use autograd::Result;
 use schedule::backend::{Backend, Variables};
-use schedule::ir::{BufferId, Role};
+use schedule::{BufferId, Role};
 use shaders::{Element, Place, Precomputed};
 
 use crate::context::Gpu;

@@ -5,7 +5,7 @@ mod common;
 use autograd::tensor::{BinaryOp, Conv2d, UnaryOp, Window};
 use common::build::{load, plain, store, strided};
 use common::{Builder, check, check_mixed, check_unchecked_too, devices, run};
-use schedule::ir::*;
+use schedule::*;
 
 fn geometry(
     batch: usize,
@@ -109,12 +109,9 @@ fn gradients_share_an_operand_until_its_source_changes() {
     let mut b = Builder::new(77);
     let (x, w, a, mask) = (b.random("x", &xs), b.random("w", &ws), b.random("a", &ys), b.random("mask", &ys));
     let dy = b.temporary(&ys, 0);
-    let copy = |from: BufferId, scale: f32| Body::Map {
-        shape: ys.to_vec(),
-        program: Program {
-            instrs: vec![load(from, &ys), Instr::Constant(scale), Instr::Binary(BinaryOp::Mul, 0, 1)],
-        },
-        stores: vec![store(dy, &ys, 2)],
+    let copy = |from: BufferId, scale: f32| {
+        let instrs = vec![load(from, &ys), Instr::Constant(scale), Instr::Binary(BinaryOp::Mul, 0, 1)];
+        Body::map(ys.to_vec(), Program { instrs }, vec![store(dy, &ys, 2)])
     };
     // Two tensors of the result's size: dear enough to be computed beforehand.
     let masked = |b: &Builder| {
@@ -185,7 +182,7 @@ fn operands_stored_in_16_bits_change_nothing() {
                 let computed = b.output(name, shape);
                 let Operand { shape, program, value } = product_of(a, c, shape);
                 let stores = vec![store(computed, &shape, value)];
-                b.kernel(Body::Map { shape, program, stores });
+                b.kernel(Body::map(shape, program, stores));
                 b.operand(computed)
             };
             let (x, dy) = (operand("x", x1, x2, &xs), operand("dy", dy1, dy2, &ys));

@@ -7,11 +7,10 @@ use autograd::{Error, Variable, VariableStore};
 use common::Builder;
 use common::build::{load, plain, store, strided};
 use gpu::{GpuDevice, Options};
-use schedule::ir::*;
-use schedule::{Device, Value};
+use schedule::*;
 
 fn map(n: usize, instrs: Vec<Instr>, stores: Vec<Store>) -> Body {
-    Body::Map { shape: vec![n], program: Program { instrs }, stores }
+    Body::map(vec![n], Program { instrs }, stores)
 }
 
 /// `v = v + x` on a variable of `n` elements; the output is the new value.

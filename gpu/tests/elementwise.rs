@@ -5,14 +5,14 @@ mod common;
 use autograd::tensor::{BinaryOp, UnaryOp};
 use common::build::{load, store, strided};
 use common::{Builder, check, check_unchecked_too};
-use schedule::ir::*;
+use schedule::*;
 
 /// Values where functions have something to go wrong.
 const EDGES: [f32; 12] =
     [0.0, -0.0, 1.0, -1.0, 0.5, 3.25, -7.5, 80.0, -80.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
 fn map(shape: &[usize], instrs: Vec<Instr>, stores: Vec<Store>) -> Body {
-    Body::Map { shape: shape.to_vec(), program: Program { instrs }, stores }
+    Body::map(shape.to_vec(), Program { instrs }, stores)
 }
 
 #[test]
@@ -350,9 +350,9 @@ fn groups_of_maps() {
                 Instr::Binary(BinaryOp::Sub, 3, 2),
             ];
             let stores = vec![store(y, &shape, 4)];
-            group.push(MapPart { shape: shape.to_vec(), program: Program { instrs }, stores });
+            group.push(Map { shape: shape.to_vec(), program: Program { instrs }, stores });
         }
-        b.kernel(Body::Maps { parts: group });
+        b.kernel(Body::Map { parts: group });
         check(&b, 1e-6);
     }
 }

@@ -147,11 +147,13 @@ fn cut(text: &str, width: usize) -> String {
 fn shape_text(kernel: &Kernel) -> String {
     let join = |dims: &[usize]| dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     match &kernel.body {
-        Body::Map { shape, .. } => join(shape),
-        Body::Maps { parts } => {
-            let elements: u64 = parts.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum();
-            format!("{elements} in {} parts", parts.len())
-        }
+        Body::Map { parts } => match &parts[..] {
+            [part] => join(&part.shape),
+            _ => {
+                let elements: usize = parts.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+                format!("{elements} in {} parts", parts.len())
+            }
+        },
         Body::Reduce { shape, outer, .. } => {
             format!("{} | {}", join(&shape[..*outer]), join(&shape[*outer..]))
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::draft::Draft;
-use crate::ir::{Body, Buffer, BufferId, Kernel, MapPart, Role};
+use crate::ir::{Body, Buffer, BufferId, Kernel, Role};
 use crate::step::Options;
 
 /// Elements of temporaries that a map may hold back while it waits.
@@ -137,8 +137,8 @@ fn together(mut members: Vec<Kernel>) -> Kernel {
     let mut names: Vec<String> = Vec::new();
     let mut parts = Vec::new();
     for Kernel { label, body } in members {
-        if let Body::Map { shape, program, stores } = body {
-            parts.push(MapPart { shape, program, stores });
+        if let Body::Map { parts: more } = body {
+            parts.extend(more);
         }
         if !names.contains(&label) {
             names.push(label);
@@ -147,5 +147,5 @@ fn together(mut members: Vec<Kernel>) -> Kernel {
     let names = names.join("; ");
     let names =
         if names.len() > 50 { format!("{}..", names.chars().take(48).collect::<String>()) } else { names };
-    Kernel { label: format!("{count} maps: {names}"), body: Body::Maps { parts } }
+    Kernel { label: format!("{count} maps: {names}"), body: Body::Map { parts } }
 }

@@ -13,7 +13,7 @@
 //! 5. `group`: independent maps become one launch.
 //! 6. `memory`: state is updated in place, temporaries share slots.
 //!
-//! [`ir`] is the result, and the whole of what a device needs to know; `explain` prints it as a table and
+//! A [`Schedule`] (`ir`) is the result, and the whole of what a device needs to know; `explain` prints it as a table and
 //! `flow` as a graph.
 //!
 //! # Words
@@ -45,7 +45,7 @@ mod explain;
 mod flow;
 mod graph;
 mod group;
-pub mod ir;
+mod ir;
 mod lower;
 mod memory;
 mod merge;

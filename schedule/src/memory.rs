@@ -58,9 +58,8 @@ fn overwrites_safely(kernel: &Kernel, state: BufferId, value: BufferId) -> bool 
         })
     };
     match &kernel.body {
-        Body::Map { program, stores, .. } => reads_what_it_writes(program, stores),
         // Of a part that does not write the value every load of the old one counts.
-        Body::Maps { parts } => parts.iter().all(|part| reads_what_it_writes(&part.program, &part.stores)),
+        Body::Map { parts } => parts.iter().all(|part| reads_what_it_writes(&part.program, &part.stores)),
         _ => false,
     }
 }

@@ -14,7 +14,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::draft::Draft;
 use crate::ir::{
-    Body, Buffer, BufferId, ChannelReduction, ConvKind, Instr, Kernel, Program, ReduceKind, Reg, Store, View,
+    Body, Buffer, BufferId, ChannelReduction, ConvKind, Instr, Kernel, Map, Program, ReduceKind, Reg, Store,
+    View,
 };
 use crate::step::Options;
 
@@ -93,7 +94,10 @@ impl List<'_> {
         for at in 0..self.kernels.len() {
             let Some(kernel) = &self.kernels[at] else { continue };
             let space = match &kernel.body {
-                Body::Map { shape, .. } => (shape.clone(), usize::MAX),
+                Body::Map { parts } => match &parts[..] {
+                    [part] => (part.shape.clone(), usize::MAX),
+                    _ => continue,
+                },
                 Body::Reduce { shape, outer, .. } => (shape.clone(), *outer),
                 _ => continue,
             };
@@ -115,7 +119,8 @@ impl List<'_> {
             return None;
         }
         let elements = match &second.body {
-            Body::Map { shape, .. } | Body::Reduce { shape, .. } => shape.iter().product::<usize>(),
+            Body::Map { parts } => parts.iter().map(|part| part.shape.iter().product::<usize>()).sum(),
+            Body::Reduce { shape, .. } => shape.iter().product::<usize>(),
             _ => 0,
         };
         let touched = first.buffers();
@@ -155,11 +160,12 @@ fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
     let label =
         if label.len() > 60 { format!("{}..", label.chars().take(58).collect::<String>()) } else { label };
     match (&first.body, &second.body) {
-        (Body::Map { shape, program, stores }, Body::Map { program: added, stores: more, .. }) => {
-            let (mut program, mut stores) = (program.clone(), stores.clone());
-            let map = append(&mut program, added, &stores)?;
-            stores.extend(more.iter().map(|s| Store { value: map[s.value], ..s.clone() }));
-            Some(Kernel { label, body: Body::Map { shape: shape.clone(), program, stores } })
+        (Body::Map { parts }, Body::Map { parts: more }) => {
+            let ([part], [more]) = (&parts[..], &more[..]) else { return None };
+            let Map { shape, mut program, mut stores } = part.clone();
+            let map = append(&mut program, &more.program, &stores)?;
+            stores.extend(more.stores.iter().map(|s| Store { value: map[s.value], ..s.clone() }));
+            Some(Kernel { label, body: Body::map(shape, program, stores) })
         }
         (
             Body::Reduce { shape, outer, program, accumulators, finish, stores },

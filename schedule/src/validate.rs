@@ -56,11 +56,7 @@ impl Check<'_> {
 
     fn kernel(&self, kernel: &Kernel) -> Checked {
         match &kernel.body {
-            Body::Map { shape, program, stores } => {
-                self.program(shape, program, 0)?;
-                self.stores(shape, program, stores)
-            }
-            Body::Maps { parts } => {
+            Body::Map { parts } => {
                 for part in parts {
                     self.program(&part.shape, &part.program, 0)?;
                     self.stores(&part.shape, &part.program, &part.stores)?;
@@ -119,7 +115,7 @@ impl Check<'_> {
     }
 
     /// No part may read what another writes; buffers of one slot or variable are one memory.
-    fn independent(&self, parts: &[MapPart]) -> Checked {
+    fn independent(&self, parts: &[Map]) -> Checked {
         let memories = self.schedule.memories();
         const SEVERAL: usize = usize::MAX;
         let mut writer: HashMap<usize, (BufferId, usize)> = HashMap::new();

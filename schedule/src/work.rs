@@ -31,8 +31,7 @@ impl Schedule {
     /// The work of one kernel.
     pub fn work(&self, kernel: &Kernel) -> Work {
         let flops = match &kernel.body {
-            Body::Map { shape, program, .. } => count(shape) * program.arithmetic() as u64,
-            Body::Maps { parts } => {
+            Body::Map { parts } => {
                 parts.iter().map(|p| count(&p.shape) * p.program.arithmetic() as u64).sum()
             }
             Body::Reduce { shape, program, accumulators, .. } => {

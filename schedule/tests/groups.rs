@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use autograd::{Conv2d, Tensor, Variable, grad};
-use schedule::Step;
-use schedule::{Body, BufferId, Kernel, MapPart, Options, Role, Schedule};
+use schedule::{Body, BufferId, Kernel, Map, Options, Role, Schedule, Step};
 
 /// Two convolutions with batch norm and a linear layer: eight parameters of seven shapes, and statistics.
 fn training_step(images: usize) -> (Step, usize) {
@@ -46,9 +45,9 @@ fn states(schedule: &Schedule, kernel: &Kernel) -> usize {
 fn assert_independent(schedule: &Schedule) {
     let memories = schedule.memories();
     for kernel in schedule.all_kernels() {
-        let Body::Maps { parts } = &kernel.body else { continue };
+        let Body::Map { parts } = &kernel.body else { continue };
         let writes =
-            |part: &MapPart| -> HashSet<usize> { part.stores.iter().map(|s| memories[s.buffer]).collect() };
+            |part: &Map| -> HashSet<usize> { part.stores.iter().map(|s| memories[s.buffer]).collect() };
         for (i, part) in parts.iter().enumerate() {
             let touched: HashSet<usize> =
                 part.program.buffers().map(|b| memories[b]).chain(writes(part)).collect();
@@ -74,7 +73,7 @@ fn all_updates_are_one_launch() {
 fn groups_keep_to_their_limit() {
     let (step, _) = training_step(2);
     let apart = schedule(&step, 0);
-    assert!(!apart.kernels.iter().any(|k| matches!(k.body, Body::Maps { .. })));
+    assert!(!apart.kernels.iter().any(|k| matches!(&k.body, Body::Map { parts } if parts.len() > 1)));
     let mut kernels = apart.kernels.len();
     for most in [8, 16, 63] {
         let grouped = schedule(&step, most);

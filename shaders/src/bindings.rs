@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use schedule::ir::BufferId;
+use schedule::BufferId;
 
 use crate::launch::{Access, Bound, Context, Element, Place, Scratch, Storage};
 

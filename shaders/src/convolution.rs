@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use autograd::{Error, Result};
-use schedule::ir::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
+use schedule::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
 use crate::bindings::Bindings;
 use crate::fold::{Fold, Text};

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use schedule::ir::{Bound, Instr, Program, Reg, Store, View};
+use schedule::{Bound, Instr, Program, Reg, Store, View};
 
 use crate::bindings::Bindings;
 

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use schedule::ir::ReduceKind;
+use schedule::ReduceKind;
 
 use crate::emit::module;
 use crate::launch::{Bound, Context, Launch, Scratch};

@@ -12,7 +12,7 @@
 //!
 //! [`gemm_kernel`](crate::gemm_kernel) computes all of them.
 
-use schedule::ir::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
+use schedule::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
 
 use crate::bindings::Bindings;
 use crate::launch::Context;

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use schedule::ir::{ConvKind, ReduceKind};
+use schedule::{ConvKind, ReduceKind};
 
 use crate::bindings::Bindings;
 use crate::emit::module;

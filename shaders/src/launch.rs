@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schedule::ir::Buffer;
+use schedule::Buffer;
 
 use crate::target::Target;
 

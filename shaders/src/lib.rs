@@ -1,7 +1,7 @@
 //! The WGSL kernels and their assembly: a schedule's kernel goes in, WGSL text and launch sizes come out.
 //!
 //! Each kernel family is a template in `wgsl/` whose slots (`{{name}}`) this crate fills: sizes, the
-//! bindings, and the fused prologue and epilogue, generated from a [`Program`](schedule::ir::Program).
+//! bindings, and the fused prologue and epilogue, generated from a [`Program`](schedule::Program).
 //! Nothing here knows a driver: strings in, strings out, so every module can be checked and translated
 //! without one.
 
@@ -24,7 +24,7 @@ mod thread;
 mod tile;
 
 use autograd::{Error, Result};
-use schedule::ir::{Body, Kernel};
+use schedule::{Body, Kernel};
 
 pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
 pub use precompute::{Precomputed, precompute};
@@ -50,8 +50,7 @@ pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
 fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let label = kernel.label.as_str();
     let assembled = match &kernel.body {
-        Body::Map { shape, program, stores } => map::assemble(context, label, shape, program, stores)?,
-        Body::Maps { parts } => map::assemble_group(context, label, parts)?,
+        Body::Map { parts } => map::assemble(context, label, parts)?,
         Body::Reduce { .. } => reduce::assemble(context, label, &kernel.body)?,
         Body::MatMul { .. } => matmul::assemble(context, label, &kernel.body)?,
         Body::Convolution { .. } => convolution::assemble(context, label, &kernel.body)?,

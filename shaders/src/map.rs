@@ -1,61 +1,49 @@
-//! Elementwise kernels, alone and in groups.
+//! Elementwise kernels.
 
 use std::fmt::Write;
 
 use autograd::Result;
-use schedule::ir::{MapPart, Program, Store, merge_dims};
+use schedule::{Map, Program, Store, merge_dims};
 
 use crate::bindings::Bindings;
 use crate::emit::{Emitter, decompose, in_fours};
 use crate::launch::{Assembled, Context};
 use crate::thread::{THREADS, finish_launch};
 
-pub fn assemble(
-    context: Context,
-    label: &str,
-    shape: &[usize],
-    program: &Program,
-    stores: &[Store],
-) -> Result<Assembled> {
-    let Some(mut map) = Map::new(shape, program, stores, "i") else { return Ok(Assembled::default()) };
-    let mut bindings = Bindings::new(context, map.stores.iter().map(|s| s.buffer));
-    map.declare(&mut bindings);
-    let body = map.write(&mut bindings);
-    let (declarations, bound) = bindings.finish();
-    let launch = finish_launch(context, label, map.count, &declarations, "", &body, bound);
-    Ok(Assembled { launches: vec![launch], ..Default::default() })
-}
-
-/// Several maps in one launch: each part has workgroups of its own, so no workgroup runs more than one.
-pub fn assemble_group(context: Context, label: &str, parts: &[MapPart]) -> Result<Assembled> {
-    let mut maps: Vec<Map> =
-        parts.iter().filter_map(|part| Map::new(&part.shape, &part.program, &part.stores, "at")).collect();
+/// Each part has workgroups of its own, so no workgroup runs more than one.
+pub fn assemble(context: Context, label: &str, parts: &[Map]) -> Result<Assembled> {
+    let linear = if parts.len() == 1 { "i" } else { "at" };
+    let mut maps: Vec<Writer> = parts.iter().filter_map(|part| Writer::new(part, linear)).collect();
     if maps.is_empty() {
         return Ok(Assembled::default());
     }
     let mut bindings = Bindings::new(context, maps.iter().flat_map(|m| &m.stores).map(|s| s.buffer));
     maps.iter().for_each(|map| map.declare(&mut bindings));
     let mut body = String::new();
-    let mut first = 0;
+    let mut threads = 0;
     for map in &mut maps {
         let code = map.write(&mut bindings);
-        let next = first + map.count.next_multiple_of(THREADS);
-        let otherwise = if first == 0 { "" } else { " else " };
+        if parts.len() == 1 {
+            (body, threads) = (code, map.count);
+            continue;
+        }
+        let next = threads + map.count.next_multiple_of(THREADS);
+        let otherwise = if threads == 0 { "" } else { " else " };
         let _ = write!(
             body,
-            "{otherwise}if i < {next} {{\n    let at = i - {first};\n    if at >= {} {{ return; }}\n{code}}}",
+            "{otherwise}if i < {next} {{\n    let at = i - {threads};\n    if at >= {} {{ return; }}\n{code}}}",
             map.count
         );
-        first = next;
+        threads = next;
     }
     body.push('\n');
     let (declarations, bound) = bindings.finish();
-    let launch = finish_launch(context, label, first, &declarations, "", &body, bound);
+    let launch = finish_launch(context, label, threads, &declarations, "", &body, bound);
     Ok(Assembled { launches: vec![launch], ..Default::default() })
 }
 
 /// A map that is being written.
-struct Map {
+struct Writer {
     program: Program,
     stores: Vec<Store>,
     indices: String,
@@ -64,10 +52,10 @@ struct Map {
     count: usize,
 }
 
-impl Map {
+impl Writer {
     /// `linear` names the number of the thread within the map. Nothing if there is nothing to do.
-    fn new(shape: &[usize], program: &Program, stores: &[Store], linear: &str) -> Option<Map> {
-        let (mut shape, mut program, mut stores) = (shape.to_vec(), program.clone(), stores.to_vec());
+    fn new(map: &Map, linear: &str) -> Option<Writer> {
+        let Map { mut shape, mut program, mut stores } = map.clone();
         if shape.iter().product::<usize>() == 0 || stores.is_empty() {
             return None;
         }
@@ -80,7 +68,7 @@ impl Map {
         let (indices, index) = decompose(&shape, vector, linear, "i");
         let emitter = Emitter::new(index, vector, "v");
         let count = shape.iter().product::<usize>() / if vector.is_some() { 4 } else { 1 };
-        Some(Map { program, stores, indices, emitter, count })
+        Some(Writer { program, stores, indices, emitter, count })
     }
 
     fn declare(&self, bindings: &mut Bindings) {

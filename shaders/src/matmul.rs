@@ -1,7 +1,7 @@
 //! Batched matrix products.
 
 use autograd::{Error, Result};
-use schedule::ir::Body;
+use schedule::Body;
 
 use crate::gemm::Gemm;
 use crate::gemm_kernel;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use schedule::ir::{Epilogue, Operand, Program, Reg, Store, merge_dims};
+use schedule::{Epilogue, Operand, Program, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
 use crate::emit::{Emitter, Index, decompose};

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use autograd::Result;
-use schedule::ir::{BufferId, PoolGeometry, PoolKind};
+use schedule::{BufferId, PoolGeometry, PoolKind};
 
 use crate::bindings::Bindings;
 use crate::launch::{Assembled, Context};

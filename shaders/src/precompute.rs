@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use autograd::tensor::BinaryOp;
-use schedule::Schedule;
-use schedule::ir::{Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Store};
+use schedule::{
+    Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Schedule, Store,
+};
 
 use crate::launch::{Element, Place};
 use crate::target::{Operands, Target};
@@ -136,7 +137,7 @@ impl Rewriter {
         }
         let stores = vec![Store::dense(buffer, &shape, value)];
         let label = format!("{label}, operand");
-        self.done.push(Kernel { label, body: Body::Map { shape, program, stores } });
+        self.done.push(Kernel { label, body: Body::map(shape, program, stores) });
         buffer
     }
 

@@ -1,7 +1,7 @@
 //! Folds over the inner dims, in one stage or in chunks with a second stage.
 
 use autograd::{Error, Result};
-use schedule::ir::{Body, Program, ReduceKind, Reg, Store, merge_dims};
+use schedule::{Body, Program, ReduceKind, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
 use crate::emit::{Emitter, Index, decompose, in_fours};

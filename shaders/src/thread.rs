@@ -1,6 +1,6 @@
 //! Simple kernels: one thread a result, correct for every geometry.
 
-use schedule::ir::{Epilogue, Operand};
+use schedule::{Epilogue, Operand};
 
 use crate::bindings::Bindings;
 use crate::emit::module;

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use autograd::tensor::{BinaryOp, UnaryOp};
 use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
-use schedule::Options;
-use schedule::{Device, Step, Value};
+use schedule::{Device, Options, Step, Value};
 use serde_json::{Value as Json, json};
 
 use crate::{Fixture, formula};

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::MutexGuard;
 
 use autograd::{Tensor, Variable};
-use schedule::{Buffer, Options, Role};
-use schedule::{Device, Executable, Step, Value};
+use schedule::{Buffer, Device, Executable, Options, Role, Step, Value};
 
 use crate::adapter;
 

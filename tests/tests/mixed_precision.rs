@@ -4,7 +4,7 @@
 use autograd::tensor::Conv2d;
 use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use schedule::ir::*;
+use schedule::*;
 use shaders::{Assembled, Context, Element, Limits, Operands, Place, Subgroups, Target, assemble};
 
 /// A card with 16x16x16 matrices, with roomy limits or the least that WebGPU guarantees.

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use autograd::{Tensor, grad};
-use schedule::Step;
-use schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Store, View};
+use schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Step, Store, View};
 use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
@@ -174,8 +173,7 @@ fn rearranged(dice: &mut Dice, x: &Tensor) -> Tensor {
 /// All programs of a kernel with the spaces that they run over, and its stores.
 fn spaces(body: &Body) -> Vec<(&[usize], &Program, &[Store])> {
     match body {
-        Body::Map { shape, program, stores } => vec![(shape, program, stores)],
-        Body::Maps { parts } => parts.iter().map(|p| (&p.shape[..], &p.program, &p.stores[..])).collect(),
+        Body::Map { parts } => parts.iter().map(|p| (&p.shape[..], &p.program, &p.stores[..])).collect(),
         Body::Reduce { shape, outer, program, finish, stores, .. } => {
             vec![(shape, program, &[]), (&shape[..*outer], finish, stores)]
         }
@@ -275,7 +273,7 @@ fn check_memory(schedule: &Schedule) -> Result<(), String> {
             }
         }
         // Only maps may overwrite what they read.
-        let is_map = matches!(kernel.body, Body::Map { .. } | Body::Maps { .. });
+        let is_map = matches!(kernel.body, Body::Map { .. });
         let taken: HashSet<usize> = reads.iter().filter_map(|&b| slot(b)).collect();
         for &buffer in &writes {
             let same = reads.contains(&buffer) || slot(buffer).is_some_and(|slot| taken.contains(&slot));

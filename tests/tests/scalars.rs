@@ -103,7 +103,7 @@ fn check(
 
 fn instructions(schedule: &Schedule) -> Vec<Instr> {
     let kernels = schedule.prepare.iter().chain(&schedule.kernels);
-    assert!(kernels.clone().all(|kernel| matches!(kernel.body, Body::Map { .. } | Body::Maps { .. })));
+    assert!(kernels.clone().all(|kernel| matches!(kernel.body, Body::Map { .. })));
     kernels.flat_map(|kernel| kernel.programs()).flat_map(|program| program.instrs.clone()).collect()
 }
 

@@ -12,28 +12,23 @@ use super::winograd::Winograd;
 use super::winograd::weights::WinogradWeights;
 use crate::isa::Isa;
 
-/// How a convolution is computed.
+/// How some shapes are computed faster than by the direct algorithm, which computes all: a matrix product of
+/// all taps that is never written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Algorithm {
     /// F(4x4, 3x3): 3x3, stride 1, one group, whole vectors of channels.
     Winograd,
     /// One channel a group, at least a vector of channels.
     Depthwise,
-    /// A matrix product of all taps that is never written out: any shape.
-    Direct,
 }
 
-impl Algorithm {
-    /// By decreasing speed.
-    const ALL: [Algorithm; 3] = [Algorithm::Winograd, Algorithm::Depthwise, Algorithm::Direct];
-}
-
-/// The fastest algorithm of those that `with` has, and what it makes of it. The wider instruction set comes
-/// first, but a narrower one that fits the channels before a slower algorithm.
-fn fastest<P>(with: impl Fn(Algorithm, Isa) -> Option<P>) -> P {
-    let pairs = Algorithm::ALL.into_iter().flat_map(|a| Isa::available().iter().map(move |&isa| (a, isa)));
-    let mut found = pairs.filter_map(|(algorithm, isa)| with(algorithm, isa));
-    found.next().expect("the direct algorithm computes every convolution")
+/// What the fastest algorithm for a shape makes of it: the first that `special` has, else `direct`. The wider
+/// instruction set comes first, but a narrower one that fits the channels before a slower algorithm.
+fn fastest<P>(special: impl Fn(Algorithm, Isa) -> Option<P>, direct: impl FnOnce(Isa) -> P) -> P {
+    let algorithms = [Algorithm::Winograd, Algorithm::Depthwise];
+    let pairs = algorithms.into_iter().flat_map(|a| Isa::available().iter().map(move |&isa| (a, isa)));
+    let mut found = pairs.filter_map(|(algorithm, isa)| special(algorithm, isa));
+    found.next().unwrap_or_else(|| direct(Isa::best()))
 }
 
 fn check(geometry: &ConvGeometry, isa: Isa) {
@@ -54,7 +49,7 @@ impl ImagePlan {
     /// # Panics
     /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn forward(geometry: &ConvGeometry) -> ImagePlan {
-        fastest(|algorithm, isa| ImagePlan::with(geometry, false, algorithm, isa))
+        ImagePlan::fastest(geometry, false)
     }
 
     /// The gradient of a forward pass with respect to `x`: the operand `dy` is `[n, oh, ow, cout]`, the
@@ -63,20 +58,30 @@ impl ImagePlan {
     /// # Panics
     /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn input_grad(geometry: &ConvGeometry) -> ImagePlan {
-        fastest(|algorithm, isa| ImagePlan::with(geometry, true, algorithm, isa))
+        ImagePlan::fastest(geometry, true)
+    }
+
+    fn fastest(g: &ConvGeometry, adjoint: bool) -> ImagePlan {
+        fastest(
+            |algorithm, isa| ImagePlan::with(g, adjoint, algorithm, isa),
+            |isa| ImagePlan::direct(g, adjoint, isa),
+        )
+    }
+
+    pub(super) fn direct(g: &ConvGeometry, adjoint: bool, isa: Isa) -> ImagePlan {
+        check(g, isa);
+        ImagePlan { algorithm: Box::new(Direct::new(g, adjoint, isa)) }
     }
 
     /// A forward pass or, `adjoint`, an input gradient by a given algorithm; nothing if that does not
     /// compute this shape.
     pub(super) fn with(g: &ConvGeometry, adjoint: bool, algorithm: Algorithm, isa: Isa) -> Option<ImagePlan> {
         check(g, isa);
-        Some(ImagePlan {
-            algorithm: match algorithm {
-                Algorithm::Winograd => Box::new(Winograd::new(g, adjoint, isa)?),
-                Algorithm::Depthwise => Box::new(Depthwise::new(g, adjoint, isa)?),
-                Algorithm::Direct => Box::new(Direct::new(g, adjoint, isa)),
-            },
-        })
+        let algorithm: Box<dyn ImageAlgorithm> = match algorithm {
+            Algorithm::Winograd => Box::new(Winograd::new(g, adjoint, isa)?),
+            Algorithm::Depthwise => Box::new(Depthwise::new(g, adjoint, isa)?),
+        };
+        Some(ImagePlan { algorithm })
     }
 
     /// Rows, columns and channels of an image of the operand.
@@ -154,27 +159,30 @@ impl WeightPlan {
     /// # Panics
     /// If the geometry is not [valid](ConvGeometry::is_valid).
     pub fn new(geometry: &ConvGeometry) -> WeightPlan {
-        fastest(|algorithm, isa| {
+        let special = |algorithm, isa| {
             // Winograd's rounding error should be at most four times a direct convolution's. That of tiny
             // images is not: a direct sum over so few pixels is very accurate (4x4: 4.1 to 6.8 times,
             // 6x6: 4.3 times, 7x7: 3.6 times).
             let is_accurate = geometry.out_height.min(geometry.out_width) >= 7;
             let fits = algorithm != Algorithm::Winograd || is_accurate;
             fits.then(|| WeightPlan::with(geometry, algorithm, isa))?
-        })
+        };
+        fastest(special, |isa| WeightPlan::direct(geometry, isa))
+    }
+
+    pub(super) fn direct(g: &ConvGeometry, isa: Isa) -> WeightPlan {
+        check(g, isa);
+        WeightPlan { geometry: g.clone(), algorithm: Box::new(DirectWeights::new(g, isa)) }
     }
 
     /// The same by a given algorithm; nothing if that does not compute this shape.
     pub(super) fn with(g: &ConvGeometry, algorithm: Algorithm, isa: Isa) -> Option<WeightPlan> {
         check(g, isa);
-        Some(WeightPlan {
-            geometry: g.clone(),
-            algorithm: match algorithm {
-                Algorithm::Winograd => Box::new(WinogradWeights::new(g, isa)?),
-                Algorithm::Depthwise => Box::new(DepthwiseWeights::new(g, isa)?),
-                Algorithm::Direct => Box::new(DirectWeights::new(g, isa)),
-            },
-        })
+        let algorithm: Box<dyn WeightAlgorithm> = match algorithm {
+            Algorithm::Winograd => Box::new(WinogradWeights::new(g, isa)?),
+            Algorithm::Depthwise => Box::new(DepthwiseWeights::new(g, isa)?),
+        };
+        Some(WeightPlan { geometry: g.clone(), algorithm })
     }
 
     /// Floats of scratch memory that a call on so many threads needs.

@@ -156,11 +156,18 @@ impl Plan {
         Plan { kind, geometry: g.clone(), plan }
     }
 
-    fn with(kind: ConvKind, g: &ConvGeometry, algorithm: Algorithm, isa: Isa) -> Option<Plan> {
+    /// Nothing stands for the direct algorithm.
+    fn with(kind: ConvKind, g: &ConvGeometry, algorithm: Option<Algorithm>, isa: Isa) -> Option<Plan> {
         let adjoint = kind == ConvKind::InputGrad;
         let plan = match kind {
-            ConvKind::WeightGrad => EitherPlan::Weights(WeightPlan::with(g, algorithm, isa)?),
-            _ => EitherPlan::Images(ImagePlan::with(g, adjoint, algorithm, isa)?),
+            ConvKind::WeightGrad => EitherPlan::Weights(match algorithm {
+                Some(algorithm) => WeightPlan::with(g, algorithm, isa)?,
+                None => WeightPlan::direct(g, isa),
+            }),
+            _ => EitherPlan::Images(match algorithm {
+                Some(algorithm) => ImagePlan::with(g, adjoint, algorithm, isa)?,
+                None => ImagePlan::direct(g, adjoint, isa),
+            }),
         };
         Some(Plan { kind, geometry: g.clone(), plan })
     }
@@ -313,7 +320,7 @@ fn ragged_shapes() -> Vec<ConvGeometry> {
 }
 
 /// Checks every plan that an algorithm offers for the shapes.
-fn check_algorithm(algorithm: Algorithm, shapes: &[ConvGeometry], tolerance: f64) {
+fn check_algorithm(algorithm: Option<Algorithm>, shapes: &[ConvGeometry], tolerance: f64) {
     for &isa in Isa::available() {
         for kind in KINDS {
             let plans = shapes.iter().filter_map(|g| Plan::with(kind, g, algorithm, isa));
@@ -335,7 +342,7 @@ fn direct() {
         odd([1, 12, 12, 3], [20, 3, 3, 7], [[2, 2], [1, 3], [1, 1]], 1),
     ];
     let shapes: Vec<_> = ragged_shapes().into_iter().chain(more).collect();
-    check_algorithm(Algorithm::Direct, &shapes, 4e-5);
+    check_algorithm(None, &shapes, 4e-5);
 }
 
 /// One channel a group, with padding `k / 2`.
@@ -357,7 +364,7 @@ fn depthwise_shapes() {
         odd([2, 9, 9, 18], [18, 1, 1, 1], [[3, 3], [0, 0], [1, 1]], 18),
         odd([2, 12, 12, 20], [20, 1, 3, 3], [[2, 2], [2, 2], [2, 3]], 20),
     ];
-    check_algorithm(Algorithm::Depthwise, &shapes, 4e-5);
+    check_algorithm(Some(Algorithm::Depthwise), &shapes, 4e-5);
 }
 
 /// Shapes with whole vectors of channels, images that are and are not whole tiles, groups of
@@ -384,7 +391,7 @@ fn winograd_shapes() -> Vec<ConvGeometry> {
 
 #[test]
 fn winograd() {
-    check_algorithm(Algorithm::Winograd, &winograd_shapes(), 1e-4);
+    check_algorithm(Some(Algorithm::Winograd), &winograd_shapes(), 1e-4);
 }
 
 /// The weight gradient's other way, one sum for all threads, in one group and in several.
@@ -456,7 +463,7 @@ fn winograd_rounds_at_most_four_times_as_much_as_direct() {
                 let plan = Plan::with(kind, &shape, algorithm, isa).unwrap();
                 relative_error(&plan.run_dense(&ThreadPool::new(2), &x, &w, &dy), &want)
             };
-            let (direct, winograd) = (error(Algorithm::Direct), error(Algorithm::Winograd));
+            let (direct, winograd) = (error(None), error(Some(Algorithm::Winograd)));
             let chain = plain(kind, &shape, &x, &w, &dy, f32::mul_add);
             let chain = relative_error(&chain, &want);
             let what = format!("{inputs:>3} -> {outputs:<3} {size}x{size} {kind:?}");

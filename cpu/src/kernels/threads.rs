@@ -21,7 +21,8 @@ struct Job<'a> {
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
 
-struct Shared {
+/// The loop that runs, and the threads that wait for the next.
+struct Queue {
     /// Number of the loop in the high half, tasks not yet claimed in the low half.
     state: AtomicU64,
     /// The current loop; valid while any of its tasks is unfinished.
@@ -35,7 +36,7 @@ struct Shared {
 
 /// A fixed set of threads, the caller's among them.
 pub struct ThreadPool {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     workers: Vec<JoinHandle<()>>,
     caller: Mutex<()>,
 }
@@ -49,7 +50,7 @@ impl ThreadPool {
     /// A pool of `threads` threads in all (at least one). Where the system refuses a thread, the
     /// pool is that much smaller.
     pub fn new(threads: usize) -> ThreadPool {
-        let shared = Arc::new(Shared {
+        let queue = Arc::new(Queue {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
             unfinished: AtomicUsize::new(0),
@@ -60,14 +61,11 @@ impl ThreadPool {
         });
         let workers = (1..threads)
             .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("cpu-{index}"))
-                    .spawn(move || shared.work(index))
-                    .ok()
+                let queue = Arc::clone(&queue);
+                std::thread::Builder::new().name(format!("cpu-{index}")).spawn(move || queue.work(index)).ok()
             })
             .collect();
-        ThreadPool { shared, workers, caller: Mutex::new(()) }
+        ThreadPool { queue, workers, caller: Mutex::new(()) }
     }
 
     /// Threads, the caller's included.
@@ -92,7 +90,7 @@ impl ThreadPool {
         }
         let guard = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
         let job = Job { task, tasks, panic: Mutex::new(None) };
-        let shared = &*self.shared;
+        let queue = &*self.queue;
         if self.workers.is_empty() || tasks == 1 {
             for index in 0..tasks {
                 job.call(index, 0);
@@ -101,17 +99,17 @@ impl ThreadPool {
             assert!(tasks <= u32::MAX as usize);
             // The lifetime is erased: workers touch the job only while they hold one of its tasks,
             // and this function does not return before all of those are finished.
-            shared.job.store((&raw const job).cast_mut().cast(), Relaxed);
-            shared.unfinished.store(tasks, Relaxed);
-            let number = (shared.state.load(Relaxed) >> 32).wrapping_add(1);
-            shared.state.store(number << 32 | tasks as u64, SeqCst);
-            if shared.sleepers.load(SeqCst) > 0 {
-                drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
-                shared.wake.notify_all();
+            queue.job.store((&raw const job).cast_mut().cast(), Relaxed);
+            queue.unfinished.store(tasks, Relaxed);
+            let number = (queue.state.load(Relaxed) >> 32).wrapping_add(1);
+            queue.state.store(number << 32 | tasks as u64, SeqCst);
+            if queue.sleepers.load(SeqCst) > 0 {
+                drop(queue.lock.lock().unwrap_or_else(PoisonError::into_inner));
+                queue.wake.notify_all();
             }
-            while shared.claim(0) {}
+            while queue.claim(0) {}
             let mut spins = 0;
-            while shared.unfinished.load(Acquire) > 0 {
+            while queue.unfinished.load(Acquire) > 0 {
                 spin(&mut spins);
             }
         }
@@ -125,9 +123,9 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
-        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        self.shared.wake.notify_all();
+        self.queue.stop.store(true, SeqCst);
+        drop(self.queue.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.queue.wake.notify_all();
         for worker in self.workers.drain(..) {
             // A worker's panics were already passed on by `run`.
             let _ = worker.join();
@@ -146,7 +144,7 @@ impl Job<'_> {
     }
 }
 
-impl Shared {
+impl Queue {
     /// Takes a task of the current loop and runs it; false when none is left.
     fn claim(&self, thread: usize) -> bool {
         let mut state = self.state.load(Acquire);

@@ -1,8 +1,7 @@
 //! Schedules written by hand.
 
 use autograd::Variable;
-use schedule::Schedule;
-use schedule::ir::*;
+use schedule::*;
 
 /// A schedule in the making, with the values of its inputs.
 #[derive(Default)]

@@ -14,13 +14,10 @@ pub struct Kernel {
 /// The six kinds of kernel.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// Elementwise over `shape`: evaluates `program` at every index and stores. All loads of an index
-    /// happen before its stores, so a store may overwrite what the same index loaded.
-    Map { shape: Vec<usize>, program: Program, stores: Vec<Store> },
-    /// Maps over spaces of their own as one launch, in no order: the new values of all parameters. No
-    /// part reads or writes what another part writes. (Parts may write to one buffer, at elements of
-    /// their own: the parts of a concatenation.)
-    Maps { parts: Vec<MapPart> },
+    /// Elementwise, in one launch: most often one part; several, each over a space of its own and in no
+    /// order, for the new values of all parameters. No part reads or writes what another part writes.
+    /// (Parts may write to one buffer, at elements of their own: the parts of a concatenation.)
+    Map { parts: Vec<Map> },
     /// For every index of `shape[..outer]`, folds the values that `program` computes over all of
     /// `shape[outer..]`, then evaluates `finish` (over the outer dims, with
     /// [`Instr::Accumulator`]) and stores (views over the outer dims).
@@ -41,9 +38,10 @@ pub enum Body {
     Pool { kind: PoolKind, geometry: PoolGeometry, inputs: Vec<BufferId>, output: BufferId },
 }
 
-/// One of several maps in a launch; see [`Body::Map`].
+/// Evaluates `program` at every index of `shape` and stores. All loads of an index happen before its
+/// stores, so a store may overwrite what the same index loaded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MapPart {
+pub struct Map {
     pub shape: Vec<usize>,
     pub program: Program,
     pub stores: Vec<Store>,
@@ -107,19 +105,25 @@ pub struct ChannelReduction {
     pub output: BufferId,
 }
 
+impl Body {
+    /// A map of one part.
+    pub fn map(shape: Vec<usize>, program: Program, stores: Vec<Store>) -> Body {
+        Body::Map { parts: vec![Map { shape, program, stores }] }
+    }
+}
+
 impl Kernel {
     /// Copies the `len` elements of one buffer to another.
     pub fn copy(from: BufferId, to: BufferId, len: usize) -> Kernel {
         let (shape, program) = (vec![len], Program::load(from, &[len]));
         let stores = vec![Store::dense(to, &shape, 0)];
-        Kernel { label: "copy".into(), body: Body::Map { shape, program, stores } }
+        Kernel { label: "copy".into(), body: Body::map(shape, program, stores) }
     }
 
     /// All programs of the kernel.
     pub fn programs(&self) -> Vec<&Program> {
         match &self.body {
-            Body::Map { program, .. } => vec![program],
-            Body::Maps { parts } => parts.iter().map(|part| &part.program).collect(),
+            Body::Map { parts } => parts.iter().map(|part| &part.program).collect(),
             Body::Reduce { program, finish, .. } => vec![program, finish],
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
                 vec![&lhs.program, &rhs.program, &epilogue.program]
@@ -142,10 +146,8 @@ impl Kernel {
     /// Buffers it writes, each once, ascending.
     pub fn writes(&self) -> Vec<BufferId> {
         let mut writes: Vec<BufferId> = match &self.body {
-            Body::Map { stores, .. } | Body::Reduce { stores, .. } => {
-                stores.iter().map(|s| s.buffer).collect()
-            }
-            Body::Maps { parts } => parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect(),
+            Body::Map { parts } => parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect(),
+            Body::Reduce { stores, .. } => stores.iter().map(|s| s.buffer).collect(),
             Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
                 let sums = epilogue.channel_reductions.iter().map(|r| r.output);
                 epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
@@ -176,8 +178,7 @@ impl Kernel {
             loads.chain(stores.iter_mut().map(|store| &mut store.buffer)).collect()
         }
         match &mut self.body {
-            Body::Map { program, stores, .. } => of(vec![program], stores),
-            Body::Maps { parts } => {
+            Body::Map { parts } => {
                 parts.iter_mut().flat_map(|part| of(vec![&mut part.program], &mut part.stores)).collect()
             }
             Body::Reduce { program, finish, stores, .. } => of(vec![program, finish], stores),

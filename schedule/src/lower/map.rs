@@ -15,7 +15,7 @@ impl Context<'_> {
             let program = emitter.program;
             self.limit_buffers(id, &program, 1)?;
             let store = Store::dense(self.buffer_of[&id], space, value);
-            Ok(Body::Map { shape: space.to_vec(), program, stores: vec![store] })
+            Ok(Body::map(space.to_vec(), program, vec![store]))
         })?;
         Ok(Kernel { label: label(&body, node.op.name()), body })
     }
@@ -41,7 +41,7 @@ impl Context<'_> {
                 place.dims[axis].offset += from as i64;
                 let view = place.flat(&node.shape, space);
                 let store = Store { buffer: self.buffer_of[&id], view, value };
-                Ok(Body::Map { shape: space.to_vec(), program, stores: vec![store] })
+                Ok(Body::map(space.to_vec(), program, vec![store]))
             })?;
             Ok(Kernel { label: label(&body, node.op.name()), body })
         };
@@ -51,8 +51,8 @@ impl Context<'_> {
 
 /// The name of the last operation, and how many there are.
 fn label(body: &Body, last: &str) -> String {
-    let Body::Map { program, .. } = body else { return last.into() };
-    match program.arithmetic() {
+    let Body::Map { parts } = body else { return last.into() };
+    match parts.iter().map(|part| part.program.arithmetic()).sum() {
         0 | 1 => format!("map {last}"),
         several => format!("map {last} ({several} ops)"),
     }

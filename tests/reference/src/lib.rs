@@ -67,8 +67,7 @@ impl Memory {
     pub fn run(&mut self, body: &Body) {
         let mut writes = Vec::new();
         match body {
-            Body::Map { shape, program, stores } => self.map(shape, program, &[], stores, &mut writes),
-            Body::Maps { parts } => {
+            Body::Map { parts } => {
                 parts.iter().for_each(|p| self.map(&p.shape, &p.program, &[], &p.stores, &mut writes));
             }
             Body::Reduce { shape, outer, program, accumulators, finish, stores } => {
