@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every crate's folder, and the crates of this project that its code may name.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 10] = [
     ("autograd", &[]),
     ("schedule", &["autograd"]),
     ("nn", &["autograd"]),
@@ -19,6 +19,7 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("sld", &["autograd", "schedule", "nn", "cpu", "gpu"]),
     ("tests/reference", &["autograd", "schedule"]),
     ("tests", &["autograd", "schedule", "nn", "shaders", "cpu", "gpu", "sld"]),
+    ("docs/book", &["autograd", "schedule", "nn", "cpu", "gpu", "sld"]),
 ];
 
 /// The name of the crate in a folder.

@@ -1,0 +1,180 @@
+//! What is asked of an answer to an exercise: an error says what is wrong with it.
+
+use std::collections::HashMap;
+
+use autograd::{Tensor, evaluate, grad};
+
+use schedule::{Options, Step};
+
+use crate::backwards::{Made, Tape, backward};
+use crate::derivative::Dual;
+
+/// Of a check: what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// Whether two lists of numbers are the same up to a relative error.
+pub fn close(name: &str, answer: &[f64], expected: &[f64], tolerance: f64) -> Verdict {
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    match answer.len() == expected.len() && answer.iter().zip(expected).all(near) {
+        true => Ok(()),
+        false => Err(format!("{name}: {answer:?}, not {expected:?}")),
+    }
+}
+
+/// The values of an expression, or why there are none.
+pub fn values(tensor: &Tensor) -> Result<Vec<f64>, String> {
+    tensor.evaluate().map_err(|error| error.to_string())
+}
+
+pub fn fourth_order(answer: fn(fn(f64) -> f64, f64, f64) -> f64) -> Verdict {
+    let error = |h: f64| (answer(f64::exp, 0.5, h) - 0.5f64.exp()).abs();
+    let (wide, narrow) = (error(0.1), error(0.05));
+    let ratio = wide / narrow;
+    close("exp at 0.5 with h = 0.1", &[wide], &[0.0], 1e-4)?;
+    match (14.0..18.0).contains(&ratio) {
+        true => Ok(()),
+        false => Err(format!("half of h makes the error {ratio:.1} times smaller, not about 16 times")),
+    }
+}
+
+pub fn dual_quotient(answer: fn(Dual, Dual) -> Dual) -> Verdict {
+    let dual = |value, slope| Dual { value, slope };
+    for (a, b) in [
+        (dual(3.0, 1.0), dual(4.0, 0.0)),
+        (dual(3.0, 0.0), dual(4.0, 1.0)),
+        (dual(-2.0, 0.5), dual(8.0, 3.0)),
+    ] {
+        let (c, back) = (answer(a, b), answer(a, b) * b);
+        close(&format!("{a:?} / {b:?}"), &[c.value], &[a.value / b.value], 1e-12)?;
+        // A quotient times its divisor is the dividend, and so are their slopes.
+        close(&format!("slope of ({a:?} / {b:?}) · {b:?}"), &[back.slope], &[a.slope], 1e-12)?;
+    }
+    Ok(())
+}
+
+pub fn sigmoid_rule(answer: fn(&Tensor, &Tensor) -> Tensor) -> Verdict {
+    let x = Tensor::constant(&[4], vec![-3.0, -0.5, 0.0, 2.0]);
+    let g = Tensor::constant(&[4], vec![1.0, -2.0, 0.5, 3.0]);
+    let y = x.sigmoid();
+    let expected = &grad(&(&y * &g).sum_all(), &[x])[0];
+    close("sigmoid", &values(&answer(&y, &g))?, &values(expected)?, 1e-9)
+}
+
+pub fn unstretch(answer: fn(&Tensor, &[usize]) -> Tensor) -> Verdict {
+    for (from, to) in [([2, 1], [2, 3]), ([1, 3], [4, 3]), ([1, 1], [2, 2]), ([2, 2], [2, 2])] {
+        let x = Tensor::full(&from, 1.0);
+        let count = to[0] * to[1];
+        let g = Tensor::constant(&to, (0..count).map(|i| (i * i) as f32).collect());
+        let expected = &grad(&(x.broadcast_to(&to) * &g).sum_all(), &[x])[0];
+        let given = answer(&g, &from);
+        if given.shape() != from {
+            return Err(format!("from {from:?} to {to:?}: a gradient of shape {:?}", given.shape()));
+        }
+        close(&format!("from {from:?} to {to:?}"), &values(&given)?, &values(expected)?, 1e-12)?;
+    }
+    Ok(())
+}
+
+/// (x y + log x) · x y
+fn tape() -> Tape {
+    let mut tape = Tape::default();
+    let (x, y) = (tape.input(3.0), tape.input(-2.0));
+    let product = tape.push(Made::Mul(x, y));
+    let log = tape.push(Made::Log(x));
+    let sum = tape.push(Made::Add(product, log));
+    tape.push(Made::Mul(sum, product));
+    tape
+}
+
+pub fn uses(answer: fn(&Tape) -> Vec<usize>) -> Verdict {
+    let given = answer(&tape());
+    match given == [2, 1, 2, 1, 1, 0] {
+        true => Ok(()),
+        false => Err(format!("{given:?} for (x y + log x) · x y")),
+    }
+}
+
+pub fn forward(answer: fn(&Tape, usize) -> f64) -> Verdict {
+    let tape = tape();
+    let given: Vec<f64> = (0..tape.entries.len()).map(|at| answer(&tape, at)).collect();
+    close("slopes of (x y + log x) · x y", &given, &backward(&tape), 1e-12)
+}
+
+pub fn newton_root(answer: fn(fn(&Tensor) -> Tensor, f64) -> f64) -> Verdict {
+    close("x² = 2 from 1", &[answer(|x| x.square() - 2.0, 1.0)], &[2f64.sqrt()], 1e-12)?;
+    close("exp(x) = 3 from 0", &[answer(|x| x.exp() - 3.0, 0.0)], &[3f64.ln()], 1e-12)?;
+    close("tanh(x) = 1/2 from 0", &[answer(|x| x.tanh() - 0.5, 0.0)], &[0.5f64.atanh()], 1e-12)
+}
+
+pub fn hessian_product(answer: fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> Verdict {
+    let x = Tensor::constant(&[3], vec![0.3, -0.2, 0.5]);
+    let loss = (x.exp() * x.slice(0, 0, 1, 1)).sum_all() + x.square().sum_all().square();
+    let [a, b] = [[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]].map(|d| Tensor::constant(&[3], d.to_vec()));
+    let dot = |u: &Tensor, v: &Tensor| values(&(u * v).sum_all());
+    let (ha, hb) = (answer(&loss, &x, &a), answer(&loss, &x, &b));
+    close("b · H a and a · H b", &dot(&b, &ha)?, &dot(&a, &hb)?, 1e-9)?;
+    // Against a difference of gradients along a.
+    let gradient = grad(&loss, std::slice::from_ref(&x)).remove(0);
+    let moved = |by: f64| -> Result<Vec<f64>, String> {
+        let place: Vec<f64> = values(&x)?.iter().zip(&values(&a)?).map(|(x, a)| x + by * a).collect();
+        let none = HashMap::new();
+        let instead = HashMap::from([(x.id(), place)]);
+        let moved = evaluate(std::slice::from_ref(&gradient), &HashMap::new(), &none, &instead);
+        Ok(moved.map_err(|error| error.to_string())?.remove(0))
+    };
+    let (after, before) = (moved(1e-5)?, moved(-1e-5)?);
+    let difference: Vec<f64> = after.iter().zip(&before).map(|(u, v)| (u - v) / 2e-5).collect();
+    close("H a", &values(&ha)?, &difference, 1e-6)
+}
+
+pub fn slots(answer: fn(&[(usize, usize, usize)]) -> Vec<usize>) -> Verdict {
+    // With the memory that the best plan takes.
+    let cases: [(&[(usize, usize, usize)], usize); 3] = [
+        (&[(0, 1, 8), (1, 2, 8), (2, 3, 8), (3, 4, 8)], 16),
+        (&[(0, 1, 4), (1, 2, 10), (2, 3, 4), (3, 4, 10)], 14),
+        (&[(0, 4, 2), (0, 1, 6), (1, 2, 3), (2, 3, 6), (4, 5, 9)], 14),
+    ];
+    for (temporaries, best) in cases {
+        let slots = answer(temporaries);
+        if slots.len() != temporaries.len() {
+            return Err(format!("{} slots for {} temporaries", slots.len(), temporaries.len()));
+        }
+        let lives_with =
+            |i: usize, j: usize| temporaries[i].0 <= temporaries[j].1 && temporaries[j].0 <= temporaries[i].1;
+        for i in 0..slots.len() {
+            if let Some(j) = (0..i).find(|&j| slots[i] == slots[j] && lives_with(i, j)) {
+                return Err(format!(
+                    "{temporaries:?}: {j} and {i} share slot {} and live together",
+                    slots[i]
+                ));
+            }
+        }
+        let size =
+            |slot: usize| (0..slots.len()).filter(|&i| slots[i] == slot).map(|i| temporaries[i].2).max();
+        let total: usize = (0..slots.len()).filter_map(size).sum();
+        if total > best {
+            return Err(format!("{temporaries:?} takes {total}, {best} would do"));
+        }
+    }
+    Ok(())
+}
+
+pub fn inlined_cost(answer: fn(u64, u64) -> (u64, u64)) -> Verdict {
+    for (elements, operations) in [(1000, 1), (50, 3), (4096, 7)] {
+        let x = Tensor::input("x", &[elements]);
+        // Functions that the graph's algebra cannot shorten.
+        let y = (0..operations).fold(x, |x, i| if i % 2 == 0 { x.tanh() } else { x.exp() });
+        let moved = |fuse: bool| {
+            let options = Options { fuse, ..Options::default() };
+            let schedule = Step::new().output("y", &y).schedule_with(options);
+            schedule.map(|schedule| schedule.total_work().bytes).map_err(|error| error.to_string())
+        };
+        let (given, expected) = (answer(elements as u64, operations), (moved(false)?, moved(true)?));
+        if given != expected {
+            return Err(format!(
+                "{operations} operations on {elements} elements: {given:?}, not {expected:?}"
+            ));
+        }
+    }
+    Ok(())
+}

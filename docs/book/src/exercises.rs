@@ -1,0 +1,65 @@
+//! Yours to write. Each test is run with
+//! `cargo test --release -p book --test exercises NAME::yours -- --ignored`; `checks.rs` says what is asked of an
+//! answer, `solutions.rs` has one.
+
+// Parameters are unused until you use them.
+#![allow(unused_variables)]
+
+use autograd::Tensor;
+
+use crate::backwards::Tape;
+use crate::derivative::Dual;
+
+/// Chapter 1: a slope whose error shrinks with the fourth power of `h`, from four values of `f`.
+pub fn fourth_order(f: fn(f64) -> f64, x: f64, h: f64) -> f64 {
+    todo!()
+}
+
+/// Chapter 1: the quotient of two numbers that know their slopes.
+pub fn dual_quotient(a: Dual, b: Dual) -> Dual {
+    todo!()
+}
+
+/// Chapter 2: the gradient of `sigmoid(x)`'s input, from the output `y` and its gradient `g`. Without `exp`.
+pub fn sigmoid_rule(y: &Tensor, g: &Tensor) -> Tensor {
+    todo!()
+}
+
+/// Chapter 2: the gradient of the operand of shape `from` that was stretched to the shape of `g`. Both
+/// shapes have as many dims.
+pub fn unstretch(g: &Tensor, from: &[usize]) -> Tensor {
+    todo!()
+}
+
+/// Chapter 3: for each entry of a tape, how many others its result goes into directly.
+pub fn uses(tape: &Tape) -> Vec<usize> {
+    todo!()
+}
+
+/// Chapter 3: the slope of the last entry as the entry `at` moves, computed forwards along the tape.
+pub fn forward(tape: &Tape, at: usize) -> f64 {
+    todo!()
+}
+
+/// Chapter 4: a place where `f` is zero, near `start`. `f` makes an expression from an expression of shape
+/// `[]`.
+pub fn newton_root(f: fn(&Tensor) -> Tensor, start: f64) -> f64 {
+    todo!()
+}
+
+/// Chapter 4: the Hessian of `loss` with respect to `x`, times `direction`, which is shaped like `x`.
+pub fn hessian_product(loss: &Tensor, x: &Tensor, direction: &Tensor) -> Tensor {
+    todo!()
+}
+
+/// Chapter 5: a slot for each temporary, given (first use, last use, size). Slots count from 0; give them to the
+/// largest first.
+pub fn slots(temporaries: &[(usize, usize, usize)]) -> Vec<usize> {
+    todo!()
+}
+
+/// Chapter 5: bytes moved by a chain of `operations` elementwise operations of one operand on `elements` `f32`:
+/// if each is a kernel, and if all are one.
+pub fn inlined_cost(elements: u64, operations: u64) -> (u64, u64) {
+    todo!()
+}

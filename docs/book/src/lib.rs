@@ -1,0 +1,48 @@
+//! The code of the book: a module a chapter, beside the chapter's text.
+//!
+//! What stands in the book comes from here. Code is a region of these files (mdBook's anchors); what a
+//! program prints and every picture is written to `generated/` by `cargo run --release -p book -- write`.
+//! `tests/book.rs` runs all of it again and compares, so text and program cannot drift apart.
+
+pub mod backwards;
+pub mod checks;
+pub mod derivative;
+pub mod excerpt;
+pub mod exercises;
+pub mod node;
+pub mod passes;
+pub mod picture;
+pub mod second;
+pub mod solutions;
+
+use autograd::Result;
+
+/// Every program of the book, by the name of the file that holds its output.
+pub const PROGRAMS: &[(&str, fn() -> Result<()>)] = &[
+    ("derivative_errors", derivative::errors),
+    ("derivative_dual", derivative::dual),
+    ("node_graph", node::graph),
+    ("node_rules", node::rules),
+    ("backwards_tape", backwards::tape),
+    ("backwards_grad", backwards::by_the_engine),
+    ("backwards_check", backwards::check),
+    ("backwards_price", backwards::price),
+    ("second_sizes", second::sizes),
+    ("second_newton", second::newton),
+    ("second_penalty", second::penalty),
+    ("second_product", second::product),
+    ("passes_written", passes::written),
+    ("passes_simplified", passes::simplified),
+    ("passes_counted", passes::counted),
+    ("passes_inlined", passes::inlined),
+    ("passes_finished", passes::finished),
+];
+
+/// Every picture, by the name of its file.
+pub const PICTURES: &[(&str, fn() -> Result<String>)] = &[
+    ("derivative", derivative::picture),
+    ("node", node::picture),
+    ("backwards", backwards::picture),
+    ("second", second::picture),
+    ("passes", passes::picture),
+];

@@ -1,0 +1,102 @@
+//! An answer to each exercise.
+
+use std::collections::HashMap;
+
+use autograd::{Tensor, evaluate, grad};
+
+use crate::backwards::{Made, Tape};
+use crate::derivative::Dual;
+
+/// The errors of two central differences, `h` and `2 h` wide, are as one to four: this mixture has neither.
+pub fn fourth_order(f: fn(f64) -> f64, x: f64, h: f64) -> f64 {
+    let central = |h: f64| (f(x + h) - f(x - h)) / (2.0 * h);
+    (4.0 * central(h) - central(2.0 * h)) / 3.0
+}
+
+pub fn dual_quotient(a: Dual, b: Dual) -> Dual {
+    let value = a.value / b.value;
+    Dual { value, slope: (a.slope - value * b.slope) / b.value }
+}
+
+pub fn sigmoid_rule(y: &Tensor, g: &Tensor) -> Tensor {
+    g * y * (1.0 - y)
+}
+
+/// A stretched number is one number read many times: what flows back to each reading is added up.
+pub fn unstretch(g: &Tensor, from: &[usize]) -> Tensor {
+    let stretched: Vec<usize> = (0..from.len()).filter(|&axis| from[axis] != g.dim(axis)).collect();
+    g.sum(&stretched)
+}
+
+/// The places of an entry's operands.
+fn operands(made: Made) -> Vec<usize> {
+    match made {
+        Made::Input => vec![],
+        Made::Add(a, b) | Made::Mul(a, b) => vec![a, b],
+        Made::Log(a) => vec![a],
+    }
+}
+
+pub fn uses(tape: &Tape) -> Vec<usize> {
+    let mut uses = vec![0; tape.entries.len()];
+    tape.entries.iter().flat_map(|(made, _)| operands(*made)).for_each(|operand| uses[operand] += 1);
+    uses
+}
+
+pub fn forward(tape: &Tape, at: usize) -> f64 {
+    let mut slopes = vec![0.0; tape.entries.len()];
+    for (place, (made, _)) in tape.entries.iter().enumerate() {
+        let value = |at: usize| tape.entries[at].1;
+        slopes[place] = match *made {
+            _ if place == at => 1.0,
+            Made::Input => 0.0,
+            Made::Add(a, b) => slopes[a] + slopes[b],
+            Made::Mul(a, b) => slopes[a] * value(b) + value(a) * slopes[b],
+            Made::Log(a) => slopes[a] / value(a),
+        };
+    }
+    slopes.pop().unwrap_or(0.0)
+}
+
+pub fn newton_root(f: fn(&Tensor) -> Tensor, start: f64) -> f64 {
+    let x = Tensor::input("x", &[]);
+    let y = f(&x);
+    let both = [y.clone(), grad(&y, &[x]).remove(0)];
+    let none = HashMap::new();
+    let mut place = start;
+    for _ in 0..50 {
+        let inputs = HashMap::from([("x".to_string(), vec![place])]);
+        let Ok(values) = evaluate(&both, &inputs, &none, &none) else { return f64::NAN };
+        place -= values[0][0] / values[1][0];
+    }
+    place
+}
+
+pub fn hessian_product(loss: &Tensor, x: &Tensor, direction: &Tensor) -> Tensor {
+    let gradient = grad(loss, std::slice::from_ref(x)).remove(0);
+    grad(&(gradient * direction).sum_all(), std::slice::from_ref(x)).remove(0)
+}
+
+pub fn slots(temporaries: &[(usize, usize, usize)]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..temporaries.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(temporaries[i].2));
+    let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
+    let mut slots = vec![0; temporaries.len()];
+    for i in order {
+        let (first, last, _) = temporaries[i];
+        let free = |lives: &Vec<(usize, usize)>| lives.iter().all(|&(from, to)| last < from || to < first);
+        // Later slots are smaller, because the largest came first.
+        let slot = taken.iter().rposition(free).unwrap_or_else(|| {
+            taken.push(vec![]);
+            taken.len() - 1
+        });
+        taken[slot].push((first, last));
+        slots[i] = slot;
+    }
+    slots
+}
+
+pub fn inlined_cost(elements: u64, operations: u64) -> (u64, u64) {
+    let once = 4 * 2 * elements;
+    (once * operations, once)
+}

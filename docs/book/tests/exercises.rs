@@ -1,0 +1,47 @@
+//! The exercises: each solution passes its check, a likely mistake does not, and the reader's answers are run
+//! when they are asked for.
+
+use autograd::Tensor;
+use book::{checks, exercises, solutions};
+
+macro_rules! exercises {
+    ($($name:ident refuses $mistake:expr;)+) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn the_solution_is_right() {
+                checks::$name(solutions::$name).unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+            #[test]
+            fn a_mistake_is_told() {
+                assert!(checks::$name($mistake).is_err());
+            }
+            #[test]
+            #[ignore = "an exercise: write it in docs/book/src/exercises.rs"]
+            fn yours() {
+                checks::$name(exercises::$name).unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+        }
+    )+};
+}
+
+exercises! {
+    fourth_order refuses |f, x, h| (f(x + h) - f(x - h)) / (2.0 * h);
+    dual_quotient refuses |a, b| book::derivative::Dual { value: a.value / b.value, slope: a.slope / b.slope };
+    sigmoid_rule refuses |y, _| y * (1.0 - y);
+    unstretch refuses |g, from| g.slice(0, 0, from[0], 1).slice(1, 0, from[1], 1);
+    uses refuses |tape| vec![1; tape.entries.len()];
+    forward refuses |tape, at| tape.entries[at].1;
+    slots refuses |temporaries| (0..temporaries.len()).map(|i| i % 2).collect();
+    inlined_cost refuses |elements, operations| (8 * elements * operations, 4 * elements);
+    newton_root refuses |_, start| start;
+    hessian_product refuses |loss, x, direction| autograd::grad(loss, std::slice::from_ref(x)).remove(0) * direction;
+}
+
+#[test]
+fn an_answer_is_an_expression() {
+    // What exercises hand on is checked as all expressions are: a wrong shape is told, not a panic.
+    let wrong = checks::values(&(Tensor::full(&[2], 1.0) + Tensor::full(&[3], 1.0)));
+    assert!(wrong.is_err_and(|message| message.contains("broadcast")));
+}
