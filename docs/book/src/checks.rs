@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use autograd::{Tensor, evaluate, grad};
+use autograd::{Conv2d, Tensor, evaluate, grad};
 
 use schedule::{Options, Step};
 
@@ -173,6 +173,78 @@ pub fn inlined_cost(answer: fn(u64, u64) -> (u64, u64)) -> Verdict {
         if given != expected {
             return Err(format!(
                 "{operations} operations on {elements} elements: {given:?}, not {expected:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub fn tile_reads(answer: fn(u64, u64, u64, u64, u64) -> u64) -> Verdict {
+    for (m, k, n, rows, columns) in [(8, 5, 12, 4, 3), (6, 7, 4, 1, 1), (16, 2, 16, 16, 2)] {
+        // Counted.
+        let mut reads = 0;
+        for _tile in 0..(m / rows) * (n / columns) {
+            for _step in 0..k {
+                reads += rows + columns;
+            }
+        }
+        let given = answer(m, k, n, rows, columns);
+        if given != reads {
+            return Err(format!(
+                "[{m}, {k}] x [{k}, {n}] in tiles of {rows} x {columns}: {given}, not {reads}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub fn tree_sum(answer: fn(Vec<f32>) -> f32) -> Verdict {
+    // (1e8 - 1e8) + (1 + 1): one after the other, the ones would be lost.
+    let cases = [
+        (vec![3.0], 3.0),
+        (vec![1e8, 1.0, -1e8, 1.0], 2.0),
+        (vec![1.0, 1e8, 2.0, 3.0, 4.0, -1e8, 5.0, 6.0], 21.0),
+    ];
+    for (values, expected) in cases {
+        let given = answer(values.clone());
+        if given != expected {
+            return Err(format!("{values:?}: {given}, not {expected}"));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers that are neither regular nor random.
+fn wavy(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    Tensor::constant(shape, (0..count).map(|i| (((i + seed) * 37 % 101) as f32 - 50.0) / 25.0).collect())
+}
+
+pub fn input_gradient(answer: fn(&Tensor, &Tensor) -> Tensor) -> Verdict {
+    let (x, weights, dy) = (wavy(&[2, 4, 5, 3], 0), wavy(&[2, 3, 3, 3], 3), wavy(&[2, 4, 5, 2], 5));
+    let loss = (x.conv2d(&weights, Conv2d::new(1, 1)) * &dy).sum_all();
+    let expected = values(&grad(&loss, &[x])[0])?;
+    close("the image's gradient", &values(&answer(&dy, &weights))?, &expected, 1e-9)
+}
+
+pub fn convolution_cost(
+    answer: fn([usize; 2], usize, usize, usize, usize, usize) -> (usize, usize),
+) -> Verdict {
+    for ([h, w], c, o, kernel, stride, padding) in [
+        ([32, 32], 3, 16, 3, 1, 1),
+        ([8, 6], 2, 5, 3, 2, 1),
+        ([7, 7], 4, 4, 1, 2, 0),
+        ([9, 12], 1, 2, 5, 3, 0),
+    ] {
+        let images = Tensor::input("images", &[1, h, w, c]);
+        let weights = Tensor::input("weights", &[o, c, kernel, kernel]);
+        let y = images.conv2d(&weights, Conv2d::new(stride, padding));
+        let schedule = Step::new().output("y", &y).schedule().map_err(|error| error.to_string())?;
+        let expected = (y.dim(1), schedule.total_work().flops as usize / 2);
+        let given = answer([h, w], c, o, kernel, stride, padding);
+        if given != expected {
+            return Err(format!(
+                "{h}x{w}, {c} to {o} channels, kernel {kernel}, stride {stride}, padding {padding}: {given:?}, not {expected:?}"
             ));
         }
     }

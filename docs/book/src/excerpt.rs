@@ -46,6 +46,18 @@ pub const EXCERPTS: &[Excerpt] = &[
         from: "Op::Convolution(conv) => {",
         to: "x.conv2d(g, *conv))]",
     },
+    Excerpt {
+        name: "kernel_gemm.txt",
+        path: "shaders/wgsl/gemm.wgsl",
+        from: "for (var tap_y",
+        to: "{{multiply}}",
+    },
+    Excerpt {
+        name: "convolution_three.rs",
+        path: "autograd/src/evaluate/convolution.rs",
+        from: "/// x `[N,H,W,Cin]`, weight `[Cout",
+        to: "dw.data[wi] += ",
+    },
 ];
 
 impl Excerpt {

@@ -63,3 +63,34 @@ pub fn slots(temporaries: &[(usize, usize, usize)]) -> Vec<usize> {
 pub fn inlined_cost(elements: u64, operations: u64) -> (u64, u64) {
     todo!()
 }
+
+/// Chapter 6: numbers read from far memory by a product of `[m, k]` with `[k, n]` in tiles of `rows` by
+/// `columns`, which divide `m` and `n`.
+pub fn tile_reads(m: u64, k: u64, n: u64, rows: u64, columns: u64) -> u64 {
+    todo!()
+}
+
+/// Chapter 6: the sum of as many numbers as a power of two: in each round, the first half adds the second half
+/// to itself, place by place.
+pub fn tree_sum(values: Vec<f32>) -> f32 {
+    todo!()
+}
+
+/// Chapter 7: the gradient by the image of a 3x3 convolution with stride 1 and padding 1, written as another
+/// convolution. `dy` is `[N, H, W, O]`, `weights` is `[O, C, 3, 3]`.
+pub fn input_gradient(dy: &Tensor, weights: &Tensor) -> Tensor {
+    todo!()
+}
+
+/// Chapter 7: the output height of a convolution, and the multiplications it takes for one image of `h` by
+/// `w` with `c` channels to `o` channels, with a square kernel. The width follows as the height does.
+pub fn convolution_cost(
+    [h, w]: [usize; 2],
+    c: usize,
+    o: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> (usize, usize) {
+    todo!()
+}

@@ -6,9 +6,11 @@
 
 pub mod backwards;
 pub mod checks;
+pub mod convolution;
 pub mod derivative;
 pub mod excerpt;
 pub mod exercises;
+pub mod kernel;
 pub mod node;
 pub mod passes;
 pub mod picture;
@@ -36,6 +38,13 @@ pub const PROGRAMS: &[(&str, fn() -> Result<()>)] = &[
     ("passes_counted", passes::counted),
     ("passes_inlined", passes::inlined),
     ("passes_finished", passes::finished),
+    ("kernel_shader", kernel::shader),
+    ("kernel_counted", kernel::counted),
+    ("kernel_bounds", kernel::bounds),
+    ("convolution_compared", convolution::compared),
+    ("convolution_transposes", convolution::transposes),
+    ("convolution_four", convolution::four_products),
+    ("convolution_errors", convolution::errors),
 ];
 
 /// Every picture, by the name of its file.
@@ -45,4 +54,6 @@ pub const PICTURES: &[(&str, fn() -> Result<String>)] = &[
     ("backwards", backwards::picture),
     ("second", second::picture),
     ("passes", passes::picture),
+    ("kernel", kernel::picture),
+    ("convolution", convolution::picture),
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use autograd::{Tensor, evaluate, grad};
+use autograd::{Conv2d, Tensor, evaluate, grad};
 
 use crate::backwards::{Made, Tape};
 use crate::derivative::Dual;
@@ -99,4 +99,43 @@ pub fn slots(temporaries: &[(usize, usize, usize)]) -> Vec<usize> {
 pub fn inlined_cost(elements: u64, operations: u64) -> (u64, u64) {
     let once = 4 * 2 * elements;
     (once * operations, once)
+}
+
+/// Each of the tiles reads its rows of the one matrix and its columns of the other. The squarer, the fewer.
+pub fn tile_reads(m: u64, k: u64, n: u64, rows: u64, columns: u64) -> u64 {
+    (m / rows) * (n / columns) * (rows + columns) * k
+}
+
+pub fn tree_sum(mut values: Vec<f32>) -> f32 {
+    while values.len() > 1 {
+        let half = values.len() / 2;
+        for i in 0..half {
+            values[i] += values[i + half];
+        }
+        values.truncate(half);
+    }
+    values[0]
+}
+
+/// A weight that took a pixel to its lower right takes the gradient back to its upper left: the kernel is
+/// turned by half a turn, and the channels change sides.
+pub fn input_gradient(dy: &Tensor, weights: &Tensor) -> Tensor {
+    let reversed = |t: &Tensor, axis: usize| {
+        let taps: Vec<Tensor> = (0..3).rev().map(|tap| t.slice(axis, tap, 1, 1)).collect();
+        Tensor::concatenate(&taps.iter().collect::<Vec<_>>(), axis)
+    };
+    let turned = reversed(&reversed(weights, 2), 3).permute(&[1, 0, 2, 3]);
+    dy.conv2d(&turned, Conv2d::new(1, 1))
+}
+
+pub fn convolution_cost(
+    [h, w]: [usize; 2],
+    c: usize,
+    o: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> (usize, usize) {
+    let size = |extent: usize| (extent + 2 * padding - kernel) / stride + 1;
+    (size(h), size(h) * size(w) * o * c * kernel * kernel)
 }

@@ -35,6 +35,10 @@ exercises! {
     forward refuses |tape, at| tape.entries[at].1;
     slots refuses |temporaries| (0..temporaries.len()).map(|i| i % 2).collect();
     inlined_cost refuses |elements, operations| (8 * elements * operations, 4 * elements);
+    tile_reads refuses |m, k, n, rows, columns| m * n * k * 2 / (rows * columns);
+    tree_sum refuses |values| values.iter().sum();
+    input_gradient refuses |dy, weights| dy.conv2d(&weights.permute(&[1, 0, 2, 3]), autograd::Conv2d::new(1, 1));
+    convolution_cost refuses |[h, w], c, o, kernel, stride, _| (h / stride, h / stride * (w / stride) * c * o * kernel);
     newton_root refuses |_, start| start;
     hessian_product refuses |loss, x, direction| autograd::grad(loss, std::slice::from_ref(x)).remove(0) * direction;
 }
