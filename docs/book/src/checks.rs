@@ -8,6 +8,7 @@ use schedule::{Options, Step};
 
 use crate::backwards::{Made, Tape, backward};
 use crate::derivative::Dual;
+use crate::exercises::Norm;
 
 /// Of a check: what is wrong.
 pub type Verdict = Result<(), String>;
@@ -249,4 +250,48 @@ pub fn convolution_cost(
         }
     }
     Ok(())
+}
+
+pub fn folded(answer: fn(&Tensor, &Norm) -> (Tensor, Tensor)) -> Verdict {
+    let (x, weights) = (wavy(&[2, 4, 4, 3], 0), wavy(&[2, 3, 3, 3], 9));
+    let pair = |a: f32, b: f32| Tensor::constant(&[2], vec![a, b]);
+    let norm = Norm {
+        gamma: pair(1.5, -0.5),
+        beta: pair(0.25, 2.0),
+        mean: pair(0.5, -3.0),
+        variance: pair(4.0, 0.0),
+        eps: 1e-2,
+    };
+    let convolve = |weights: &Tensor| x.conv2d(weights, Conv2d::new(1, 1));
+    let Norm { gamma, beta, mean, variance, eps } = &norm;
+    let expected = convolve(&weights).batch_norm_eval(gamma, beta, mean, variance, *eps);
+    let (new_weights, shift) = answer(&weights, &norm);
+    close("convolution and norm", &values(&(convolve(&new_weights) + shift))?, &values(&expected)?, 1e-9)
+}
+
+pub fn running_statistics(answer: fn((f64, f64), &[f64], f64) -> (f64, f64)) -> Verdict {
+    // The deviations from 2 are -1, 0, 1, -2, 2: squares of 10 in all, over 4.
+    let (mean, variance) = answer((10.0, 5.0), &[1.0, 2.0, 3.0, 0.0, 4.0], 0.1);
+    close("mean and variance", &[mean, variance], &[9.2, 4.75], 1e-12)
+}
+
+type Momentum = fn(&Tensor, &Tensor, &Tensor, f64, f64) -> (Tensor, Tensor);
+
+pub fn momentum_update(answer: Momentum) -> Verdict {
+    // Two steps by hand, from 1 with gradients 2 and -1, rate 0.1, momentum 0.5.
+    let one = |value: f32| Tensor::constant(&[1], vec![value]);
+    let (p, v) = answer(&one(1.0), &one(0.0), &one(2.0), 0.1, 0.5);
+    close("after one step", &[values(&p)?, values(&v)?].concat(), &[0.8, 2.0], 1e-7)?;
+    let (p, v) = answer(&p, &v, &one(-1.0), 0.1, 0.5);
+    close("after two steps", &[values(&p)?, values(&v)?].concat(), &[0.8, 0.0], 1e-7)?;
+    let (p, _) = answer(&p, &one(4.0), &one(0.0), 0.1, 0.5);
+    close("coasting", &values(&p)?, &[0.6], 1e-7)
+}
+
+pub fn cross_entropy_gradient(answer: fn(&Tensor, &Tensor) -> Tensor) -> Verdict {
+    let logits = wavy(&[4, 3], 1);
+    let labels = Tensor::constant(&[4], vec![0.0, 2.0, 1.0, 1.0]).to_integer();
+    let expected =
+        values(&grad(&logits.cross_entropy(&labels).mean_all(), std::slice::from_ref(&logits))[0])?;
+    close("the gradient", &values(&answer(&logits, &labels))?, &expected, 1e-9)
 }

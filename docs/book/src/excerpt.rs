@@ -58,6 +58,12 @@ pub const EXCERPTS: &[Excerpt] = &[
         from: "/// x `[N,H,W,Cin]`, weight `[Cout",
         to: "dw.data[wi] += ",
     },
+    Excerpt {
+        name: "batch_norm_operation.rs",
+        path: "autograd/src/ops/composite.rs",
+        from: "let (mean, variance) = (x.mean(&folded)",
+        to: "let output = (&x - &mean) * scale",
+    },
 ];
 
 impl Excerpt {

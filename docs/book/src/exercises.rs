@@ -94,3 +94,40 @@ pub fn convolution_cost(
 ) -> (usize, usize) {
     todo!()
 }
+
+/// An evaluation-mode batch norm: each `[C]`.
+pub struct Norm {
+    pub gamma: Tensor,
+    pub beta: Tensor,
+    pub mean: Tensor,
+    pub variance: Tensor,
+    pub eps: f64,
+}
+
+/// Chapter 8: the weights `[O, C, 3, 3]` and the shift `[O]` of a convolution that does what one without a shift
+/// and the norm behind it do.
+pub fn folded(weights: &Tensor, norm: &Norm) -> (Tensor, Tensor) {
+    todo!()
+}
+
+/// Chapter 8: the running mean and variance after a batch of one channel, of which they take the share
+/// `momentum`.
+pub fn running_statistics(running: (f64, f64), batch: &[f64], momentum: f64) -> (f64, f64) {
+    todo!()
+}
+
+/// Chapter 9: the new parameter and the new velocity, given both, the gradient, the rate and the momentum.
+pub fn momentum_update(
+    parameter: &Tensor,
+    velocity: &Tensor,
+    gradient: &Tensor,
+    rate: f64,
+    momentum: f64,
+) -> (Tensor, Tensor) {
+    todo!()
+}
+
+/// Chapter 9: the gradient of the mean cross entropy of logits `[N, C]` and integer labels `[N]` by the logits.
+pub fn cross_entropy_gradient(logits: &Tensor, labels: &Tensor) -> Tensor {
+    todo!()
+}

@@ -122,7 +122,7 @@ pub fn picture() -> Result<String> {
     let mut chart = Chart::new(
         "What memory allows a product on an H200, by how often each number is used",
         Axis::logarithmic("times each number is used once it was fetched", 1.0, 1000.0),
-        Axis::logarithmic("TFLOP/s", 1.0, 1000.0),
+        Axis::logarithmic("TFLOP/s", 1.0, 10000.0),
     );
     let reuse = || (0..=40).map(|i| 10f64.powf(f64::from(i) * 3.0 / 40.0));
     chart.curve("memory's limit, 4.3 TB/s", BLUE, reuse().map(|r| (r, 2.0 * 4.3 * r / 8.0)));

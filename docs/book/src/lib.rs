@@ -5,6 +5,7 @@
 //! `tests/book.rs` runs all of it again and compares, so text and program cannot drift apart.
 
 pub mod backwards;
+pub mod batch_norm;
 pub mod checks;
 pub mod convolution;
 pub mod derivative;
@@ -16,6 +17,7 @@ pub mod passes;
 pub mod picture;
 pub mod second;
 pub mod solutions;
+pub mod training;
 
 use autograd::Result;
 
@@ -45,6 +47,13 @@ pub const PROGRAMS: &[(&str, fn() -> Result<()>)] = &[
     ("convolution_transposes", convolution::transposes),
     ("convolution_four", convolution::four_products),
     ("convolution_errors", convolution::errors),
+    ("batch_norm_depth", batch_norm::depth),
+    ("batch_norm_gradient", batch_norm::gradient),
+    ("batch_norm_scale", batch_norm::scale),
+    ("batch_norm_variance", batch_norm::variance),
+    ("training_softmax", training::softmax),
+    ("training_descent", training::descent),
+    ("training_held_out", training::held_out),
 ];
 
 /// Every picture, by the name of its file.
@@ -56,4 +65,6 @@ pub const PICTURES: &[(&str, fn() -> Result<String>)] = &[
     ("passes", passes::picture),
     ("kernel", kernel::picture),
     ("convolution", convolution::picture),
+    ("batch_norm", batch_norm::picture),
+    ("training", training::picture),
 ];

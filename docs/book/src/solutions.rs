@@ -6,6 +6,7 @@ use autograd::{Conv2d, Tensor, evaluate, grad};
 
 use crate::backwards::{Made, Tape};
 use crate::derivative::Dual;
+use crate::exercises::Norm;
 
 /// The errors of two central differences, `h` and `2 h` wide, are as one to four: this mixture has neither.
 pub fn fourth_order(f: fn(f64) -> f64, x: f64, h: f64) -> f64 {
@@ -138,4 +139,33 @@ pub fn convolution_cost(
 ) -> (usize, usize) {
     let size = |extent: usize| (extent + 2 * padding - kernel) / stride + 1;
     (size(h), size(h) * size(w) * o * c * kernel * kernel)
+}
+
+pub fn folded(weights: &Tensor, norm: &Norm) -> (Tensor, Tensor) {
+    let scale = &norm.gamma / (&norm.variance + norm.eps).sqrt();
+    let shift = &norm.beta - &norm.mean * &scale;
+    (weights * scale.reshape(&[weights.dim(0), 1, 1, 1]), shift)
+}
+
+pub fn running_statistics(running: (f64, f64), batch: &[f64], momentum: f64) -> (f64, f64) {
+    let count = batch.len() as f64;
+    let mean = batch.iter().sum::<f64>() / count;
+    let unbiased = batch.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (count - 1.0);
+    let moved = |old: f64, new: f64| (1.0 - momentum) * old + momentum * new;
+    (moved(running.0, mean), moved(running.1, unbiased))
+}
+
+pub fn momentum_update(
+    parameter: &Tensor,
+    velocity: &Tensor,
+    gradient: &Tensor,
+    rate: f64,
+    momentum: f64,
+) -> (Tensor, Tensor) {
+    let velocity = velocity * momentum + gradient;
+    (parameter - &velocity * rate, velocity)
+}
+
+pub fn cross_entropy_gradient(logits: &Tensor, labels: &Tensor) -> Tensor {
+    (logits.softmax(1) - labels.one_hot(logits.dim(1))) * (1.0 / logits.dim(0) as f64)
 }

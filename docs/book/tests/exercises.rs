@@ -39,6 +39,14 @@ exercises! {
     tree_sum refuses |values| values.iter().sum();
     input_gradient refuses |dy, weights| dy.conv2d(&weights.permute(&[1, 0, 2, 3]), autograd::Conv2d::new(1, 1));
     convolution_cost refuses |[h, w], c, o, kernel, stride, _| (h / stride, h / stride * (w / stride) * c * o * kernel);
+    folded refuses |weights, norm| (weights * norm.gamma.reshape(&[2, 1, 1, 1]), &norm.beta - &norm.mean);
+    running_statistics refuses |(mean, variance), batch, momentum| {
+        let new = batch.iter().sum::<f64>() / batch.len() as f64;
+        let spread = batch.iter().map(|v| (v - new) * (v - new)).sum::<f64>() / batch.len() as f64;
+        (mean + momentum * (new - mean), variance + momentum * (spread - variance))
+    };
+    momentum_update refuses |p, v, g, rate, momentum| (p - v * rate, v * momentum + g);
+    cross_entropy_gradient refuses |logits, labels| logits.softmax(1) - labels.one_hot(3);
     newton_root refuses |_, start| start;
     hessian_product refuses |loss, x, direction| autograd::grad(loss, std::slice::from_ref(x)).remove(0) * direction;
 }
