@@ -78,7 +78,7 @@ fn main() {
         let mut loader =
             Loader::train(data.clone(), config, Position { epoch: 1, batch: 0 }).expect("valid settings");
         let batches = rate(time, |_| {
-            let batch = loader.next().expect("endless");
+            let batch = loader.next().expect("endless").expect("in memory");
             loader.recycle(black_box(batch));
         });
         println!(

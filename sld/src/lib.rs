@@ -9,6 +9,7 @@ pub mod config;
 pub mod data;
 pub mod distill;
 pub mod number;
+pub mod picture;
 pub mod random;
 pub mod report;
 pub mod run;

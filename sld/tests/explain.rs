@@ -28,7 +28,7 @@ fn configs() -> Vec<PathBuf> {
 /// The step of a config for small batches, as `sld explain` makes it.
 fn step_of(config: &Config) -> (Step, Networks) {
     let networks = session::networks(config, session::classes(config.dataset.kind)).unwrap();
-    let side = if config.dataset.kind == sld::config::DatasetKind::Imagenet { 224 } else { 32 };
+    let side = config.dataset.sight().map_or(32, |sight| sight.side);
     (step::expressions(&networks, config.method(), 2, [side, side]).0, networks)
 }
 

@@ -374,7 +374,7 @@ fn replayed(root: &Path, method: &Method, train: &Arc<Dataset>, epoch: u64, gate
     let (mut sums, mut seen) = (Sums::new(), 0);
     let mut replays: Vec<Replay> = Vec::new();
     while seen < train.len() {
-        let batch = loader.next().unwrap();
+        let batch = loader.next().unwrap().unwrap();
         assert_eq!(batch.epoch, epoch);
         let n = batch.labels.len();
         if !replays.iter().any(|replay| replay.batch == n) {

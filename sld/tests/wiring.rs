@@ -345,6 +345,7 @@ fn every_key_of_every_method_arrives_in_its_loss() {
 
 const SYNTHETIC: (&str, &str) = ("DATASET.TYPE", "synthetic");
 const TAUGHT: (&str, &str) = ("DISTILLER.TYPE", "KD");
+const PICTURES: (&str, &str) = ("DATASET.TYPE", "imagefolder");
 
 type Arrives = fn(&Config) -> bool;
 
@@ -364,6 +365,12 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
         let data = RunData::new(c, session::load_splits(c.dataset.kind, &c.dataset.root).unwrap()).unwrap();
         data.held_out
             .is_some_and(|held| held.len().abs_diff(1024) <= 20 && held.len() + data.train.len() == 4096)
+    }),
+    ("DATASET.SIZE", "96", &[PICTURES], |c| {
+        c.dataset.sight().is_some_and(|sight| (sight.side, sight.resize) == (96, 109))
+    }),
+    ("DATASET.RESIZE", "240", &[PICTURES], |c| {
+        c.dataset.sight().is_some_and(|sight| (sight.side, sight.resize) == (224, 240))
     }),
     ("DISTILLER.TYPE", "DKD", &[], |c| c.method().name() == "DKD"),
     ("DISTILLER.TEACHER", "wrn_16_1", &[TAUGHT], |c| networks(c).teacher.unwrap().name() == "wrn_16_1"),

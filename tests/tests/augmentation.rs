@@ -1,7 +1,8 @@
 //! The augmentations against what Pillow 13.0.0 produced: equal bytes, case by case.
 
 use safetensors::{Dtype, SafeTensors};
-use sld::augment::resample::{CropBox, evaluation_view, resized_crop, shorter_side};
+use sld::augment::photo::{Framing, Photo, evaluation_view};
+use sld::augment::resample::{CropBox, Resampler, shorter_side};
 use sld::augment::{Canvas, Normalization, Op, RandAugment, cutout::cutout, views::Geometry};
 
 const SIDE: usize = 32;
@@ -151,18 +152,23 @@ fn imagenet_resizes_and_crops() {
         let (eights, _) = tensor.data().as_chunks::<8>();
         eights.iter().map(|&eight| i64::from_le_bytes(eight) as usize).collect()
     };
+    let (mut resampler, mut canvas) = (Resampler::default(), Canvas::new());
     for image in ["a", "b"] {
         let input = tensors.tensor(&format!("{image}/input")).unwrap();
         let [height, width, 3] = *input.shape() else { panic!("{:?}", input.shape()) };
+        let photo = Photo { pixels: input.data(), width, height };
         for (case, side) in [("rrc0", 64), ("rrc1", 112)] {
             let [top, left, rows, columns] = integers(&format!("{image}/{case}_ijhw"))[..] else { panic!() };
             let window = CropBox { top, left, height: rows, width: columns };
-            let actual = resized_crop(input.data(), width, window, side, side);
-            assert!(actual == bytes(&tensors, &format!("{image}/{case}")), "{image}/{case} {window:?}");
+            Framing { window, flip: false }.apply(&mut resampler, &mut canvas, photo, side);
+            assert!(
+                canvas.pixels() == bytes(&tensors, &format!("{image}/{case}")),
+                "{image}/{case} {window:?}"
+            );
         }
         let resized = integers(&format!("{image}/resized_hw"));
         assert_eq!(shorter_side(width, height, 256), (resized[1], resized[0]));
-        let view = evaluation_view(input.data(), width, height, 256, 224);
-        assert!(view == bytes(&tensors, &format!("{image}/val_view")), "{image}/val_view");
+        evaluation_view(&mut resampler, &mut canvas, photo, 256, 224);
+        assert!(canvas.pixels() == bytes(&tensors, &format!("{image}/val_view")), "{image}/val_view");
     }
 }

@@ -128,6 +128,7 @@ fn full_checkpoint() -> Checkpoint {
         model: "resnet8x4".into(),
         classes: vec!["apple".into(), "aquarium fish".into(), "b\u{e4}r".into()],
         size: [32, 48],
+        resize: 55,
         mean: [0.5071, 0.4867, 1e-30],
         std: [0.2675, 0.2565, f32::MAX],
     });

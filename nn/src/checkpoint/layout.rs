@@ -238,7 +238,8 @@ impl<'p> Reader<'_, 'p> {
             self.allowance.charge((name.len() + size_of::<String>()) as u64)?;
             classes.push(name.to_owned());
         }
-        Ok(Some(NetworkInfo { model: model.to_owned(), classes, size, mean, std }))
+        let resize = pickle.get(value, "resize").and_then(|side| pickle.size(&side)).unwrap_or(0);
+        Ok(Some(NetworkInfo { model: model.to_owned(), classes, size, resize, mean, std }))
     }
 
     /// SGD's state. False if the value is not that; the state of another optimizer is left out whole,

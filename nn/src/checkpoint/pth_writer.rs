@@ -125,7 +125,8 @@ impl<'a> ObjectWriter<'a> {
         Ok(())
     }
 
-    /// `{"model": name, "classes": [names], "size": [height, width], "mean": [...], "std": [...]}`
+    /// `{"model": name, "classes": [names], "size": [height, width], "mean": [...], "std": [...]}`,
+    /// and for pictures `"resize": shorter side`
     fn network(&mut self, network: &NetworkInfo) -> Result<(), Problem> {
         self.pickle.begin_dict();
         self.pickle.text("model")?;
@@ -142,6 +143,10 @@ impl<'a> ObjectWriter<'a> {
             self.pickle.int(side as i64);
         }
         self.pickle.end_list();
+        if network.resize > 0 {
+            self.pickle.text("resize")?;
+            self.pickle.int(network.resize as i64);
+        }
         for (key, values) in [("mean", network.mean), ("std", network.std)] {
             self.pickle.text(key)?;
             self.pickle.begin_list();

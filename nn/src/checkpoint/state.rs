@@ -38,10 +38,18 @@ pub struct NetworkInfo {
     pub classes: Vec<String>,
     /// Height and width of the images.
     pub size: [usize; 2],
+    /// Of pictures of any size, in evaluation: what their shorter side becomes before the centre is cut out. 0 where
+    /// images are of one size.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resize: usize,
     /// What is subtracted from the images' levels (0 to 1), by channel.
     pub mean: [f32; 3],
     /// What they are then divided by.
     pub std: [f32; 3],
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The networks of a distillation, in one file.

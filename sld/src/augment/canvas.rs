@@ -56,6 +56,12 @@ impl Canvas {
         &mut self.pixels
     }
 
+    /// Mirrors the image left to right.
+    pub fn mirror(&mut self) {
+        let rows = self.pixels.as_chunks_mut::<3>().0.chunks_exact_mut(self.width.max(1));
+        rows.for_each(<[[u8; 3]]>::reverse);
+    }
+
     /// Lets `paint(old, new)` produce the next version of the image from the present one.
     /// `new` holds stale bytes: all of it must be written.
     pub(super) fn repaint(&mut self, paint: impl FnOnce(&[u8], &mut [u8])) {

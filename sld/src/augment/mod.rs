@@ -3,6 +3,8 @@
 //! * weak view: random crop of the zero-padded image, random horizontal flip ([`crop`]);
 //! * strong view: an independent crop and flip, then RandAugment(2) ([`randaugment`]): two of the fourteen
 //!   operations ([`Op`]), then [`cutout`];
+//! * pictures of any size are framed by RandomResizedCrop instead of the padded crop, and in evaluation by Resize
+//!   and CenterCrop ([`photo`], [`resample`]);
 //! * both become floats through [`normalize::Normalization`].
 //!
 //! Images are 8-bit RGB, rows of interleaved pixels (HWC), of any size. All work happens inside a
@@ -20,6 +22,7 @@ pub mod cutout;
 pub mod enhance;
 pub mod normalize;
 mod op;
+pub mod photo;
 pub mod randaugment;
 pub mod resample;
 pub mod tone;
@@ -28,5 +31,6 @@ pub mod views;
 pub use canvas::Canvas;
 pub use normalize::Normalization;
 pub use op::Op;
+pub use photo::{Photo, PhotoDraws};
 pub use randaugment::RandAugment;
 pub use views::{Geometry, ViewDraws};

@@ -16,6 +16,8 @@ impl Normalization {
     pub const CIFAR10: Self = Self { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2435, 0.2616] };
     /// The constants customary for ImageNet.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    /// mdistiller's constants for Tiny-ImageNet.
+    pub const TINY_IMAGENET: Self = Self { mean: [0.4802, 0.4481, 0.3975], std: [0.2302, 0.2265, 0.2262] };
 
     /// (value / 255 − mean) / std in f32, of every level of every channel.
     pub fn table(&self) -> NormalizationTable {

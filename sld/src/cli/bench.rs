@@ -3,11 +3,14 @@
 use super::device::DeviceArgs;
 use super::growth::{self, GrowthArgs};
 use super::output::OutputError;
+use crate::augment::Normalization;
 use crate::data::cifar::{self, LoadOptions};
 use crate::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
+use crate::data::pictures::{self, Sight};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::outln;
 use crate::training::timing::{self, Effort, KernelTime, Subject};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,7 +87,7 @@ pub struct StepArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = AUGMENT_EXAMPLES)]
 pub struct AugmentArgs {
-    /// Images to use; the drawn task's if not given.
+    /// Images to use, CIFAR's or a folder of pictures (views of 224x224); the drawn task's if not given.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Threads that augment.
@@ -206,6 +209,10 @@ fn peak_memory() -> Option<u64> {
 
 fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
     let images = match &args.data {
+        Some(path) if pictures::is_at(path) => {
+            let sight = Sight { side: 224, resize: 256, normalization: Normalization::IMAGENET };
+            pictures::open(path, sight, None)?.train.context("there is no folder train/")?
+        }
         Some(path) => cifar::load(path, LoadOptions { wanted: None, skip_checksums: true })?.splits.train,
         None => synthetic::generate(&SyntheticConfig::default())?.train,
     };
@@ -225,7 +232,7 @@ fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
     for _ in 0..args.iterations {
         let started = Instant::now();
         for _ in 0..batches {
-            let batch = loader.next().ok_or_else(|| anyhow::anyhow!("the loader ended early"))?;
+            let batch = loader.next().ok_or_else(|| anyhow::anyhow!("the loader ended early"))??;
             loader.recycle(batch);
         }
         rates.push(count as f64 / started.elapsed().as_secs_f64());

@@ -1,11 +1,15 @@
 //! `sld data`.
 
+use super::terminal;
+use crate::config::{self, DatasetKind};
 use crate::data::cifar::{self, Cifar, Integrity, LoadOptions, RELEASES, Release};
 use crate::data::fetch::{Download, fetch};
 use crate::data::inspect::Summary;
+use crate::data::pictures;
 use crate::outln;
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,7 +50,8 @@ const INSPECT_EXAMPLES: &str = "\
 Examples:
   sld data inspect data                                  what `sld data fetch` got
   sld data inspect cifar-10-python.tar.gz
-  sld data inspect cifar-100-binary                      an unpacked folder";
+  sld data inspect cifar-100-binary                      an unpacked folder
+  sld data inspect photos                                train/CLASS/*, val/CLASS/*: reads every picture";
 
 /// Download a data set; go on with a broken download; check its md5.
 ///
@@ -67,11 +72,11 @@ pub struct FetchArgs {
     pub binary: bool,
 }
 
-/// Check a data set and print its counts, mean and deviation.
+/// Check a data set and print its counts, mean and deviation; of pictures, every file that cannot be read.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub struct InspectArgs {
-    /// A folder of data files, an archive, or a folder with either.
+    /// A folder of data files, an archive, a folder with either, or a folder of pictures.
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Accept a complete release whose checksum is not the published one.
@@ -114,6 +119,9 @@ fn release(name: Name, binary: bool) -> anyhow::Result<&'static Release> {
 }
 
 fn run_inspect(args: InspectArgs) -> anyhow::Result<()> {
+    if pictures::is_at(&args.path) {
+        return inspect_pictures(&args.path);
+    }
     let options = LoadOptions { wanted: None, skip_checksums: args.skip_checksums };
     let loaded = cifar::load(&args.path, options)?;
     let integrity = match loaded.integrity {
@@ -124,5 +132,34 @@ fn run_inspect(args: InspectArgs) -> anyhow::Result<()> {
     outln!("{} in {}: {integrity}", loaded.release.description, loaded.path.display())?;
     outln!("{}", Summary::new(&loaded.splits.train))?;
     outln!("{}", Summary::new(&loaded.splits.test))?;
+    Ok(())
+}
+
+/// Reads every picture.
+fn inspect_pictures(root: &Path) -> anyhow::Result<()> {
+    // What networks would see plays no part.
+    let sight = config::Dataset { kind: DatasetKind::Imagefolder, ..Default::default() }.sight();
+    let sight = sight.context("a folder of pictures has a size")?;
+    let folder = pictures::open(root, sight, Some(pictures::IMAGENET))?;
+    folder.notes.iter().try_for_each(|note| outln!("{note}"))?;
+    let mut surveys = Vec::new();
+    for images in folder.train.iter().chain(&folder.test) {
+        let bar = terminal::counting(images.len() as u64, "pictures read");
+        let survey = pictures::survey(images, || bar.inc(1));
+        bar.finish_and_clear();
+        outln!("{survey}")?;
+        surveys.push(survey);
+    }
+    if let [train, test] = &surveys[..]
+        && train.shared_with(test) > 0
+    {
+        outln!("{} pictures to test on are also there to train on, byte for byte", train.shared_with(test))?;
+    }
+    let broken: usize = surveys.iter().map(|survey| survey.broken.len()).sum();
+    anyhow::ensure!(
+        broken == 0,
+        "{broken} pictures cannot be read (listed above): training stops at the first; repair or remove them, or leave \
+         them out with DATASET.SKIP_BROKEN true"
+    );
     Ok(())
 }

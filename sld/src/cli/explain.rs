@@ -2,7 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::session;
-use crate::config::{Config, DatasetKind, Overrides};
+use crate::config::{Config, Overrides};
 use crate::training::step;
 use crate::{out, outln, warn};
 use clap::Args;
@@ -46,7 +46,7 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.cfg, &overrides)?;
     let device = args.device.open()?;
     let networks = session::networks(&config, session::classes(config.dataset.kind))?;
-    let side = if config.dataset.kind == DatasetKind::Imagenet { 224 } else { 32 };
+    let side = config.dataset.sight().map_or(32, |sight| sight.side);
     let batch = config.solver.batch_size as usize;
     let (step, _) = step::expressions(&networks, config.method(), batch, [side, side]);
     if let Some(wanted) = &args.wgsl {

@@ -76,6 +76,9 @@ pub enum Command {
 
 /// Runs what the command line asks for; without a command, the demonstration.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
+    crate::data::loader::tell_stalls(|path, time| {
+        crate::warn!("waiting for {}, whose reading has taken {} seconds", path.display(), time.as_secs());
+    });
     match cli.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),

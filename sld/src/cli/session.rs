@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use nn::models;
 use nn::optimizer::{MultiStep, Sgd, SgdOptions};
 
+use super::terminal;
 use crate::config::{Config, DatasetKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
+use crate::data::pictures::{self, Folder};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::data::{Dataset, Splits, split};
+use crate::say;
 use crate::training::{Networks, Settings};
 
 /// Classes of a data set.
@@ -17,7 +21,8 @@ pub fn classes(kind: DatasetKind) -> usize {
     match kind {
         DatasetKind::Cifar10 => 10,
         DatasetKind::Cifar100 => 100,
-        DatasetKind::Imagenet => 1000,
+        DatasetKind::Imagenet | DatasetKind::Imagefolder => 1000,
+        DatasetKind::TinyImagenet => 200,
         DatasetKind::Synthetic => SyntheticConfig::default().classes,
     }
 }
@@ -28,9 +33,9 @@ pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
         DatasetKind::Cifar10 => Cifar::Cifar10,
         DatasetKind::Cifar100 => Cifar::Cifar100,
         DatasetKind::Synthetic => return Ok(synthetic::generate(&SyntheticConfig::default())?),
-        DatasetKind::Imagenet => anyhow::bail!(
-            "training on ImageNet is not built: its configs are here for `sld explain` and to compare settings"
-        ),
+        DatasetKind::Imagenet | DatasetKind::TinyImagenet | DatasetKind::Imagefolder => {
+            anyhow::bail!("a folder of pictures is not read whole")
+        }
     };
     let options = LoadOptions { wanted: Some(wanted), skip_checksums: false };
     Ok(cifar::load(root, options)?.splits)
@@ -45,6 +50,35 @@ pub struct RunData {
 }
 
 impl RunData {
+    /// Reads, or lists, the images that the config names.
+    pub fn load(config: &Config) -> anyhow::Result<RunData> {
+        let dataset = &config.dataset;
+        let Some(sight) = dataset.sight() else {
+            return RunData::new(config, load_splits(dataset.kind, &dataset.root)?);
+        };
+        let known = (dataset.kind == DatasetKind::Imagenet).then_some(pictures::IMAGENET);
+        let Folder { train, test, notes } = pictures::open(&dataset.root, sight, known)?;
+        notes.iter().for_each(|note| say!("# {note}"));
+        let root = dataset.root.display();
+        let train = train.with_context(|| format!("{root} has no folder train/ to train on"))?;
+        let readable = |images: Dataset| match dataset.skip_broken {
+            true => without_broken(images),
+            false => Ok(images),
+        };
+        let (train, test) = (readable(train)?, test.map(readable).transpose()?);
+        match test {
+            Some(test) => RunData::new(config, Splits { train, test }),
+            None if dataset.val_fraction > 0.0 => {
+                let (train, test) = split::hold_out(&train, dataset.val_fraction, config.solver.seed)?;
+                Ok(RunData { train: Arc::new(train), test: Arc::new(test), held_out: None })
+            }
+            None => anyhow::bail!(
+                "{root} has no folder val/ or test/; make one, or hold a part of the pictures out to test on: \
+                 --val-fraction 0.1"
+            ),
+        }
+    }
+
     /// Splits off the config's share of the training images.
     pub fn new(config: &Config, splits: Splits) -> anyhow::Result<RunData> {
         let Splits { train, test } = splits;
@@ -55,6 +89,24 @@ impl RunData {
         let (train, held_out) = split::hold_out(&train, config.dataset.val_fraction, config.solver.seed)?;
         Ok(RunData { train: Arc::new(train), test, held_out: Some(Arc::new(held_out)) })
     }
+}
+
+/// Leaves out what cannot be read, and says so.
+fn without_broken(images: Dataset) -> anyhow::Result<Dataset> {
+    /// Files that are named; `sld data inspect` names all.
+    const NAMED: usize = 10;
+    let (name, count) = (images.name().to_owned(), images.len());
+    let bar = terminal::counting(count as u64, "pictures read");
+    let (readable, broken) = pictures::without_broken(images, || bar.inc(1))?;
+    bar.finish_and_clear();
+    if !broken.is_empty() {
+        say!("# {name}: left out {} of {count} pictures, which cannot be read:", broken.len());
+    }
+    broken.iter().take(NAMED).for_each(|file| say!("#   {}: {}", file.path.display(), file.reason));
+    if broken.len() > NAMED {
+        say!("#   and {} more (`sld data inspect` lists all)", broken.len() - NAMED);
+    }
+    Ok(readable)
 }
 
 /// The config's networks with fresh weights, and the optimizer of the student.

@@ -90,6 +90,14 @@ fn percent(value: f64) -> String {
     format!("{value:.2}%")
 }
 
+/// A bar that counts to `total` things.
+pub fn counting(total: u64, things: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!("{{bar:30}} {{pos}} of {{len}} {things}  {{eta}}"));
+    let bar = ProgressBar::new(total);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
 /// A duration as hours, minutes and seconds: "1:02:03", "2:03".
 fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;

@@ -94,8 +94,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!("warning: {warning}"));
     let stop = interrupt::stop_politely();
     let device = args.device.open()?;
-    let splits = session::load_splits(config.dataset.kind, &config.dataset.root)?;
-    let data = session::RunData::new(&config, splits)?;
+    let data = session::RunData::load(&config)?;
     let start = if args.resume { Start::Resume { change: args.change } } else { Start::New };
     let heading =
         format!("{}# run folder: {}\n# device: {}", config.to_yaml(), folder.display(), device.name());

@@ -10,19 +10,25 @@ const IMAGENET_ALIAS: &str = "MobileNetV2";
 
 /// The networks that exist for a data set's image size, as a config spells them.
 pub fn models_of(dataset: DatasetKind) -> Vec<&'static str> {
-    let names = nn::models::names();
+    let large = || nn::models::names().filter_map(|name| name.strip_prefix(IMAGENET)).chain([IMAGENET_ALIAS]);
+    let small = || nn::models::names().filter(|name| !name.starts_with(IMAGENET));
     match dataset {
-        DatasetKind::Imagenet => {
-            names.filter_map(|name| name.strip_prefix(IMAGENET)).chain([IMAGENET_ALIAS]).collect()
+        DatasetKind::Imagenet => large().collect(),
+        // Pictures can be given to any network: one of both families' name is ImageNet's.
+        DatasetKind::Imagefolder => {
+            large().chain(small().filter(|name| large().all(|other| other != *name))).collect()
         }
-        _ => names.filter(|name| !name.starts_with(IMAGENET)).collect(),
+        DatasetKind::TinyImagenet => nn::models::names().collect(),
+        DatasetKind::Cifar100 | DatasetKind::Cifar10 | DatasetKind::Synthetic => small().collect(),
     }
 }
 
 /// The registry's name of a config's network.
 fn registry_name(dataset: DatasetKind, name: &str) -> String {
+    let is_large = || models_of(DatasetKind::Imagenet).contains(&name);
     match dataset {
         DatasetKind::Imagenet => format!("{IMAGENET}{name}"),
+        DatasetKind::Imagefolder if is_large() => format!("{IMAGENET}{name}"),
         _ => name.to_owned(),
     }
 }

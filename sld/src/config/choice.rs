@@ -48,6 +48,9 @@ choice! {
         Cifar100 = "cifar100",
         Cifar10 = "cifar10",
         Imagenet = "imagenet",
+        TinyImagenet = "tiny_imagenet",
+        /// Folders of pictures, one a class.
+        Imagefolder = "imagefolder",
         /// The task that the program draws itself.
         Synthetic = "synthetic",
     }

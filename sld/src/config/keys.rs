@@ -2,6 +2,8 @@
 
 use super::choice::{DatasetKind, OptimizerKind, TrainerKind};
 use super::error::ConfigError;
+use crate::augment::Normalization;
+use crate::data::pictures::Sight;
 use crate::distill::{self, METHODS};
 use crate::setting::{Key, Settings, check::*, settings};
 use std::ffi::OsString;
@@ -67,7 +69,8 @@ settings! {
 settings! {
     /// `DATASET`.
     pub struct Dataset {
-        /// cifar100, cifar10, imagenet, or synthetic (drawn by the program).
+        /// cifar100, cifar10; imagenet, tiny_imagenet or imagefolder: pictures in train/CLASS/ and val/CLASS/; or synthetic
+        /// (drawn by the program).
         "DATASET.TYPE": kind: DatasetKind = DatasetKind::Cifar100;
         /// Folder or archive with the images.
         "DATASET.ROOT": root: PathBuf = "data".into(), not_empty;
@@ -77,6 +80,32 @@ settings! {
         "DATASET.TEST.BATCH_SIZE": test_batch_size: u32 = 64, at_least_one;
         /// Share of the training images held out to choose the best epoch on; 0: the test set, as the reference.
         "DATASET.VAL_FRACTION": val_fraction: f64 = 0.0, fraction;
+        /// Of pictures: pixels of a side, as networks see them; 0: 224, for tiny_imagenet 64.
+        "DATASET.SIZE": size: u32 = 0, at_most_4096;
+        /// Of pictures, in evaluation: pixels of the shorter side before the centre is cut out; 0: 8/7 of DATASET.SIZE (256
+        /// for 224), for tiny_imagenet DATASET.SIZE.
+        "DATASET.RESIZE": resize: u32 = 0, at_most_4096;
+        /// Of pictures: whether files that cannot be read are left out. They are found by reading all of them before the
+        /// start. Otherwise training stops at the first.
+        "DATASET.SKIP_BROKEN": skip_broken: bool = false;
+    }
+}
+
+impl Dataset {
+    /// How networks see pictures; `None` for data sets of one size.
+    pub fn sight(&self) -> Option<Sight> {
+        let (side, normalization, enlarged) = match self.kind {
+            DatasetKind::Imagenet | DatasetKind::Imagefolder => (224, Normalization::IMAGENET, true),
+            DatasetKind::TinyImagenet => (64, Normalization::TINY_IMAGENET, false),
+            DatasetKind::Cifar100 | DatasetKind::Cifar10 | DatasetKind::Synthetic => return None,
+        };
+        let side = if self.size == 0 { side } else { self.size as usize };
+        let resize = match (self.resize, enlarged) {
+            (0, true) => side * 8 / 7,
+            (0, false) => side,
+            (resize, _) => resize as usize,
+        };
+        Some(Sight { side, resize, normalization })
     }
 }
 

@@ -26,6 +26,13 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         );
         return Err(("SOLVER.TRAINER", why));
     }
+    if let Some(sight) = config.dataset.sight()
+        && sight.resize < sight.side
+    {
+        let why =
+            format!("{} is less than DATASET.SIZE, {}, which is cut out of it", sight.resize, sight.side);
+        return Err(("DATASET.RESIZE", why));
+    }
     if config.solver.batch_size < about.smallest_batch {
         let why = format!("{} needs at least {} images in a batch", about.name, about.smallest_batch);
         return Err(("SOLVER.BATCH_SIZE", why));
@@ -44,6 +51,7 @@ fn network(config: &Config, key: &'static str, name: &str) -> Result<(), (&'stat
     }
     let images = match config.dataset.kind {
         DatasetKind::Imagenet => "ImageNet",
+        DatasetKind::Imagefolder | DatasetKind::TinyImagenet => "pictures",
         _ => "32x32 images",
     };
     Err((key, format!("there is no network \"{name}\" for {images}{}", hint(name, known))))
@@ -59,6 +67,9 @@ pub fn without_effect(config: &Config, path: &str) -> Option<String> {
         }
         "DATASET.ROOT" if config.dataset.kind == DatasetKind::Synthetic => {
             why("on the synthetic data set, which the program draws itself")
+        }
+        "DATASET.SIZE" | "DATASET.RESIZE" | "DATASET.SKIP_BROKEN" if config.dataset.sight().is_none() => {
+            why(&format!("on {}, whose images are of one size", config.dataset.kind.name()))
         }
         "MODEL.WRN_DOUBLE_BN_UPDATE" if !config.distiller.student.starts_with("wrn") => {
             why(&format!("on {}, which is no wide ResNet", config.distiller.student))

@@ -1,19 +1,28 @@
-//! A data set in memory.
+//! Labelled images: in memory, or in files that are read when they are needed.
 
 use super::error::DataError;
+use super::files::Files;
 use crate::augment::Normalization;
 
-/// Labelled 8-bit RGB images of one size.
+/// Labelled 8-bit RGB images. Networks see all of them in one size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     name: String,
     width: usize,
     height: usize,
-    images: Vec<u8>,
+    images: Images,
     labels: Vec<u32>,
     classes: Vec<String>,
     normalization: Normalization,
     recipe: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Images {
+    /// Of the size that networks see, one after another.
+    Memory(Vec<u8>),
+    /// Of any size.
+    Files(Files),
 }
 
 /// A data set's training and test images.
@@ -49,8 +58,38 @@ impl Dataset {
             );
             return Err(DataError::content(name.as_ref(), reason));
         }
-        let wrong = labels.iter().position(|&label| label as usize >= classes.len());
-        if let Some(image) = wrong {
+        Self::checked(name, (width, height), Images::Memory(images), labels, classes, normalization)
+    }
+
+    /// A data set of pictures in `files`, of which networks see squares of `side` pixels.
+    ///
+    /// # Errors
+    /// If there are not as many files as labels, or a label has no class.
+    pub fn of_files(
+        name: impl Into<String>,
+        side: usize,
+        files: Files,
+        labels: Vec<u32>,
+        classes: Vec<String>,
+        normalization: Normalization,
+    ) -> Result<Self, DataError> {
+        let name = name.into();
+        if files.len() != labels.len() {
+            let reason = format!("{} files for {} labels", files.len(), labels.len());
+            return Err(DataError::content(name.as_ref(), reason));
+        }
+        Self::checked(name, (side, side), Images::Files(files), labels, classes, normalization)
+    }
+
+    fn checked(
+        name: String,
+        (width, height): (usize, usize),
+        images: Images,
+        labels: Vec<u32>,
+        classes: Vec<String>,
+        normalization: Normalization,
+    ) -> Result<Self, DataError> {
+        if let Some(image) = labels.iter().position(|&label| label as usize >= classes.len()) {
             let label = i64::from(labels[image]);
             let classes = classes.len();
             return Err(DataError::Label { file: name.into(), image, label, kind: "class", classes });
@@ -68,13 +107,18 @@ impl Dataset {
         self.recipe.as_deref()
     }
 
-    /// A checksum of images, labels and classes: results on data with another one cannot be compared.
+    /// A checksum of images (of files: their names and lengths), labels and classes: results on data with
+    /// another one cannot be compared.
     pub fn digest(&self) -> String {
         let labels =
             self.labels.iter().fold(0, |sum, label| crc32c::crc32c_append(sum, &label.to_le_bytes()));
         let classes =
             self.classes.iter().fold(labels, |sum, class| crc32c::crc32c_append(sum, class.as_bytes()));
-        format!("{:08x}", crc32c::crc32c_append(classes, &self.images))
+        let sum = match &self.images {
+            Images::Memory(images) => crc32c::crc32c_append(classes, images),
+            Images::Files(files) => files.digest(classes),
+        };
+        format!("{sum:08x}")
     }
 
     /// What the data set is called, for messages.
@@ -92,12 +136,12 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Width of an image in pixels.
+    /// Width of an image in pixels, as networks see it.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Height of an image in pixels.
+    /// Height of an image in pixels, as networks see it.
     pub fn height(&self) -> usize {
         self.height
     }
@@ -110,14 +154,25 @@ impl Dataset {
     /// Image `index`: rows of interleaved RGB pixels.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If there is no such image in memory.
     pub fn image(&self, index: usize) -> &[u8] {
-        &self.images[index * self.image_len()..][..self.image_len()]
+        &self.images()[index * self.image_len()..][..self.image_len()]
     }
 
-    /// All images, one after another.
+    /// All images that are in memory, one after another.
     pub fn images(&self) -> &[u8] {
-        &self.images
+        match &self.images {
+            Images::Memory(images) => images,
+            Images::Files(_) => &[],
+        }
+    }
+
+    /// The files of images that are not in memory.
+    pub fn files(&self) -> Option<&Files> {
+        match &self.images {
+            Images::Memory(_) => None,
+            Images::Files(files) => Some(files),
+        }
     }
 
     /// The class of each image.
@@ -145,8 +200,14 @@ impl Dataset {
     /// # Panics
     /// If there is no such image.
     pub fn subset(&self, name: impl Into<String>, indices: &[usize]) -> Dataset {
-        let mut images = Vec::with_capacity(indices.len() * self.image_len());
-        indices.iter().for_each(|&index| images.extend_from_slice(self.image(index)));
+        let images = match &self.images {
+            Images::Memory(_) => {
+                let mut images = Vec::with_capacity(indices.len() * self.image_len());
+                indices.iter().for_each(|&index| images.extend_from_slice(self.image(index)));
+                Images::Memory(images)
+            }
+            Images::Files(files) => Images::Files(files.subset(indices)),
+        };
         let labels = indices.iter().map(|&index| self.labels[index]).collect();
         Dataset {
             name: name.into(),

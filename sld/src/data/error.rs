@@ -71,6 +71,17 @@ pub enum DataError {
         /// The length of one label-and-image record.
         record: usize,
     },
+    /// A picture's file cannot be used.
+    #[error(
+        "{}: {source}; `sld data inspect` lists all such files, and DATASET.SKIP_BROKEN true leaves them out",
+        path.display()
+    )]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its contents.
+        source: crate::picture::PictureError,
+    },
     /// A file holds no image.
     #[error("{} holds no images; download it again", file.display())]
     Empty {

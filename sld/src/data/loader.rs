@@ -1,19 +1,46 @@
 //! Batches, made ahead of the device by worker threads and delivered in order.
 //!
-//! Workers claim batches by number, fill them, and put them on a shelf from which the consumer takes them in
-//! order. What a batch holds depends only on its number: the order of an epoch is drawn from (seed, epoch),
-//! the views of an image from (seed, epoch, index). The number of threads changes nothing but the speed,
-//! and a loader started at any batch continues exactly as one that came from the beginning. The shelf is
-//! bounded, and buffers handed back with [`Loader::recycle`] are used again.
+//! Makers claim batches by number, have their images painted by a pool of threads, and put them on a shelf from
+//! which the consumer takes them in order. What a batch holds depends only on its number: the order of an epoch is
+//! drawn from (seed, epoch), the views of an image from (seed, epoch, index). The number of threads changes nothing
+//! but the speed, and a loader started at any batch continues exactly as one that came from the beginning. The shelf
+//! is bounded, in batches and in bytes, and buffers handed back with [`Loader::recycle`] are used again.
+//!
+//! A file that cannot be read is an error in the place of its batch. One whose reading does not end (a network folder
+//! that stalls) keeps nobody: [`Loader::wait`] returns now and then, [`tell_stalls`] lets the file be told, and
+//! dropping the loader leaves the thread behind.
+
+mod paint;
 
 use super::{DataError, Dataset};
 use crate::augment::normalize::NormalizationTable;
-use crate::augment::{Canvas, ViewDraws};
 use crate::random::{Purpose, Stream};
+use paint::Easel;
+use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes that finished batches may take, as long as two fit.
+const SHELF_BYTES: usize = 1 << 30;
+/// A read that takes longer is told, and again whenever it has taken twice as long.
+const STALLED: Duration = Duration::from_secs(30);
+/// Who is told of it.
+static TELL: OnceLock<fn(&Path, Duration)> = OnceLock::new();
+
+/// Has `tell` called, from now on, with every file whose reading keeps a loader waiting, and for how long.
+pub fn tell_stalls(tell: fn(&Path, Duration)) {
+    // The first stays: all of them say the same.
+    let _ = TELL.set(tell);
+}
+
+/// Values of images below which dividing them among threads is not worth it.
+const SMALLEST_TASK: usize = 1 << 16;
 
 /// What is made of each training image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +90,9 @@ pub struct LoaderConfig {
     pub views: Views,
     /// Seeds the order of the epochs and the views.
     pub seed: u64,
-    /// Worker threads, at least 1.
+    /// Threads that decode and augment, at least 1.
     pub threads: usize,
-    /// Batches that may lie finished or in work ahead of the consumer, at least 1.
+    /// Batches that may lie finished or in work ahead of the consumer, at least 1; large ones are fewer.
     pub prefetch: usize,
 }
 
@@ -142,63 +169,34 @@ impl Plan {
         self.parts.first + (job % self.parts.count as u64) as usize
     }
 
-    fn fill(&self, batch: &mut Batch, job: u64, order: &[u32], canvas: &mut Canvas) {
-        let data = &*self.dataset;
-        let (width, height, image_len) = (data.width(), data.height(), data.image_len());
-        let position = self.position(job);
-        let first = position.batch * self.batch_size;
-        let whole = &order[first..order.len().min(first + self.batch_size)];
-        let range = part(whole.len(), self.parts.of, self.part(job));
-        batch.whole = whole.len();
-        batch.counted = range.len();
-        let indices = if range.is_empty() { &whole[..1] } else { &whole[range] };
-        batch.epoch = position.epoch;
-        batch.number = position.batch;
-        batch.indices.clear();
-        batch.indices.extend_from_slice(indices);
-        batch.labels.clear();
-        batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
-        let views = match self.job {
+    fn views(&self) -> usize {
+        match self.job {
             Job::Evaluate | Job::Train { views: Views::Weak, .. } => 1,
             Job::Train { views: Views::WeakAndStrong, .. } => 2,
-        };
-        batch.images.resize(views * indices.len() * image_len, 0.0);
-        let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
-        let mut strong = strong.chunks_exact_mut(image_len);
-        for (weak, &index) in weak.chunks_exact_mut(image_len).zip(indices) {
-            let image = data.image(index as usize);
-            let Job::Train { seed, .. } = self.job else {
-                self.table.apply(image, weak);
-                continue;
-            };
-            let draws = ViewDraws::new(seed, position.epoch, u64::from(index), width, height);
-            draws.paint_weak(canvas, image, width, height);
-            self.table.apply(canvas.pixels(), weak);
-            if let Some(strong) = strong.next() {
-                draws.paint_strong(canvas, image, width, height);
-                self.table.apply(canvas.pixels(), strong);
-            }
         }
     }
 }
 
-/// What workers and consumer share; batches are known by their running number.
+/// What makers and consumer share; batches are known by their running number.
 #[derive(Default)]
 struct Shelf {
     next_job: u64,
     delivered: u64,
-    finished: BTreeMap<u64, Batch>,
+    finished: BTreeMap<u64, Result<Batch, DataError>>,
     spare: Vec<Batch>,
     /// The epoch whose order was drawn last, and the order.
     order: Option<(u64, Arc<Vec<u32>>)>,
-    stop: bool,
     broken: bool,
 }
 
 struct Shared {
     plan: Plan,
+    pool: rayon::ThreadPool,
     shelf: Mutex<Shelf>,
-    /// Signals workers that there is room on the shelf, or that they should end.
+    /// Which files are being read, and since when.
+    reading: Mutex<BTreeMap<u32, Instant>>,
+    stop: AtomicBool,
+    /// Signals makers that there is room on the shelf, or that they should end.
     room: Condvar,
     /// Signals the consumer that a batch was finished.
     ready: Condvar,
@@ -206,7 +204,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Shelf> {
-        // A worker that panicked is noticed through `broken`; the shelf itself stays consistent.
+        // A maker that panicked is noticed through `broken`; the shelf itself stays consistent.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -214,7 +212,9 @@ impl Shared {
     fn claim(&self) -> Option<(u64, Arc<Vec<u32>>, Batch)> {
         let mut shelf = self.lock();
         loop {
-            if shelf.stop || self.plan.total.is_some_and(|total| shelf.next_job >= total) {
+            if self.stop.load(Ordering::Relaxed)
+                || self.plan.total.is_some_and(|total| shelf.next_job >= total)
+            {
                 return None;
             }
             if shelf.next_job < shelf.delivered + self.plan.prefetch {
@@ -249,19 +249,102 @@ impl Shared {
             }
         }
         let _alarm = Alarm(self);
-        let mut canvas = Canvas::new();
         while let Some((job, order, mut batch)) = self.claim() {
-            self.plan.fill(&mut batch, job, &order, &mut canvas);
-            self.lock().finished.insert(job, batch);
+            let filled = self.fill(&mut batch, job, &order).map(|()| batch);
+            self.lock().finished.insert(job, filled);
             self.ready.notify_all();
         }
     }
+
+    fn fill(&self, batch: &mut Batch, job: u64, order: &[u32]) -> Result<(), DataError> {
+        let plan = &self.plan;
+        let (data, image_len) = (&*plan.dataset, plan.dataset.image_len());
+        let position = plan.position(job);
+        let first = position.batch * plan.batch_size;
+        let whole = &order[first..order.len().min(first + plan.batch_size)];
+        let range = part(whole.len(), plan.parts.of, plan.part(job));
+        batch.whole = whole.len();
+        batch.counted = range.len();
+        let indices = if range.is_empty() { &whole[..1] } else { &whole[range] };
+        batch.epoch = position.epoch;
+        batch.number = position.batch;
+        batch.indices.clear();
+        batch.indices.extend_from_slice(indices);
+        batch.labels.clear();
+        batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
+        batch.images.resize(plan.views() * indices.len() * image_len, 0.0);
+        let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
+        let task = (SMALLEST_TASK / image_len.max(1)).max(1);
+        let weak = weak.par_chunks_mut(image_len.max(1));
+        self.pool.install(|| match strong.is_empty() {
+            true => indices
+                .par_iter()
+                .zip(weak)
+                .with_min_len(task)
+                .try_for_each(|(&index, weak)| self.paint(index, position.epoch, weak, None)),
+            false => indices
+                .par_iter()
+                .zip(weak.zip(strong.par_chunks_mut(image_len)))
+                .with_min_len(task)
+                .try_for_each(|(&index, (weak, strong))| {
+                    self.paint(index, position.epoch, weak, Some(strong))
+                }),
+        })
+    }
+
+    fn paint(
+        &self,
+        index: u32,
+        epoch: u64,
+        weak: &mut [f32],
+        strong: Option<&mut [f32]>,
+    ) -> Result<(), DataError> {
+        thread_local! {
+            static EASEL: RefCell<Easel> = RefCell::default();
+        }
+        /// Notes a file that is being read as long as it lives.
+        struct Reading<'a>(&'a Shared, u32);
+        impl Drop for Reading<'_> {
+            fn drop(&mut self) {
+                self.0.reading.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+            }
+        }
+        // Nobody waits for the batch any more.
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let data = &*self.plan.dataset;
+        let _reading = data.files().map(|_| {
+            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.insert(index, Instant::now());
+            Reading(self, index)
+        });
+        EASEL.with_borrow_mut(|easel| match self.plan.job {
+            Job::Evaluate => easel.plain(data, &self.plan.table, index, weak),
+            Job::Train { seed, .. } => {
+                easel.views(data, &self.plan.table, index, (seed, epoch), weak, strong)
+            }
+        })
+    }
+}
+
+/// What [`Loader::wait`] found.
+#[derive(Debug)]
+pub enum Waited {
+    /// The next batch.
+    Batch(Batch),
+    /// There are no more.
+    End,
+    /// It is not finished yet.
+    NotYet,
 }
 
 /// An iterator over batches, filled ahead by its own threads; dropping it ends them.
 pub struct Loader {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    makers: Vec<JoinHandle<()>>,
+    /// How long a read may take before it is told.
+    patience: Duration,
 }
 
 impl Loader {
@@ -304,8 +387,10 @@ impl Loader {
             return Err(DataError::Setting(message));
         }
         let table = dataset.normalization().table();
-        let prefetch = prefetch.max(1) as u64;
-        let mut plan = Plan { dataset, table, batch_size, parts, job, start, total: None, prefetch };
+        let mut plan = Plan { dataset, table, batch_size, parts, job, start, total: None, prefetch: 0 };
+        let images = batch_size.div_ceil(parts.of);
+        let bytes = plan.views() * images * plan.dataset.image_len() * size_of::<f32>();
+        plan.prefetch = prefetch.clamp(1, (SHELF_BYTES / bytes.max(1)).max(2)) as u64;
         let batches = plan.batches_per_epoch();
         if start.batch > batches {
             let message = format!(
@@ -319,16 +404,29 @@ impl Loader {
         if matches!(plan.job, Job::Evaluate) {
             plan.total = Some(batches as u64);
         }
-        let shared =
-            Arc::new(Shared { plan, shelf: Mutex::default(), room: Condvar::new(), ready: Condvar::new() });
-        let mut loader = Self { shared: shared.clone(), workers: Vec::new() };
-        for number in 0..threads.max(1) {
+        let no_thread =
+            |error| DataError::Setting(format!("cannot start data threads: {error}; use fewer threads"));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|number| format!("loader-{number}"))
+            .build()
+            .map_err(|error| no_thread(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            plan,
+            pool,
+            shelf: Mutex::default(),
+            reading: Mutex::default(),
+            stop: AtomicBool::new(false),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let mut loader = Self { shared: shared.clone(), makers: Vec::new(), patience: STALLED };
+        // The second begins its batch while the last images of the first one's are painted.
+        for _ in 0..2 {
             let shared = shared.clone();
-            let builder = std::thread::Builder::new().name(format!("loader-{number}"));
-            let worker = builder.spawn(move || shared.work()).map_err(|error| {
-                DataError::Setting(format!("cannot start data thread {number}: {error}; use fewer threads"))
-            })?;
-            loader.workers.push(worker);
+            let builder = std::thread::Builder::new().name("loader".into());
+            let maker = builder.spawn(move || shared.work()).map_err(|error| no_thread(error.to_string()))?;
+            loader.makers.push(maker);
         }
         Ok(loader)
     }
@@ -351,36 +449,79 @@ impl Loader {
             shelf.spare.push(batch);
         }
     }
-}
 
-impl Iterator for Loader {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
+    /// The next batch, if it is finished within `time`. Of a read that stalls, [`tell_stalls`]' function is told.
+    ///
+    /// # Errors
+    /// An image of the batch cannot be read; the next call goes on behind it.
+    pub fn wait(&mut self, time: Duration) -> Result<Waited, DataError> {
+        let deadline = Instant::now() + time;
         let mut shelf = self.shared.lock();
         let job = shelf.delivered;
         if self.shared.plan.total.is_some_and(|total| job >= total) {
-            return None;
+            return Ok(Waited::End);
         }
         loop {
             if let Some(batch) = shelf.finished.remove(&job) {
                 shelf.delivered += 1;
                 self.shared.room.notify_one();
-                return Some(batch);
+                self.patience = STALLED;
+                return batch.map(Waited::Batch);
             }
             assert!(!shelf.broken, "a data thread panicked; its message is above");
-            shelf = self.shared.ready.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            let waited = self.shared.ready.wait_timeout(shelf, left);
+            shelf = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(shelf);
+        if let Some((path, time)) = self.slowest().filter(|(_, time)| *time >= self.patience) {
+            self.patience = 2 * time;
+            if let Some(tell) = TELL.get() {
+                tell(&path, time);
+            }
+        }
+        Ok(Waited::NotYet)
+    }
+
+    /// The file that has been in reading for the longest time now, and that time.
+    pub fn slowest(&self) -> Option<(PathBuf, Duration)> {
+        let reading = self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (&index, since) = reading.iter().min_by_key(|(_, since)| **since)?;
+        Some((self.shared.plan.dataset.files()?.path(index as usize), since.elapsed()))
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.wait(Duration::from_secs(1)) {
+                Ok(Waited::Batch(batch)) => return Some(Ok(batch)),
+                Ok(Waited::End) => return None,
+                Ok(Waited::NotYet) => {}
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Under the lock, so that no maker is between looking and sleeping.
+        drop(self.shared.lock());
         self.shared.room.notify_all();
-        for worker in self.workers.drain(..) {
-            // A worker's panic was already reported on its own thread.
-            let _ = worker.join();
+        let patience = Instant::now() + Duration::from_secs(2);
+        for maker in self.makers.drain(..) {
+            // One image is the most that is still being painted, unless its file stalls: then the thread is left.
+            while !maker.is_finished() && Instant::now() < patience {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            if maker.is_finished() {
+                // A panic was already reported on its own thread.
+                let _ = maker.join();
+            }
         }
     }
 }

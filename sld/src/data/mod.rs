@@ -1,16 +1,20 @@
-//! Data sets: CIFAR-10 and CIFAR-100 in their published forms, a synthetic task, held-out splits, and the
-//! loader that turns them into augmented batches ahead of the device.
+//! Data sets: CIFAR-10 and CIFAR-100 in their published forms, folders of pictures, a synthetic task, held-out
+//! splits, and the loader that turns them into augmented batches ahead of the device.
 //!
-//! A data set lives in memory as bytes ([`Dataset`]); a loader ([`loader::Loader`]) makes floats of it.
+//! A data set ([`Dataset`]) lives in memory as bytes, or in files as a list of them; a loader
+//! ([`loader::Loader`]) makes floats of it.
 
 pub mod cifar;
 mod dataset;
 mod error;
 pub mod fetch;
+mod files;
 pub mod inspect;
 pub mod loader;
+pub mod pictures;
 pub mod split;
 pub mod synthetic;
 
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
+pub use files::{File, Files};

@@ -16,6 +16,10 @@ pub fn at_least_one<T: Copy + Into<u64>>(value: &T) -> Check {
 pub fn at_most_1024(value: &u32) -> Check {
     expect(*value <= 1024, || format!("must be at most 1024, found {value}"))
 }
+/// Pixels of a side: more would be a mistake.
+pub fn at_most_4096(value: &u32) -> Check {
+    expect(*value <= 4096, || format!("must be at most 4096, found {value}"))
+}
 pub fn positive(value: &f64) -> Check {
     expect(*value > 0.0, || format!("must be greater than 0, found {value:?}"))
 }

@@ -114,7 +114,8 @@ impl Evaluator {
     ) -> anyhow::Result<Evaluation> {
         let mut result = Evaluation::new(self.classes);
         let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads.max(1))?;
-        while let Some(mut batch) = loader.next() {
+        while let Some(batch) = loader.next() {
+            let mut batch = batch?;
             let logits = self.logits(&mut batch.images, dataset.name(), &batch.indices)?;
             for (row, &label) in logits.chunks_exact(self.classes).zip(&batch.labels) {
                 anyhow::ensure!(

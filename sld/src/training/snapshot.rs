@@ -15,7 +15,7 @@ use schedule::Device;
 
 use super::step::Networks;
 use crate::augment::Normalization;
-use crate::data::Dataset;
+use crate::data::{Dataset, Files};
 
 /// Where training stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +53,7 @@ pub fn network_info(model: &Model, dataset: &Dataset) -> NetworkInfo {
         model: model.name().to_owned(),
         classes: dataset.classes().to_vec(),
         size: [dataset.height(), dataset.width()],
+        resize: dataset.files().map_or(0, Files::resize),
         mean,
         std,
     }

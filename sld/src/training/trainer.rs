@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use nn::checkpoint::{Checkpoint, Scalar};
 use nn::optimizer::{GradientSums, MultiStep};
 use schedule::{Device, Executable, Value};
@@ -13,8 +13,8 @@ use schedule::{Device, Executable, Value};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Networks, Scalars, TrainStep, update_expressions};
-use crate::data::Dataset;
-use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, part};
+use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, Waited, part};
+use crate::data::{DataError, Dataset};
 use crate::distill::Distiller;
 
 /// What a run needs beside networks and data.
@@ -254,7 +254,10 @@ impl<'a> Trainer<'a> {
         while self.progress.epoch <= self.settings.epochs {
             let started = Instant::now();
             let already = self.progress.images;
-            let finished = self.train_epoch(&mut loader, observer)?;
+            let finished = match self.train_epoch(&mut loader, observer) {
+                Ok(finished) => finished,
+                Err(why) => return Err(self.keep(why, observer)?),
+            };
             // A state that cannot go on takes no good one's place.
             if let Err(why) = self.check_state() {
                 return Err(self.diverged(why.to_string(), observer)?);
@@ -271,7 +274,7 @@ impl<'a> Trainer<'a> {
             let (test, held_out) = match self.evaluate() {
                 Ok(measured) => measured,
                 Err(why) if why.is::<NotFinite>() => return Err(self.diverged(why.to_string(), observer)?),
-                Err(why) => return Err(why),
+                Err(why) => return Err(self.keep(why, observer)?),
             };
             let accuracy = held_out.as_ref().unwrap_or(&test).top1();
             let is_best = accuracy >= self.progress.best;
@@ -312,10 +315,8 @@ impl<'a> Trainer<'a> {
         let rate = self.settings.schedule.lr_at(epoch) as f32;
         let scalars = Scalars::new(rate, self.distiller.factor(epoch).map(|f| f as f32));
         while self.progress.batch < batches {
-            if self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                return Ok(false);
-            }
-            self.train_batch(loader, scalars, observer)?;
+            let Some(parts) = self.next_batch(loader)? else { return Ok(false) };
+            self.train_batch(parts, loader, scalars, observer)?;
             let means = self.means();
             observer.step(&StepResult {
                 epoch,
@@ -330,16 +331,33 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
-    /// One step: the loader's next batch, part by part.
+    /// The parts of the next batch, however long they take; `None` when the run is to stop. All of them are there
+    /// before the first is computed, since a batch that is begun cannot be left.
+    fn next_batch(&self, loader: &mut Loader) -> anyhow::Result<Option<Vec<Batch>>> {
+        let mut parts = Vec::new();
+        while parts.len() < self.settings.accumulate.max(1) {
+            if self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Ok(None);
+            }
+            match loader.wait(Duration::from_millis(200))? {
+                Waited::Batch(part) => parts.push(part),
+                Waited::End => bail!("the loader ended early"),
+                Waited::NotYet => {}
+            }
+        }
+        Ok(Some(parts))
+    }
+
+    /// One step: a batch, part by part.
     fn train_batch(
         &mut self,
+        parts: Vec<Batch>,
         loader: &mut Loader,
         scalars: Scalars,
         observer: &mut dyn Observer,
     ) -> anyhow::Result<()> {
         let mut bad = None;
-        for _ in 0..self.settings.accumulate.max(1) {
-            let batch = loader.next().context("the loader ended early")?;
+        for batch in parts {
             if batch.counted == 0 {
                 continue;
             }
@@ -367,6 +385,17 @@ impl<'a> Trainer<'a> {
             accumulation.update.call(&[("rate", Value::F32(&[scalars.rate]))])?;
         }
         Ok(())
+    }
+
+    /// Saves what was reached, if images that cannot be read are what ends the run.
+    fn keep(&self, why: anyhow::Error, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
+        if !why.is::<DataError>() {
+            return Ok(why);
+        }
+        self.check_state()?;
+        observer.interrupted(&self.progress, &self.snapshot()?)?;
+        let steps = self.progress.steps;
+        Ok(why.context(format!("stopped after {steps} steps, which are saved: --resume goes on behind them")))
     }
 
     /// Index of the compiled step, or part of one, for so many images; compiled when first needed.

@@ -1,0 +1,296 @@
+//! Folders of pictures: every format decoded as torchvision does, views byte for byte, layouts, whole runs.
+
+mod small;
+
+use md5::{Digest, Md5};
+use sld::augment::cutout::cutout;
+use sld::augment::photo::{self, Framing, Photo};
+use sld::augment::resample::{CropBox, Resampler};
+use sld::augment::{Canvas, Normalization, Op};
+use sld::data::pictures::{self, Sight};
+use sld::picture::Picture;
+use std::path::{Path, PathBuf};
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pictures");
+const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+const SIGHT: Sight = Sight { side: 224, resize: 256, normalization: Normalization::IMAGENET };
+
+fn expected() -> serde_json::Value {
+    small::json(&Path::new(FIXTURE).join("expected.json"))
+}
+
+fn md5(bytes: &[u8]) -> String {
+    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A folder of real pictures, which are not part of the project; a test without it says so.
+fn shared(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(SHARED).join(name);
+    if !folder.is_dir() {
+        eprintln!("SKIPPED: {} is not there", folder.display());
+    }
+    folder.is_dir().then_some(folder)
+}
+
+fn decoded(path: &Path) -> Result<Picture, String> {
+    let mut picture = Picture::default();
+    let file = std::fs::read(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    picture.decode(&file).map(|_| picture).map_err(|why| why.to_string())
+}
+
+/// The picture that the fixture's script draws.
+fn drawn(width: usize, height: usize) -> Vec<u8> {
+    let pixel = |y: usize, x: usize| {
+        let green = x * 255 / (width - 1).max(1) + if (x + y).is_multiple_of(17) { 120 } else { 0 };
+        [x / 5 * 37 + y / 7 * 91, green, x * y + 3 * x].map(|value| (value % 256) as u8)
+    };
+    (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(y, x))).collect()
+}
+
+#[test]
+fn every_format_is_decoded_as_torchvision_does() {
+    let expected = expected();
+    let files = expected["files"].as_object().unwrap();
+    assert!(files.len() >= 27, "{}", files.len());
+    for (name, wanted) in files {
+        match (decoded(&Path::new(FIXTURE).join("files").join(name)), wanted.is_null()) {
+            (Ok(picture), false) => {
+                let size = serde_json::json!([picture.width(), picture.height()]);
+                assert_eq!(size, wanted["size"], "{name}");
+                assert_eq!(md5(picture.pixels()), wanted["md5"].as_str().unwrap(), "{name}");
+            }
+            (Err(_), true) => {}
+            (found, _) => panic!("{name}: {:?}, expected {wanted}", found.map(|picture| picture.width())),
+        }
+    }
+    let said = |name: &str| decoded(&Path::new(FIXTURE).join("files").join(name)).unwrap_err();
+    assert_eq!(said("empty.jpg"), "the file is empty");
+    assert!(said("cut.jpg").contains("cut off"), "{}", said("cut.jpg"));
+    assert!(said("cut.png").contains("cut off"), "{}", said("cut.png"));
+    assert!(said("text.jpg").contains("it begins with \"<html>"), "{}", said("text.jpg"));
+    assert!(said("bomb.png").contains("60000x60000"), "{}", said("bomb.png"));
+}
+
+#[test]
+fn odd_files_are_decoded_as_torchvision_does() {
+    let Some(folder) = shared("odd-images") else { return };
+    let expected = small::json(&folder.join("expected.json"));
+    let files = expected["files"].as_object().unwrap();
+    assert_eq!(files.len(), 40);
+    for (name, wanted) in files {
+        let found = decoded(&folder.join("files").join(name));
+        assert_eq!(found.is_ok(), wanted["ok"].as_bool().unwrap(), "{name}: {:?}", found.err());
+        if let Ok(picture) = found {
+            // PNG without loss, which the fixture's test vouches for.
+            let reference = decoded(&folder.join(wanted["reference"].as_str().unwrap())).unwrap();
+            assert!(picture == reference, "{name}: other pixels");
+        }
+    }
+}
+
+#[test]
+fn views_of_224_pixels_are_those_of_torchvision_and_pillow() {
+    let expected = expected();
+    let (width, height) = (301, 217);
+    let pixels = drawn(width, height);
+    let photo = Photo { pixels: &pixels, width, height };
+    let (mut resampler, mut canvas) = (Resampler::default(), Canvas::new());
+    let views = expected["views"].as_array().unwrap();
+    assert_eq!(views.len(), 42);
+    for case in views {
+        let numbers = |key: &str| -> Vec<f64> {
+            case[key].as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+        };
+        let [top, left, height, width] =
+            numbers("window").into_iter().map(|n| n as usize).collect::<Vec<_>>()[..]
+        else {
+            panic!("{case}")
+        };
+        let framing =
+            Framing { window: CropBox { top, left, height, width }, flip: case["flip"].as_bool().unwrap() };
+        framing.apply(&mut resampler, &mut canvas, photo, 224);
+        assert_eq!(md5(canvas.pixels()), case["weak"].as_str().unwrap(), "weak view: {case}");
+        for (name, unit) in case["ops"].as_array().unwrap().iter().zip(numbers("units")) {
+            let op = Op::ALL.into_iter().find(|op| format!("{op:?}") == name.as_str().unwrap()).unwrap();
+            op.apply(&mut canvas, op.value(unit));
+        }
+        assert_eq!(md5(canvas.pixels()), case["changed"].as_str().unwrap(), "operations: {case}");
+        let [unit, x, y] = numbers("cutout")[..] else { panic!("{case}") };
+        cutout(&mut canvas, 0.5 * unit, x, y);
+        assert_eq!(md5(canvas.pixels()), case["strong"].as_str().unwrap(), "strong view: {case}");
+    }
+}
+
+#[test]
+fn evaluation_views_are_those_of_torchvision() {
+    let expected = expected();
+    let (mut resampler, mut canvas) = (Resampler::default(), Canvas::new());
+    for case in expected["evaluation"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let (width, height) = (number("width"), number("height"));
+        let pixels = drawn(width, height);
+        let photo = Photo { pixels: &pixels, width, height };
+        photo::evaluation_view(&mut resampler, &mut canvas, photo, number("resize"), number("side"));
+        assert_eq!(md5(canvas.pixels()), case["view"].as_str().unwrap(), "{case}");
+    }
+}
+
+#[test]
+fn real_photographs_are_seen_in_evaluation_as_torchvision_sees_them() {
+    let Some(folder) = shared("imagenet-samples") else { return };
+    let expected = small::json(&folder.join("expected.json"));
+    let (mut resampler, mut canvas) = (Resampler::default(), Canvas::new());
+    let images = expected["images"].as_object().unwrap();
+    assert_eq!(images.len(), 10);
+    for (name, wanted) in images {
+        let picture = decoded(&folder.join(name)).unwrap();
+        let photo = Photo { pixels: picture.pixels(), width: picture.width(), height: picture.height() };
+        photo::evaluation_view(&mut resampler, &mut canvas, photo, 256, 224);
+        let crop = decoded(&folder.join(wanted["crop_png"].as_str().unwrap())).unwrap();
+        assert!(canvas.pixels() == crop.pixels(), "{name}: other pixels");
+    }
+}
+
+/// Makes empty files and folders below `root`; pictures get the bytes of one.
+fn plant(root: &Path, paths: &[&str]) {
+    let picture = std::fs::read(Path::new(FIXTURE).join("files/420.jpg")).unwrap();
+    for path in paths {
+        let path = root.join(path);
+        if path.to_string_lossy().ends_with('/') {
+            std::fs::create_dir_all(&path).unwrap();
+            continue;
+        }
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let is_text = path.extension().is_some_and(|ending| ending == "txt");
+        std::fs::write(&path, if is_text { b"words\n" } else { &picture[..] }).unwrap();
+    }
+}
+
+fn listed(dataset: &sld::data::Dataset) -> Vec<(String, String)> {
+    let files = dataset.files().unwrap();
+    let class = |index: usize| dataset.classes()[dataset.labels()[index] as usize].clone();
+    let name = |index: usize| files.path(index).file_name().unwrap().to_string_lossy().into_owned();
+    (0..files.len()).map(|index| (class(index), name(index))).collect()
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+}
+
+#[test]
+fn pictures_are_listed_by_class_and_path_and_what_is_left_out_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    plant(
+        root.path(),
+        &[
+            "train/b/2.JPG",
+            "train/b/10.jpeg",
+            "train/b/deep/0.png",
+            "train/b/no ending",
+            "train/b/notes.txt",
+            "train/b/.hidden.jpg",
+            "train/.git/x.jpg",
+            "train/a/été 狗.jpg",
+            "train/README.txt",
+            "train/loose.jpg",
+            "val/a/1.jpg",
+            "val/b/",
+            "classes.txt",
+        ],
+    );
+    let folder = pictures::open(root.path(), SIGHT, None).unwrap();
+    let train =
+        pairs(&[("a", "été 狗.jpg"), ("b", "10.jpeg"), ("b", "2.JPG"), ("b", "no ending"), ("b", "0.png")]);
+    assert_eq!(listed(&folder.train.unwrap()), train);
+    assert_eq!(listed(&folder.test.unwrap()), pairs(&[("a", "1.jpg")]));
+    let notes = folder.notes.join("\n");
+    for part in [
+        "left out 2 hidden",
+        ".git",
+        "left out 1 that are no pictures",
+        "notes.txt",
+        "beside the class folders",
+        "loose.jpg",
+        "no picture of \"b\"",
+    ] {
+        assert!(notes.contains(part), "{part} in {notes}");
+    }
+    assert!(!notes.contains("README"), "{notes}");
+}
+
+#[test]
+fn folders_that_cannot_be_a_data_set_say_why() {
+    let said = |paths: &[&str]| {
+        let root = tempfile::tempdir().unwrap();
+        plant(root.path(), paths);
+        pictures::open(root.path(), SIGHT, None).unwrap_err().to_string()
+    };
+    let missing = pictures::open(Path::new("no/such/folder"), SIGHT, None).unwrap_err().to_string();
+    assert!(missing.contains("no/such/folder") && missing.contains("does not exist"), "{missing}");
+    for (paths, part) in [
+        (&["train/a/1.jpg", "train/empty/"][..], "no picture in 1 of 2 class folders (\"empty\")"),
+        (
+            &["train/a/1.jpg", "val/a/1.jpg", "val/z/1.jpg"],
+            "classes that the 1 to train on do not have: \"z\"",
+        ),
+        (&["train/Cat/1.jpg", "train/cat/1.jpg"], "\"Cat\" and \"cat\" differ only in case"),
+        (&["train/1.jpg"], "holds no class folders"),
+        (&["1.jpg"], "holds no class folders"),
+    ] {
+        assert!(said(paths).contains(part), "{part}: {}", said(paths));
+    }
+}
+
+#[test]
+fn the_odd_tree_and_the_real_layouts_are_read() {
+    if let Some(odd) = shared("odd-images") {
+        // Its empty class is made here: git keeps no empty folder.
+        let root = tempfile::tempdir().unwrap();
+        copy_tree(&odd.join("tree/train"), &root.path().join("train"));
+        let folder = pictures::open(root.path(), SIGHT, None).unwrap();
+        assert!(folder.test.is_none());
+        let train = folder.train.unwrap();
+        assert_eq!(train.classes(), ["N01443537", "n01440764"]);
+        let wanted = [
+            ("N01443537", "x.png"),
+            ("n01440764", "UPPER.JPG"),
+            ("n01440764", "n01440764_1.JPEG"),
+            ("n01440764", "n01440764_10.JPEG"),
+            ("n01440764", "n01440764_2.JPEG"),
+            ("n01440764", "still.gif"),
+            ("n01440764", "two words été 狗.jpeg"),
+            ("n01440764", "deep.png"),
+        ];
+        assert_eq!(listed(&train), pairs(&wanted));
+        std::fs::create_dir(root.path().join("train/n02000000_empty")).unwrap();
+        let said = pictures::open(root.path(), SIGHT, None).unwrap_err().to_string();
+        assert!(said.contains("n02000000_empty"), "{said}");
+    }
+    if let Some(root) = shared("imagefolder") {
+        let folder = pictures::open(&root, SIGHT, None).unwrap();
+        let (train, test) = (folder.train.unwrap(), folder.test.unwrap());
+        assert_eq!((train.len(), test.len(), train.classes().len()), (1374, 320, 16));
+        assert_eq!((&*train.classes()[0], &*train.classes()[3]), ("tench", "golden retriever"));
+    }
+    if let Some(root) = shared("tiny-imagenet-200") {
+        let folder = pictures::open(&root, Sight { side: 64, resize: 64, ..SIGHT }, None).unwrap();
+        let (train, test) = (folder.train.unwrap(), folder.test.unwrap());
+        assert_eq!((train.len(), test.len(), train.classes().len()), (2000, 200, 20));
+        let count = |class| test.labels().iter().filter(|&&label| label == class).count();
+        assert!((0..20).all(|class| count(class) == 10));
+        // Sorted by folder, not in the order of wnids.txt.
+        assert_eq!((&*train.classes()[0], &*train.classes()[1]), ("bullfrog", "German shepherd"));
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_tree(&path, &copy),
+            false => std::fs::write(copy, std::fs::read(&path).unwrap()).unwrap(),
+        }
+    }
+}
