@@ -2,18 +2,19 @@
 
 use super::device::DeviceArgs;
 use super::session;
+use super::weights::{SightArgs, Weights};
 use crate::augment::Normalization;
 use crate::config::DatasetKind;
-use crate::data::Dataset;
 use crate::data::cifar::RELEASES;
 use crate::data::synthetic::{self, SyntheticConfig};
+use crate::data::{Dataset, pictures};
 use crate::outln;
 use crate::setting::Choice;
 use crate::training::{Evaluator, snapshot};
 use crate::warn;
 use anyhow::Context;
 use clap::Args;
-use nn::checkpoint::{self, Checkpoint, NamedTensor, Role, Scalar, TensorData};
+use nn::checkpoint::{self, Checkpoint, NamedTensor, Scalar, TensorData};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ Examples:
   sld eval -c teacher.pth --data data
   sld eval -c output/cifar100_baselines/sld,resnet32x4,resnet8x4/student_best
   sld eval -c teacher.pth --logits logits.safetensors
+  sld eval -c mobilenet_v2-b0353104.pth --data imagenet
 
 Top-1 is the share of images whose largest output is the true class, top-5 the share whose true class is among \
 the five largest.";
@@ -36,12 +38,14 @@ pub struct EvalArgs {
     /// Its weights: .pth, .safetensors or a checkpoint of `sld train`.
     #[arg(short, long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    /// Folder or archive with the images.
+    /// Folder or archive with the images, or folder of pictures.
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
-    /// Which data set it is.
-    #[arg(long, value_name = "NAME", default_value = "cifar100", value_parser = dataset)]
-    pub dataset: DatasetKind,
+    /// Which data set it is; if not given, imagefolder where pictures lie in train/ and val/, else cifar100.
+    #[arg(long, value_name = "NAME", value_parser = dataset)]
+    pub dataset: Option<DatasetKind>,
+    #[command(flatten)]
+    pub sight: SightArgs,
     /// Measure on the training images, without augmentation, instead.
     #[arg(long)]
     pub train_split: bool,
@@ -62,9 +66,24 @@ fn dataset(name: &str) -> Result<DatasetKind, String> {
     DatasetKind::named(name)
 }
 
+impl EvalArgs {
+    /// The data set: as is said, or what there is.
+    fn kind(&self) -> DatasetKind {
+        let found = || match pictures::is_at(&self.data) {
+            true => DatasetKind::Imagefolder,
+            false => DatasetKind::Cifar100,
+        };
+        self.dataset.unwrap_or_else(found)
+    }
+}
+
 /// The settings of the drawn task that the checkpoint was trained on, where it tells.
-fn drawn_from(args: &EvalArgs, checkpoint: &Checkpoint) -> anyhow::Result<Option<SyntheticConfig>> {
-    if args.dataset != DatasetKind::Synthetic {
+fn drawn_from(
+    args: &EvalArgs,
+    kind: DatasetKind,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<Option<SyntheticConfig>> {
+    if kind != DatasetKind::Synthetic {
         return Ok(None);
     }
     let Some(Scalar::Text(recipe)) = checkpoint.extra.get(snapshot::RECIPE) else { return Ok(None) };
@@ -75,27 +94,13 @@ fn drawn_from(args: &EvalArgs, checkpoint: &Checkpoint) -> anyhow::Result<Option
 /// Evaluates.
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     check_output(&args)?;
-    let place = args.checkpoint.display();
-    if let Some(name) = args.model.as_deref().filter(|name| nn::models::names().all(|known| known != *name)) {
-        // Another name of a network, or the error.
-        nn::models::build(name, 1, 0)?;
-    }
-    let network = checkpoint::read_network(&args.checkpoint, Role::Student)?;
-    network.notes.iter().for_each(|note| warn!("{place}: {note}"));
-    let identity = nn::identify(&network.tensors);
-    let name = match &args.model {
-        Some(name) => name.clone(),
-        None => model_name(&args, &network, &identity)?,
-    };
-    let splits = match drawn_from(&args, &network)? {
-        Some(settings) => synthetic::generate(&settings)?,
-        None => session::load_splits(args.dataset, &args.data)?,
-    };
-    let images = if args.train_split { splits.train } else { splits.test };
-    let model = nn::models::build(&name, images.classes().len(), 0)?;
-    let images = Arc::new(fitted(images, &args, &network, model.name(), &identity)?);
+    let weights = Weights::read(&args.checkpoint, args.model.as_deref())?;
+    let images = Arc::new(match args.kind() {
+        kind if kind.is_pictures() => pictures_for(&args, kind, &weights)?,
+        kind => images_for(&args, kind, &weights)?,
+    });
     let device = args.device.open()?;
-    snapshot::write_model(&*device, &model, &network.tensors, &place.to_string())?;
+    let model = weights.load(&*device, images.classes().len())?;
     let size = [images.height(), images.width()];
     let mut evaluator = Evaluator::compile(&*device, &model, (args.batch as usize).min(images.len()), size)?;
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
@@ -128,9 +133,6 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     outln!("cross entropy  {:.6}", result.loss)?;
     Ok(())
 }
-
-/// The networks that a checkpoint's tensors fit, and their number of classes.
-type Identity = (Vec<&'static str>, usize);
 
 /// The outputs may replace older outputs, but nothing that is read here.
 fn check_output(args: &EvalArgs) -> anyhow::Result<()> {
@@ -165,43 +167,16 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// The network's name: as the checkpoint says, or the only one whose tensors these are.
-fn model_name(args: &EvalArgs, network: &Checkpoint, identity: &Identity) -> anyhow::Result<String> {
-    let place = args.checkpoint.display();
-    if let Some(info) = &network.network {
-        return Ok(info.model.clone());
-    }
-    let (fitting, classes) = identity;
-    match fitting.as_slice() {
-        [name] => {
-            warn!("{place}: its names and shapes are those of a {name} of {classes} classes");
-            Ok((*name).to_owned())
-        }
-        [] => anyhow::bail!(
-            "{place}: its {} tensors are those of none of the networks; give with -m what it should be, to see \
-             the differences (`sld models` lists the networks)",
-            network.tensors.len()
-        ),
-        several => anyhow::bail!("{place}: may be any of {}; choose with -m", several.join(", ")),
-    }
-}
-
-/// The images as the network is to see them, if it is a network for such images.
-fn fitted(
-    images: Dataset,
-    args: &EvalArgs,
-    network: &Checkpoint,
-    name: &str,
-    (fitting, classes): &Identity,
-) -> anyhow::Result<Dataset> {
-    let place = args.checkpoint.display();
-    anyhow::ensure!(
-        *classes == images.classes().len() || !fitting.contains(&name),
-        "{place}: it is a {name} of {classes} classes, the data set has {}; choose the data set it was trained on \
-         with --dataset",
-        images.classes().len()
-    );
-    let Some(info) = network.network.as_ref().filter(|info| info.model == name) else { return Ok(images) };
+/// Images of one size, as the network is to see them, if it is a network for such images.
+fn images_for(args: &EvalArgs, kind: DatasetKind, weights: &Weights) -> anyhow::Result<Dataset> {
+    let place = &weights.place;
+    let splits = match drawn_from(args, kind, &weights.checkpoint)? {
+        Some(settings) => synthetic::generate(&settings)?,
+        None => session::load_splits(kind, &args.data)?,
+    };
+    let images = if args.train_split { splits.train } else { splits.test };
+    check_count(weights, &images)?;
+    let Some(info) = weights.info() else { return Ok(images) };
     anyhow::ensure!(
         info.classes == images.classes(),
         "{place}: its classes are {}, those of the data set {}; choose the data set it was trained on with --dataset",
@@ -218,6 +193,48 @@ fn fitted(
         );
     }
     Ok(images.normalized_by(Normalization { mean: info.mean, std: info.std }))
+}
+
+/// Pictures, as the network is to see them. Its classes may be more than the folder's.
+fn pictures_for(args: &EvalArgs, kind: DatasetKind, weights: &Weights) -> anyhow::Result<Dataset> {
+    let sight = args.sight.sight(weights.info())?;
+    let list = args.sight.list(match kind {
+        DatasetKind::Imagenet => Some(1000),
+        _ => weights.classes(),
+    })?;
+    let folder = pictures::open(&args.data, sight, list.as_deref())?;
+    folder.notes.iter().for_each(|note| warn!("{note}"));
+    let (images, part) = match args.train_split {
+        true => (folder.train, "train/"),
+        false => (folder.test, "val/ or test/; --train-split measures on the pictures to train on"),
+    };
+    let images = images.with_context(|| format!("{} has no folder {part}", args.data.display()))?;
+    let Some(info) = weights.info() else {
+        check_count(weights, &images)?;
+        return Ok(images);
+    };
+    images.with_classes(&info.classes).map_err(|class| {
+        anyhow::anyhow!(
+            "{}: the class \"{class}\" of the pictures is none of its {} ({})",
+            weights.place,
+            info.classes.len(),
+            beginning(&info.classes)
+        )
+    })
+}
+
+/// Refuses images of more or fewer classes than the network has.
+fn check_count(weights: &Weights, images: &Dataset) -> anyhow::Result<()> {
+    let classes = weights.classes();
+    anyhow::ensure!(
+        classes.is_none_or(|classes| classes == images.classes().len()),
+        "{}: it is a {} of {} classes, the data set has {}; choose the data set it was trained on with --dataset",
+        weights.place,
+        weights.name,
+        classes.unwrap_or_default(),
+        images.classes().len()
+    );
+    Ok(())
 }
 
 fn beginning(names: &[String]) -> String {

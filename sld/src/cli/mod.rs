@@ -13,6 +13,7 @@ pub mod growth;
 pub mod interrupt;
 pub mod models;
 pub mod output;
+pub mod predict;
 pub mod recording;
 pub mod report;
 pub mod resuming;
@@ -20,6 +21,7 @@ pub mod running;
 pub mod session;
 pub mod terminal;
 pub mod train;
+pub mod weights;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -63,6 +65,7 @@ pub struct Cli {
 pub enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Predict(predict::PredictArgs),
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
     Devices(devices::DevicesArgs),
@@ -82,6 +85,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Devices(args) => devices::run(args),

@@ -97,7 +97,7 @@ fn without_broken(images: Dataset) -> anyhow::Result<Dataset> {
     const NAMED: usize = 10;
     let (name, count) = (images.name().to_owned(), images.len());
     let bar = terminal::counting(count as u64, "pictures read");
-    let (readable, broken) = pictures::without_broken(images, || bar.inc(1))?;
+    let (readable, broken) = pictures::without_broken(images, || bar.inc(1));
     bar.finish_and_clear();
     if !broken.is_empty() {
         say!("# {name}: left out {} of {count} pictures, which cannot be read:", broken.len());
@@ -106,7 +106,7 @@ fn without_broken(images: Dataset) -> anyhow::Result<Dataset> {
     if broken.len() > NAMED {
         say!("#   and {} more (`sld data inspect` lists all)", broken.len() - NAMED);
     }
-    Ok(readable)
+    readable.with_context(|| format!("{name}: none of the {count} pictures can be read"))
 }
 
 /// The config's networks with fresh weights, and the optimizer of the student.

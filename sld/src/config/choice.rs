@@ -55,3 +55,10 @@ choice! {
         Synthetic = "synthetic",
     }
 }
+
+impl DatasetKind {
+    /// Whether its images are pictures of any size, in files.
+    pub fn is_pictures(self) -> bool {
+        matches!(self, Self::Imagenet | Self::TinyImagenet | Self::Imagefolder)
+    }
+}

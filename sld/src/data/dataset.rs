@@ -195,6 +195,18 @@ impl Dataset {
         Self { normalization, ..self }
     }
 
+    /// The same images with other classes, in which each has the class of its class's name.
+    ///
+    /// # Errors
+    /// The name of a class that has no place among `classes`.
+    pub fn with_classes(self, classes: &[String]) -> Result<Self, String> {
+        let place =
+            |name: &String| classes.iter().position(|class| class == name).ok_or_else(|| name.clone());
+        let places: Vec<usize> = self.classes.iter().map(place).collect::<Result<_, _>>()?;
+        let labels = self.labels.iter().map(|&label| places[label as usize] as u32).collect();
+        Ok(Self { labels, classes: classes.to_vec(), ..self })
+    }
+
     /// A copy of the images at `indices`, in their order.
     ///
     /// # Panics

@@ -60,6 +60,12 @@ impl Classes {
         Ok(Self { names: names(&folders, titles), folders, list })
     }
 
+    /// The classes of a list: a folder's name, a tab, a title on each line.
+    pub fn listed(list: &str) -> Self {
+        let (folders, titles): (Vec<String>, Vec<String>) = lines(list, '\t').into_iter().unzip();
+        Self { names: names(&folders, titles), folders, list: Some("the list") }
+    }
+
     /// Number of classes.
     pub fn len(&self) -> usize {
         self.folders.len()

@@ -94,26 +94,27 @@ pub fn open(root: &Path, sight: Sight, classes: Option<&str>) -> Result<Folder, 
 }
 
 /// The same pictures without those that cannot be read, which are found by reading all of them; `seen` is told of
-/// each.
-///
-/// # Errors
-/// None can be read.
-pub fn without_broken(dataset: Dataset, seen: impl Fn() + Sync) -> Result<(Dataset, Vec<Broken>), DataError> {
+/// each. `None` if none can be read.
+pub fn without_broken(dataset: Dataset, seen: impl Fn() + Sync) -> (Option<Dataset>, Vec<Broken>) {
     let broken = survey(&dataset, seen).broken;
-    if broken.is_empty() {
-        return Ok((dataset, broken));
-    }
-    if broken.len() == dataset.len() {
-        let reason = format!(
-            "no picture can be read; the first is {}: {}",
-            broken[0].path.display(),
-            broken[0].reason
-        );
-        return Err(DataError::content(dataset.name().as_ref(), reason));
-    }
     let is_kept = |index: &usize| broken.binary_search_by_key(index, |broken| broken.index).is_err();
     let kept: Vec<usize> = (0..dataset.len()).filter(is_kept).collect();
-    Ok((dataset.subset(dataset.name(), &kept), broken))
+    let readable = match (kept.len(), broken.is_empty()) {
+        (0, _) => None,
+        (_, true) => Some(dataset),
+        _ => Some(dataset.subset(dataset.name(), &kept)),
+    };
+    (readable, broken)
+}
+
+/// The pictures in a folder and the folders in it, by folder, then by name.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn below(folder: &Path) -> Result<Vec<File>, DataError> {
+    let mut found = Vec::new();
+    list::pictures(Path::new(""), folder, &mut found, &mut LeftOut::default())?;
+    Ok(found)
 }
 
 /// Whether there are folders of pictures at `root`, rather than another kind of data.
