@@ -372,6 +372,20 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     ("DATASET.RESIZE", "240", &[PICTURES], |c| {
         c.dataset.sight().is_some_and(|sight| (sight.side, sight.resize) == (224, 240))
     }),
+    ("DATASET.SKIP_BROKEN", "true", &[PICTURES, ("DATASET.VAL_FRACTION", "0.5")], |c| {
+        let root = tempfile::tempdir().unwrap();
+        let class = root.path().join("class");
+        std::fs::create_dir(&class).unwrap();
+        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pictures/files/420.jpg");
+        for name in ["1.jpg", "2.jpg"] {
+            std::fs::copy(picture, class.join(name)).unwrap();
+        }
+        std::fs::write(class.join("3.jpg"), "").unwrap();
+        let mut config = c.clone();
+        config.dataset.root = root.path().into();
+        let data = RunData::load(&config).unwrap();
+        (data.train.len(), data.test.len()) == (1, 1)
+    }),
     ("DISTILLER.TYPE", "DKD", &[], |c| c.method().name() == "DKD"),
     ("DISTILLER.TEACHER", "wrn_16_1", &[TAUGHT], |c| networks(c).teacher.unwrap().name() == "wrn_16_1"),
     ("DISTILLER.STUDENT", "wrn_16_1", &[], |c| networks(c).student.name() == "wrn_16_1"),

@@ -114,8 +114,10 @@ const HALF: i32 = 1 << (PRECISION - 1);
 pub struct Resampler {
     columns: Taps,
     rows: Taps,
-    /// Input rows side by side, each with room behind it.
-    padded: Vec<u8>,
+    /// Input rows side by side.
+    pixels: Vec<Column>,
+    /// Sums of a row of output pixels.
+    sums: Vec<[i32; 4 * ROWS]>,
     /// The rows that are needed, resized horizontally.
     narrow: Vec<u8>,
 }
@@ -157,21 +159,28 @@ impl Resampler {
                 }
                 continue;
             }
-            // A pixel is read as four bytes, so that every row needs one more behind it.
-            let stride = window.width * 3 + 1;
-            self.padded.resize(ROWS * stride, 0);
-            for (y, padded) in self.padded.chunks_exact_mut(stride).take(count).enumerate() {
-                padded[..stride - 1].copy_from_slice(row(first + y));
+            self.pixels.resize(window.width, [0; 4 * ROWS]);
+            for y in 0..count {
+                for (to, from) in self.pixels.iter_mut().zip(row(first + y).as_chunks::<3>().0) {
+                    to[4 * y..4 * y + 3].copy_from_slice(from);
+                }
             }
-            let (padded, columns) = (&self.padded[..], &self.columns);
-            pulp::Arch::new().dispatch(|| across(padded, stride, columns, narrow));
+            self.sums.resize(part.width, [0; 4 * ROWS]);
+            let (pixels, columns, sums) = (&self.pixels[..], &self.columns, &mut self.sums[..]);
+            pulp::Arch::new().dispatch(Across { pixels, columns, sums, narrow });
         }
         canvas.resize(part.width, part.height);
         let (narrow, rows, out) = (&self.narrow[..], &self.rows, canvas.pixels_mut());
         if window.height == height {
             out.copy_from_slice(&narrow[..out.len()]);
         } else {
-            pulp::Arch::new().dispatch(|| down(narrow, part.width * 3, needed.start, rows, out));
+            pulp::Arch::new().dispatch(Down {
+                narrow,
+                stride: part.width * 3,
+                first_row: needed.start,
+                rows,
+                out,
+            });
         }
     }
 }
@@ -179,52 +188,86 @@ impl Resampler {
 /// Rows that the horizontal pass works on at once.
 const ROWS: usize = 4;
 
-/// The horizontal pass over [`ROWS`] rows of `padded`, as many of which are wanted as `narrow` has room for.
-#[inline(always)]
-fn across(padded: &[u8], stride: usize, columns: &Taps, narrow: &mut [u8]) {
-    let rows: [&[u8]; ROWS] = std::array::from_fn(|y| &padded[y * stride..(y + 1) * stride]);
-    let out_stride = columns.spans.len() * 3;
-    for (x, (first, weights)) in columns.iter().enumerate() {
-        let mut sums = [[HALF; 4]; ROWS];
-        let length = weights.len() * 3 + 1;
-        let pixels = rows.map(|row| &row[first * 3..first * 3 + length]);
-        for (tap, &weight) in weights.iter().enumerate() {
-            for y in 0..ROWS {
-                let pixel: [u8; 4] = std::array::from_fn(|lane| pixels[y][tap * 3 + lane]);
-                for lane in 0..4 {
-                    sums[y][lane] += i32::from(pixel[lane]) * weight;
+/// A pixel of each of [`ROWS`] rows, with a byte more that means nothing: what fills a register.
+type Column = [u8; 4 * ROWS];
+
+/// The horizontal pass over [`ROWS`] rows, as many of which are wanted as `narrow` has room for.
+struct Across<'a> {
+    /// The rows side by side, pixel by pixel.
+    pixels: &'a [Column],
+    columns: &'a Taps,
+    /// For each output pixel, in between.
+    sums: &'a mut [[i32; 4 * ROWS]],
+    narrow: &'a mut [u8],
+}
+
+impl pulp::WithSimd for Across<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { pixels, columns, sums, narrow } = self;
+        let stride = columns.spans.len() * 3;
+        for (sum, (first, weights)) in sums.iter_mut().zip(columns.iter()) {
+            let mut total = [HALF; 4 * ROWS];
+            for (pixel, &weight) in pixels[first..].iter().zip(weights) {
+                for lane in 0..4 * ROWS {
+                    total[lane] += i32::from(pixel[lane]) * weight;
                 }
             }
+            *sum = total;
         }
-        for (out, sums) in narrow.chunks_exact_mut(out_stride).zip(sums) {
-            let [red, green, blue, _] = sums.map(to_byte);
-            out[x * 3..x * 3 + 3].copy_from_slice(&[red, green, blue]);
+        for (x, sum) in sums.iter().enumerate() {
+            let mut bytes = [0; 4 * ROWS];
+            for lane in 0..4 * ROWS {
+                bytes[lane] = to_byte(sum[lane]);
+            }
+            for (out, rgb) in narrow.chunks_exact_mut(stride).zip(bytes.as_chunks::<4>().0) {
+                out[x * 3..x * 3 + 3].copy_from_slice(&rgb[..3]);
+            }
         }
     }
 }
 
 /// The vertical pass over rows of `stride` bytes, of which the first is the input's row `first_row`.
-#[inline(always)]
-fn down(narrow: &[u8], stride: usize, first_row: usize, rows: &Taps, out: &mut [u8]) {
-    /// Bytes of a row that are summed up at once, in registers.
-    const BLOCK: usize = 64;
-    for ((first, weights), out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
-        let input = &narrow[(first - first_row) * stride..][..weights.len() * stride];
-        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-        for (place, block) in blocks.iter_mut().enumerate() {
-            let mut sums = [HALF; BLOCK];
-            for (row, &weight) in input.chunks_exact(stride).zip(weights) {
-                let row: &[u8; BLOCK] = row[place * BLOCK..][..BLOCK].try_into().expect("a block");
+struct Down<'a> {
+    narrow: &'a [u8],
+    stride: usize,
+    first_row: usize,
+    rows: &'a Taps,
+    out: &'a mut [u8],
+}
+
+/// Bytes of a row that the vertical pass sums up at once, in registers.
+const BLOCK: usize = 64;
+
+impl pulp::WithSimd for Down<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { narrow, stride, first_row, rows, out } = self;
+        for ((first, weights), out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+            let input = &narrow[(first - first_row) * stride..][..weights.len() * stride];
+            let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+            for (place, block) in blocks.iter_mut().enumerate() {
+                let mut sums = [HALF; BLOCK];
+                for (row, &weight) in input.chunks_exact(stride).zip(weights) {
+                    let row: &[u8; BLOCK] = row[place * BLOCK..][..BLOCK].try_into().expect("a block");
+                    for i in 0..BLOCK {
+                        sums[i] += i32::from(row[i]) * weight;
+                    }
+                }
                 for i in 0..BLOCK {
-                    sums[i] += i32::from(row[i]) * weight;
+                    block[i] = to_byte(sums[i]);
                 }
             }
-            *block = sums.map(to_byte);
-        }
-        let done = stride - rest.len();
-        for (i, out) in rest.iter_mut().enumerate() {
-            let taps = input.chunks_exact(stride).zip(weights);
-            *out = to_byte(taps.fold(HALF, |sum, (row, &weight)| sum + i32::from(row[done + i]) * weight));
+            let done = stride - rest.len();
+            for (i, out) in rest.iter_mut().enumerate() {
+                let taps = input.chunks_exact(stride).zip(weights);
+                *out =
+                    to_byte(taps.fold(HALF, |sum, (row, &weight)| sum + i32::from(row[done + i]) * weight));
+            }
         }
     }
 }

@@ -116,6 +116,11 @@ impl Observer for Recorder<'_> {
         Ok(())
     }
 
+    fn trained(&mut self, latest: &Checkpoint) -> anyhow::Result<()> {
+        // From now on there is a `latest`: without one, what follows would be a run that cannot go on.
+        self.save(LATEST, latest)
+    }
+
     fn interrupted(&mut self, _progress: &Progress, latest: &Checkpoint) -> anyhow::Result<()> {
         self.terminal.abandon();
         self.save(LATEST, latest)

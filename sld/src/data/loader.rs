@@ -169,6 +169,11 @@ impl Plan {
         self.parts.first + (job % self.parts.count as u64) as usize
     }
 
+    /// How many images a thread takes at once.
+    fn task(&self) -> usize {
+        (SMALLEST_TASK / self.dataset.image_len().max(1)).max(1)
+    }
+
     fn views(&self) -> usize {
         match self.job {
             Job::Evaluate | Job::Train { views: Views::Weak, .. } => 1,
@@ -274,7 +279,7 @@ impl Shared {
         batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
         batch.images.resize(plan.views() * indices.len() * image_len, 0.0);
         let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
-        let task = (SMALLEST_TASK / image_len.max(1)).max(1);
+        let task = plan.task();
         let weak = weak.par_chunks_mut(image_len.max(1));
         self.pool.install(|| match strong.is_empty() {
             true => indices
@@ -421,8 +426,9 @@ impl Loader {
             ready: Condvar::new(),
         });
         let mut loader = Self { shared: shared.clone(), makers: Vec::new(), patience: STALLED };
-        // The second begins its batch while the last images of the first one's are painted.
-        for _ in 0..2 {
+        // As many as give every thread a task, and one that begins its batch while another's last images are painted.
+        let tasks = images.div_ceil(shared.plan.task());
+        for _ in 0..threads.max(1).div_ceil(tasks) + 1 {
             let shared = shared.clone();
             let builder = std::thread::Builder::new().name("loader".into());
             let maker = builder.spawn(move || shared.work()).map_err(|error| no_thread(error.to_string()))?;

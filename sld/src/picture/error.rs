@@ -1,6 +1,7 @@
 //! What can be wrong with a picture's file. The path is added by who read it.
 
-use super::MAX_PIXELS;
+/// More pixels than this are taken for a bomb and refused before anything is allocated: Pillow's limit.
+pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// Why a file's contents are no picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,11 +15,9 @@ pub enum PictureError {
     /// The end is missing.
     #[error("the file is cut off: its picture has no end")]
     Truncated,
-    /// The header claims more pixels than are believed.
-    #[error(
-        "its header claims {width}x{height} pixels; more than {MAX_PIXELS} are taken for a mistake or an attack"
-    )]
-    TooLarge {
+    /// The header claims no pixels, or more than are believed.
+    #[error("its header claims {width}x{height} pixels; 1 to {MAX_PIXELS} are believed")]
+    Size {
         /// Columns.
         width: u64,
         /// Rows.

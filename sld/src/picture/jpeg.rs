@@ -3,8 +3,8 @@
 
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
 
-use super::error::PictureError;
-use super::{MAX_PIXELS, Picture};
+use super::buffer::{Picture, check_size};
+use super::error::{MAX_PIXELS, PictureError};
 
 /// Decodes the first image of a JPEG file.
 pub fn decode(file: &[u8], picture: &mut Picture) -> Result<(), PictureError> {
@@ -15,7 +15,7 @@ pub fn decode(file: &[u8], picture: &mut Picture) -> Result<(), PictureError> {
     // Pillow goes on where libjpeg only warns.
     decoder.set_lenient(true);
     let (width, height) = (decoder.header().width(), decoder.header().height());
-    super::check_size(width as u64, height as u64)?;
+    check_size(width as u64, height as u64)?;
     if decoder.header().components.len() == 4 {
         decoder.set_output_format(PixelFormat::Cmyk);
         let image = decoder.decode_image().map_err(error)?;

@@ -5,9 +5,9 @@ use std::io::Cursor;
 use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::error::PictureError;
+use super::buffer::{Picture, check_size};
+use super::error::{MAX_PIXELS, PictureError};
 use super::format::Format;
-use super::{MAX_PIXELS, Picture};
 
 /// Decodes the first frame of a file of the given format.
 pub fn decode(file: &[u8], format: Format, picture: &mut Picture) -> Result<(), PictureError> {
@@ -28,7 +28,7 @@ pub fn decode(file: &[u8], format: Format, picture: &mut Picture) -> Result<(), 
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(error)?;
     let (width, height) = decoder.dimensions();
-    super::check_size(width.into(), height.into())?;
+    check_size(width.into(), height.into())?;
     let image = DynamicImage::from_decoder(decoder).map_err(error)?;
     let out = picture.resize(width as usize, height as usize)?.as_chunks_mut::<3>().0;
     let high = |value: u16| (value >> 8) as u8;

@@ -98,6 +98,11 @@ pub trait Observer {
         student: &Checkpoint,
         is_best: bool,
     ) -> anyhow::Result<()>;
+    /// After the steps of a run's first epoch, before anything is measured: the state to go on from if what
+    /// follows is cut off.
+    fn trained(&mut self, _latest: &Checkpoint) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// When the run is interrupted between two steps.
     fn interrupted(&mut self, _progress: &Progress, _latest: &Checkpoint) -> anyhow::Result<()> {
         Ok(())
@@ -266,6 +271,9 @@ impl<'a> Trainer<'a> {
                 let latest = self.snapshot()?;
                 observer.interrupted(&self.progress, &latest)?;
                 return Ok(Outcome::Interrupted);
+            }
+            if self.progress.epoch == 1 {
+                observer.trained(&self.snapshot()?)?;
             }
             let train_seconds = started.elapsed().as_secs_f64();
             let seen = self.progress.images - already;

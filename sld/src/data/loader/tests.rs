@@ -1,5 +1,6 @@
 use super::*;
 use crate::augment::{Canvas, Normalization, ViewDraws};
+use crate::data::{File, Files};
 
 /// 53 random 8x8 images in 5 classes.
 fn dataset() -> Arc<Dataset> {
@@ -170,6 +171,77 @@ fn dropping_ends_the_threads() {
         drop(loader);
         assert!(shared.upgrade().is_none(), "a worker still holds the data");
     }
+}
+
+/// The fixture's pictures, all of 35x23 pixels, seen as squares of 16; and how many there are.
+fn pictures(names: &[&str]) -> Arc<Dataset> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pictures/files");
+    let files: Vec<File> = names.iter().map(|name| File { path: Path::new(name).into(), bytes: 0 }).collect();
+    let labels = (0..files.len() as u32).collect();
+    let classes = names.iter().map(|name| name.to_string()).collect();
+    let files = Files::new(Path::new(root), files, 18);
+    Arc::new(Dataset::of_files("pictures", 16, files, labels, classes, Normalization::IMAGENET).unwrap())
+}
+
+const READABLE: [&str; 7] =
+    ["420.jpg", "gray.jpg", "cmyk.jpg", "rgba.png", "palette.png", "lossy.webp", "24.bmp"];
+
+#[test]
+fn pictures_are_painted_from_their_files_with_any_number_of_threads() {
+    let data = pictures(&READABLE);
+    let config = |threads| LoaderConfig { batch_size: 3, ..config(threads) };
+    let load = |threads, start| Loader::train(data.clone(), config(threads), start).unwrap();
+    let one = take(&mut load(1, BEGIN), 9);
+    assert_eq!(one, take(&mut load(3, BEGIN), 9));
+    assert_eq!(one[4..], take(&mut load(2, Position { epoch: 2, batch: 1 }), 5));
+    assert_eq!(one[0].images.len(), 2 * 3 * 16 * 16 * 3);
+    // The first image of the batch, from its file.
+    let mut easel = Easel::default();
+    let (mut weak, mut strong) = (vec![0.0; 768], vec![0.0; 768]);
+    let table = data.normalization().table();
+    easel.views(&data, &table, one[0].indices[0], (4, 1), &mut weak, Some(&mut strong)).unwrap();
+    assert_eq!((&one[0].images[..768], &one[0].images[3 * 768..4 * 768]), (&weak[..], &strong[..]));
+    let plain = take(&mut Loader::evaluate(data.clone(), 4, 2).unwrap(), 9);
+    assert_eq!(plain.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [4, 3]);
+    easel.plain(&data, &table, 6, &mut weak).unwrap();
+    assert_eq!(plain[1].images[2 * 768..], weak);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_in_its_place() {
+    for (bad, reason) in [("text.jpg", "it is no picture"), ("not/there.jpg", "cannot read")] {
+        let data = pictures(&["420.jpg", "gray.jpg", bad, "24.bmp"]);
+        let mut loader = Loader::evaluate(data, 1, 2).unwrap();
+        let found: Vec<Result<Batch, DataError>> = loader.by_ref().collect();
+        assert_eq!(found.iter().map(|batch| batch.is_ok()).collect::<Vec<_>>(), [true, true, false, true]);
+        let said = found[2].as_ref().unwrap_err().to_string();
+        assert!(said.contains(bad) && said.contains(reason), "{said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_that_stalls_is_told_and_keeps_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.jpg");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let files = Files::new(folder.path(), vec![File { path: Path::new("pipe.jpg").into(), bytes: 0 }], 16);
+    let classes = vec!["one".into()];
+    let data = Dataset::of_files("pipe", 16, files, vec![0], classes, Normalization::IMAGENET).unwrap();
+    let mut loader = Loader::train(Arc::new(data), config(2), BEGIN).unwrap();
+    assert!(matches!(loader.wait(Duration::from_millis(300)), Ok(Waited::NotYet)));
+    let (path, time) = loader.slowest().unwrap();
+    assert_eq!(path, pipe);
+    assert!(time >= Duration::from_millis(100), "{time:?}");
+    static TOLD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    tell_stalls(|path, _| TOLD.lock().unwrap().push(path.into()));
+    loader.patience = Duration::ZERO;
+    assert!(matches!(loader.wait(Duration::ZERO), Ok(Waited::NotYet)));
+    assert_eq!(*TOLD.lock().unwrap(), [pipe]);
+    assert!(loader.patience >= 2 * time, "not told again at once");
+    let started = Instant::now();
+    drop(loader);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]

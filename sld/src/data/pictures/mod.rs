@@ -244,6 +244,3 @@ fn some(names: &[&str]) -> String {
         more => format!("{} and {} more", shown.join(", "), more - 3),
     }
 }
-
-#[cfg(test)]
-mod tests;
