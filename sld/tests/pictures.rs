@@ -8,7 +8,7 @@ use sld::augment::photo::{self, Framing, Photo};
 use sld::augment::resample::{CropBox, Resampler};
 use sld::augment::{Canvas, Normalization, Op};
 use sld::data::pictures::{self, Sight};
-use sld::picture::Picture;
+use sld::picture::{Picture, PictureError};
 use std::path::{Path, PathBuf};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pictures");
@@ -86,6 +86,46 @@ fn odd_files_are_decoded_as_torchvision_does() {
             assert!(picture == reference, "{name}: other pixels");
         }
     }
+}
+
+#[test]
+fn damaged_files_are_pictures_or_errors() {
+    let mut state = 7u64;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    let mut picture = Picture::default();
+    let (mut read, mut refused) = (0, 0);
+    for entry in std::fs::read_dir(Path::new(FIXTURE).join("files")).unwrap() {
+        let path = entry.unwrap().path();
+        let file = std::fs::read(&path).unwrap();
+        for round in 0..40 {
+            let mut damaged = file.clone();
+            for _ in 0..1 + round % 3 {
+                // Behind the first bytes, which would only make it no picture.
+                let at = 3 + below(damaged.len().max(4) - 3);
+                if let Some(byte) = damaged.get_mut(at) {
+                    *byte = below(256) as u8;
+                }
+            }
+            if round % 4 == 0 {
+                damaged.truncate(below(damaged.len() + 1));
+            }
+            match picture.decode(&damaged) {
+                Ok(_) => {
+                    assert_eq!(picture.pixels().len(), picture.width() * picture.height() * 3);
+                    read += 1;
+                }
+                Err(why) => {
+                    assert!(why != PictureError::Panic, "{}, round {round}", path.display());
+                    assert!(picture.pixels().is_empty());
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 200 && refused > 200, "{read} read, {refused} refused");
 }
 
 #[test]

@@ -27,6 +27,20 @@ pub fn classes(kind: DatasetKind) -> usize {
     }
 }
 
+/// Classes of a config's data: of pictures that are there, as many as they have.
+pub fn classes_of(config: &Config) -> usize {
+    let dataset = &config.dataset;
+    let found =
+        dataset.sight().and_then(|sight| pictures::open(&dataset.root, sight, known(dataset.kind)).ok());
+    let images = found.and_then(|folder| folder.train.or(folder.test));
+    images.map_or(classes(dataset.kind), |images| images.classes().len())
+}
+
+/// The list of a data set's classes that is known without its files.
+fn known(kind: DatasetKind) -> Option<&'static str> {
+    (kind == DatasetKind::Imagenet).then_some(pictures::IMAGENET)
+}
+
 /// Reads training and test images.
 pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
     let wanted = match kind {
@@ -56,8 +70,7 @@ impl RunData {
         let Some(sight) = dataset.sight() else {
             return RunData::new(config, load_splits(dataset.kind, &dataset.root)?);
         };
-        let known = (dataset.kind == DatasetKind::Imagenet).then_some(pictures::IMAGENET);
-        let Folder { train, test, notes } = pictures::open(&dataset.root, sight, known)?;
+        let Folder { train, test, notes } = pictures::open(&dataset.root, sight, known(dataset.kind))?;
         notes.iter().for_each(|note| say!("# {note}"));
         let root = dataset.root.display();
         let train = train.with_context(|| format!("{root} has no folder train/ to train on"))?;
