@@ -295,3 +295,62 @@ pub fn cross_entropy_gradient(answer: fn(&Tensor, &Tensor) -> Tensor) -> Verdict
         values(&grad(&logits.cross_entropy(&labels).mean_all(), std::slice::from_ref(&logits))[0])?;
     close("the gradient", &values(&answer(&logits, &labels))?, &expected, 1e-9)
 }
+
+pub fn swap_row(answer: fn(&[f64], usize) -> Vec<f64>) -> Verdict {
+    let rows: [(&[f64], usize, &[f64]); 4] = [
+        (&[1.0, 5.0, 2.0], 2, &[1.0, 2.0, 5.0]),
+        (&[1.0, 5.0, 2.0], 1, &[1.0, 5.0, 2.0]),
+        (&[-3.0, -1.0, -1.0], 2, &[-3.0, -1.0, -1.0]),
+        (&[4.0, 4.0, 1.0], 2, &[1.0, 4.0, 4.0]),
+    ];
+    for (logits, label, expected) in rows {
+        close(&format!("{logits:?}, label {label}"), &answer(logits, label), expected, 0.0)?;
+    }
+    Ok(())
+}
+
+pub fn swapped_divergence(answer: fn(&[f64], usize, f64) -> f64) -> Verdict {
+    let rows: [(&[f64], usize); 3] =
+        [(&[1.0, 3.0, 0.5, -1.0], 0), (&[2.0, -1.0, 0.0], 0), (&[0.1, 0.2, 4.0], 1)];
+    for (logits, label) in rows {
+        for temperature in [1.0, 3.0] {
+            let row = Tensor::constant(&[1, logits.len()], logits.iter().map(|&z| z as f32).collect());
+            let labels = Tensor::constant(&[1], vec![label as f32]).to_integer();
+            let softened = |z: &Tensor| z / temperature;
+            let long = softened(&row).kl_divergence(&softened(&sld::distill::swap(&row, &labels)));
+            let expected = values(&long.sum_all())?[0] * temperature * temperature;
+            let exact: Vec<f64> = values(&row)?;
+            close(
+                &format!("{logits:?}, T = {temperature}"),
+                &[answer(&exact, label, temperature)],
+                &[expected],
+                1e-9,
+            )?;
+        }
+    }
+    // Probabilities of 1 and of less than any number that f64 has.
+    close("[2000, 0], label 1", &[answer(&[2000.0, 0.0], 1, 1.0)], &[2000.0], 1e-12)
+}
+
+pub fn log_sum_exp(answer: fn(&[f32]) -> f32) -> Verdict {
+    let cases: [(&[f32], f64); 4] = [
+        (&[0.0, 0.0], 2f64.ln()),
+        (&[1000.0, 1000.0, 999.0], 1000.0 + (2.0 + (-1f64).exp()).ln()),
+        (&[-500.0, -501.0], -500.0 + (1.0 + (-1f64).exp()).ln()),
+        (&[3.0], 3.0),
+    ];
+    for (values, expected) in cases {
+        close(&format!("{values:?}"), &[f64::from(answer(values))], &[expected], 1e-6)?;
+    }
+    Ok(())
+}
+
+pub fn one_pass_variance(answer: fn(&mut dyn Iterator<Item = f32>) -> f32) -> Verdict {
+    let few = answer(&mut [1.0f32, 2.0, 3.0, 6.0].into_iter());
+    close("1, 2, 3, 6", &[f64::from(few)], &[3.5], 1e-6)?;
+    // Numbers near 1000 that differ by as much as 1.
+    let values = || (0..4096).map(|i| 1000.0 + autograd::random::uniform(3, 0, 0, i));
+    let mean = values().map(f64::from).sum::<f64>() / 4096.0;
+    let exact = values().map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 4096.0;
+    close("numbers near 1000", &[f64::from(answer(&mut values()))], &[exact], 1e-3)
+}

@@ -64,6 +64,24 @@ pub const EXCERPTS: &[Excerpt] = &[
         from: "let (mean, variance) = (x.mean(&folded)",
         to: "let output = (&x - &mean) * scale",
     },
+    Excerpt {
+        name: "distillation_kd.rs",
+        path: "sld/src/distill/kd.rs",
+        from: "let (s, t) = logits.pair",
+        to: "(\"kd\", kd * self.kd_weight),",
+    },
+    Excerpt {
+        name: "distillation_swap.rs",
+        path: "sld/src/distill/swap.rs",
+        from: "pub fn swap(",
+        to: "maximum.select(&own",
+    },
+    Excerpt {
+        name: "distillation_sld.rs",
+        path: "sld/src/distill/sld.rs",
+        from: "let (y, gate) = (&logits.stacked_labels()",
+        to: "let (weak_s, weak_t)",
+    },
 ];
 
 impl Excerpt {

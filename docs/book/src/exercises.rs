@@ -131,3 +131,23 @@ pub fn momentum_update(
 pub fn cross_entropy_gradient(logits: &Tensor, labels: &Tensor) -> Tensor {
     todo!()
 }
+
+/// Chapter 10: the logits of one picture with the largest and the label's exchanged.
+pub fn swap_row(logits: &[f64], label: usize) -> Vec<f64> {
+    todo!()
+}
+
+/// Chapter 10: `T² KL(softmax(swap(s) / T) || softmax(s / T))` of one row of logits, in its short form.
+pub fn swapped_divergence(logits: &[f64], label: usize, temperature: f64) -> f64 {
+    todo!()
+}
+
+/// Chapter 11: `log(exp(a) + exp(b) + ...)`, in f32.
+pub fn log_sum_exp(values: &[f32]) -> f32 {
+    todo!()
+}
+
+/// Chapter 11: the biased variance, in f32, in one pass.
+pub fn one_pass_variance(values: &mut dyn Iterator<Item = f32>) -> f32 {
+    todo!()
+}

@@ -9,12 +9,14 @@ pub mod batch_norm;
 pub mod checks;
 pub mod convolution;
 pub mod derivative;
+pub mod distillation;
 pub mod excerpt;
 pub mod exercises;
 pub mod kernel;
 pub mod node;
 pub mod passes;
 pub mod picture;
+pub mod rounding;
 pub mod second;
 pub mod solutions;
 pub mod training;
@@ -54,6 +56,18 @@ pub const PROGRAMS: &[(&str, fn() -> Result<()>)] = &[
     ("training_softmax", training::softmax),
     ("training_descent", training::descent),
     ("training_held_out", training::held_out),
+    ("distillation_softened", distillation::softened),
+    ("distillation_squared", distillation::squared),
+    ("distillation_swapped", distillation::swapped),
+    ("distillation_pulls", distillation::pulls),
+    ("distillation_terms", distillation::terms),
+    ("rounding_neighbours", rounding::neighbours),
+    ("rounding_order", rounding::order),
+    ("rounding_summed", rounding::summed),
+    ("rounding_threads", rounding::threads),
+    ("rounding_kink", rounding::kink),
+    ("rounding_large", rounding::large),
+    ("rounding_half", rounding::half),
 ];
 
 /// Every picture, by the name of its file.
@@ -67,4 +81,7 @@ pub const PICTURES: &[(&str, fn() -> Result<String>)] = &[
     ("convolution", convolution::picture),
     ("batch_norm", batch_norm::picture),
     ("training", training::picture),
+    ("distillation_teacher", distillation::teacher_picture),
+    ("distillation_student", distillation::student_picture),
+    ("rounding", rounding::picture),
 ];

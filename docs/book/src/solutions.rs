@@ -169,3 +169,41 @@ pub fn momentum_update(
 pub fn cross_entropy_gradient(logits: &Tensor, labels: &Tensor) -> Tensor {
     (logits.softmax(1) - labels.one_hot(logits.dim(1))) * (1.0 / logits.dim(0) as f64)
 }
+
+/// The place of the largest entry, the first of equals.
+fn largest(row: &[f64]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+pub fn swap_row(logits: &[f64], label: usize) -> Vec<f64> {
+    let mut swapped = logits.to_vec();
+    swapped.swap(largest(logits), label);
+    swapped
+}
+
+/// Only the entries m and y differ: `p_m = q_y` and `p_y = q_m`. What is left of the sum of p (log p - log q)
+/// is (q_m - q_y)(log q_m - log q_y), and the difference of the logarithms is that of the logits over T.
+pub fn swapped_divergence(logits: &[f64], label: usize, temperature: f64) -> f64 {
+    let top = largest(logits);
+    let exp: Vec<f64> = logits.iter().map(|z| ((z - logits[top]) / temperature).exp()).collect();
+    let gap = (exp[top] - exp[label]) / exp.iter().sum::<f64>();
+    temperature * gap * (logits[top] - logits[label])
+}
+
+pub fn log_sum_exp(values: &[f32]) -> f32 {
+    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter().map(|v| (v - largest).exp()).sum::<f32>().ln() + largest
+}
+
+/// A new number moves the mean by its distance over the count; the squares grow by its distances from the old and
+/// from the new mean, multiplied.
+pub fn one_pass_variance(values: &mut dyn Iterator<Item = f32>) -> f32 {
+    let (mut count, mut mean, mut squares) = (0.0f32, 0.0f32, 0.0f32);
+    for value in values {
+        count += 1.0;
+        let distance = value - mean;
+        mean += distance / count;
+        squares += distance * (value - mean);
+    }
+    squares / count
+}

@@ -47,6 +47,21 @@ exercises! {
     };
     momentum_update refuses |p, v, g, rate, momentum| (p - v * rate, v * momentum + g);
     cross_entropy_gradient refuses |logits, labels| logits.softmax(1) - labels.one_hot(3);
+    swap_row refuses |logits, label| {
+        let mut wrong = logits.to_vec();
+        wrong[label] = logits.iter().fold(f64::MIN, |a, &b| a.max(b));
+        wrong
+    };
+    swapped_divergence refuses |logits, label, temperature| {
+        let exp: Vec<f64> = logits.iter().map(|z| (z / temperature).exp()).collect();
+        let (sum, top) = (exp.iter().sum::<f64>(), logits.iter().copied().fold(f64::MIN, f64::max));
+        temperature * ((top / temperature).exp() - exp[label]) / sum * (top - logits[label])
+    };
+    log_sum_exp refuses |values| values.iter().map(|v| v.exp()).sum::<f32>().ln();
+    one_pass_variance refuses |values| {
+        let (count, sum, squares) = values.fold((0.0f32, 0.0f32, 0.0f32), |(n, s, q), v| (n + 1.0, s + v, q + v * v));
+        squares / count - (sum / count) * (sum / count)
+    };
     newton_root refuses |_, start| start;
     hessian_product refuses |loss, x, direction| autograd::grad(loss, std::slice::from_ref(x)).remove(0) * direction;
 }
