@@ -354,3 +354,22 @@ pub fn one_pass_variance(answer: fn(&mut dyn Iterator<Item = f32>) -> f32) -> Ve
     let exact = values().map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 4096.0;
     close("numbers near 1000", &[f64::from(answer(&mut values()))], &[exact], 1e-3)
 }
+
+pub fn softplus(answer: fn(&Tensor) -> Tensor) -> Verdict {
+    let places = [-2000.0, -5.0, -0.5, 0.5, 5.0, 2000.0f32];
+    let x = Tensor::constant(&[6], places.to_vec());
+    let y = answer(&x);
+    let exact = places.map(|x| f64::from(x).max(0.0) + (-f64::from(x).abs()).exp().ln_1p());
+    close("softplus", &values(&y)?, &exact, 1e-9)?;
+    // Its slope is the sigmoid.
+    let slope = places.map(|x| 1.0 / (1.0 + (-f64::from(x)).exp()));
+    close("its gradient", &values(&grad(&y.sum_all(), &[x])[0])?, &slope, 1e-9)
+}
+
+pub fn sine_series(answer: fn(f32) -> f32) -> Verdict {
+    for i in -100..=100 {
+        let x = std::f32::consts::FRAC_PI_2 * i as f32 / 100.0;
+        close(&format!("sine of {x}"), &[f64::from(answer(x))], &[f64::from(x).sin()], 5e-6)?;
+    }
+    Ok(())
+}

@@ -151,3 +151,13 @@ pub fn log_sum_exp(values: &[f32]) -> f32 {
 pub fn one_pass_variance(values: &mut dyn Iterator<Item = f32>) -> f32 {
     todo!()
 }
+
+/// Chapter 12: `log(1 + exp(x))`, elementwise.
+pub fn softplus(x: &Tensor) -> Tensor {
+    todo!()
+}
+
+/// Chapter 12: the sine of an angle between -π/2 and π/2, as a polynomial.
+pub fn sine_series(x: f32) -> f32 {
+    todo!()
+}

@@ -14,6 +14,7 @@ pub mod excerpt;
 pub mod exercises;
 pub mod kernel;
 pub mod node;
+pub mod operation;
 pub mod passes;
 pub mod picture;
 pub mod rounding;
@@ -84,4 +85,5 @@ pub const PICTURES: &[(&str, fn() -> Result<String>)] = &[
     ("distillation_teacher", distillation::teacher_picture),
     ("distillation_student", distillation::student_picture),
     ("rounding", rounding::picture),
+    ("operation", operation::picture),
 ];

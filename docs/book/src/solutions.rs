@@ -207,3 +207,18 @@ pub fn one_pass_variance(values: &mut dyn Iterator<Item = f32>) -> f32 {
     }
     squares / count
 }
+
+/// For large x it is nearly x, for very negative x nearly 0: `max(x, 0)` and a logarithm between 0 and log 2.
+pub fn softplus(x: &Tensor) -> Tensor {
+    x.relu() + ((-x.abs()).exp() + 1.0).log()
+}
+
+/// Taylor's series: `x - x³/3! + x⁵/5! - x⁷/7! + x⁹/9!`, from the inside.
+pub fn sine_series(x: f32) -> f32 {
+    let square = x * x;
+    let mut sum = 1.0 / 362_880.0;
+    for coefficient in [-1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0] {
+        sum = sum * square + coefficient;
+    }
+    x * sum
+}

@@ -62,6 +62,8 @@ exercises! {
         let (count, sum, squares) = values.fold((0.0f32, 0.0f32, 0.0f32), |(n, s, q), v| (n + 1.0, s + v, q + v * v));
         squares / count - (sum / count) * (sum / count)
     };
+    softplus refuses |x| (x.exp() + 1.0).log();
+    sine_series refuses |x| x - x * x * x / 6.0 + x * x * x * x * x / 120.0;
     newton_root refuses |_, start| start;
     hessian_product refuses |loss, x, direction| autograd::grad(loss, std::slice::from_ref(x)).remove(0) * direction;
 }
