@@ -1,7 +1,7 @@
 //! Batches, made ahead of the device by worker threads and delivered in order.
 //!
-//! Makers claim batches by number, have their images painted by a pool of threads, and put them on a shelf from
-//! which the consumer takes them in order. What a batch holds depends only on its number: the order of an epoch is
+//! Makers claim batches by number, fill them (with pictures from files a pool of threads does, image by image), and
+//! put them on a shelf from which the consumer takes them in order. What a batch holds depends only on its number: the order of an epoch is
 //! drawn from (seed, epoch), the views of an image from (seed, epoch, index). The number of threads changes nothing
 //! but the speed, and a loader started at any batch continues exactly as one that came from the beginning. The shelf
 //! is bounded, in batches and in bytes, and buffers handed back with [`Loader::recycle`] are used again.
@@ -38,9 +38,6 @@ pub fn tell_stalls(tell: fn(&Path, Duration)) {
     // The first stays: all of them say the same.
     let _ = TELL.set(tell);
 }
-
-/// Values of images below which dividing them among threads is not worth it.
-const SMALLEST_TASK: usize = 1 << 16;
 
 /// What is made of each training image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,11 +166,6 @@ impl Plan {
         self.parts.first + (job % self.parts.count as u64) as usize
     }
 
-    /// How many images a thread takes at once.
-    fn task(&self) -> usize {
-        (SMALLEST_TASK / self.dataset.image_len().max(1)).max(1)
-    }
-
     fn views(&self) -> usize {
         match self.job {
             Job::Evaluate | Job::Train { views: Views::Weak, .. } => 1,
@@ -196,7 +188,8 @@ struct Shelf {
 
 struct Shared {
     plan: Plan,
-    pool: rayon::ThreadPool,
+    /// Who decodes pictures: a batch of them takes long, and several in work at once much memory.
+    pool: Option<rayon::ThreadPool>,
     shelf: Mutex<Shelf>,
     /// Which files are being read, and since when.
     reading: Mutex<BTreeMap<u32, Instant>>,
@@ -279,22 +272,16 @@ impl Shared {
         batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
         batch.images.resize(plan.views() * indices.len() * image_len, 0.0);
         let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
-        let task = plan.task();
-        let weak = weak.par_chunks_mut(image_len.max(1));
-        self.pool.install(|| match strong.is_empty() {
-            true => indices
-                .par_iter()
-                .zip(weak)
-                .with_min_len(task)
-                .try_for_each(|(&index, weak)| self.paint(index, position.epoch, weak, None)),
-            false => indices
-                .par_iter()
-                .zip(weak.zip(strong.par_chunks_mut(image_len)))
-                .with_min_len(task)
-                .try_for_each(|(&index, (weak, strong))| {
-                    self.paint(index, position.epoch, weak, Some(strong))
-                }),
-        })
+        let mut views = Vec::with_capacity(indices.len());
+        let mut strong = strong.chunks_exact_mut(image_len.max(1));
+        for (&index, weak) in indices.iter().zip(weak.chunks_exact_mut(image_len.max(1))) {
+            views.push((index, weak, strong.next()));
+        }
+        let paint = |(index, weak, strong)| self.paint(index, position.epoch, weak, strong);
+        match &self.pool {
+            Some(pool) => pool.install(|| views.into_par_iter().try_for_each(paint)),
+            None => views.into_iter().try_for_each(paint),
+        }
     }
 
     fn paint(
@@ -411,11 +398,11 @@ impl Loader {
         }
         let no_thread =
             |error| DataError::Setting(format!("cannot start data threads: {error}; use fewer threads"));
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|number| format!("loader-{number}"))
-            .build()
-            .map_err(|error| no_thread(error.to_string()))?;
+        let pool = plan.dataset.files().map(|_| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
+            pool.thread_name(|number| format!("decoder-{number}")).build()
+        });
+        let pool = pool.transpose().map_err(|error| no_thread(error.to_string()))?;
         let shared = Arc::new(Shared {
             plan,
             pool,
@@ -426,11 +413,11 @@ impl Loader {
             ready: Condvar::new(),
         });
         let mut loader = Self { shared: shared.clone(), makers: Vec::new(), patience: STALLED };
-        // As many as give every thread a task, and one that begins its batch while another's last images are painted.
-        let tasks = images.div_ceil(shared.plan.task());
-        for _ in 0..threads.max(1).div_ceil(tasks) + 1 {
+        // With a pool two are enough: one begins its batch while the other's last images are painted.
+        let makers = if shared.pool.is_some() { 2 } else { threads.max(1) };
+        for number in 0..makers {
             let shared = shared.clone();
-            let builder = std::thread::Builder::new().name("loader".into());
+            let builder = std::thread::Builder::new().name(format!("loader-{number}"));
             let maker = builder.spawn(move || shared.work()).map_err(|error| no_thread(error.to_string()))?;
             loader.makers.push(maker);
         }
