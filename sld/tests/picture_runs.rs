@@ -170,6 +170,22 @@ fn one_folder_is_divided_and_names_are_shown() {
     assert_eq!(measured["top1_correct"], right);
     assert_eq!(measured["images"], 12);
 
+    // A folder with some of the network's classes is enough, one with others is not.
+    let some = folder.path().join("some");
+    std::fs::create_dir_all(some.join("val")).unwrap();
+    std::fs::rename(root.join("val/birch"), some.join("val/birch")).unwrap();
+    let evaluate = || {
+        let mut eval = sld(&["eval", "--device", "cpu", "--json", "-c"]);
+        eval.arg(&checkpoint).arg("--data").arg(&some);
+        eval
+    };
+    let measured: serde_json::Value = serde_json::from_str(&succeeds(&mut evaluate())).unwrap();
+    let birches = |row: &&serde_json::Value| row["picture"].as_str().unwrap().contains("/birch/");
+    let right = rows.iter().filter(birches).filter(|row| row["classes"][0]["name"] == "birch").count();
+    assert_eq!((&measured["images"], &measured["top1_correct"]), (&4.into(), &right.into()));
+    std::fs::rename(some.join("val/birch"), some.join("val/palm")).unwrap();
+    refused(&mut evaluate(), &["the class \"palm\"", "none of its 3 (ash, birch, cedar"]);
+
     let table = succeeds(predict(&["--top", "2"]).arg(val.join("ash/0.png")));
     assert_eq!(table.lines().filter(|line| line.contains('%')).count(), 2, "{table}");
     std::fs::write(val.join("none.png"), "not found").unwrap();

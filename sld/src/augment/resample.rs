@@ -118,6 +118,8 @@ pub struct Resampler {
     pixels: Vec<Column>,
     /// Sums of a row of output pixels.
     sums: Vec<[i32; 4 * ROWS]>,
+    /// The same as bytes.
+    bytes: Vec<Column>,
     /// The rows that are needed, resized horizontally.
     narrow: Vec<u8>,
 }
@@ -166,8 +168,10 @@ impl Resampler {
                 }
             }
             self.sums.resize(part.width, [0; 4 * ROWS]);
-            let (pixels, columns, sums) = (&self.pixels[..], &self.columns, &mut self.sums[..]);
-            pulp::Arch::new().dispatch(Across { pixels, columns, sums, narrow });
+            self.bytes.resize(part.width, [0; 4 * ROWS]);
+            let (pixels, columns) = (&self.pixels[..], &self.columns);
+            let (sums, bytes) = (&mut self.sums[..], &mut self.bytes[..]);
+            pulp::Arch::new().dispatch(Across { pixels, columns, sums, bytes, narrow });
         }
         canvas.resize(part.width, part.height);
         let (narrow, rows, out) = (&self.narrow[..], &self.rows, canvas.pixels_mut());
@@ -198,6 +202,7 @@ struct Across<'a> {
     columns: &'a Taps,
     /// For each output pixel, in between.
     sums: &'a mut [[i32; 4 * ROWS]],
+    bytes: &'a mut [Column],
     narrow: &'a mut [u8],
 }
 
@@ -206,7 +211,7 @@ impl pulp::WithSimd for Across<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { pixels, columns, sums, narrow } = self;
+        let Self { pixels, columns, sums, bytes, narrow } = self;
         let stride = columns.spans.len() * 3;
         for (sum, (first, weights)) in sums.iter_mut().zip(columns.iter()) {
             let mut total = [HALF; 4 * ROWS];
@@ -217,12 +222,12 @@ impl pulp::WithSimd for Across<'_> {
             }
             *sum = total;
         }
-        for (x, sum) in sums.iter().enumerate() {
-            let mut bytes = [0; 4 * ROWS];
-            for lane in 0..4 * ROWS {
-                bytes[lane] = to_byte(sum[lane]);
-            }
-            for (out, rgb) in narrow.chunks_exact_mut(stride).zip(bytes.as_chunks::<4>().0) {
+        // On their own, so that each loop is one of vectors.
+        for (byte, &sum) in bytes.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+            *byte = to_byte(sum);
+        }
+        for (x, column) in bytes.iter().enumerate() {
+            for (out, rgb) in narrow.chunks_exact_mut(stride).zip(column.as_chunks::<4>().0) {
                 out[x * 3..x * 3 + 3].copy_from_slice(&rgb[..3]);
             }
         }
@@ -239,7 +244,7 @@ struct Down<'a> {
 }
 
 /// Bytes of a row that the vertical pass sums up at once, in registers.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 impl pulp::WithSimd for Down<'_> {
     type Output = ();
