@@ -398,7 +398,7 @@ impl Tensor {
         if seed.dtype() != DType::I32 || step.dtype() != DType::I32 || seed.len() != 1 || step.len() != 1 {
             return Tensor::invalid("random", &[seed, step], "seed and step are integer scalars".into());
         }
-        if shape.iter().product::<usize>() >= 1 << 32 {
+        if shape.iter().map(|&dim| dim as u64).product::<u64>() >= 1 << 32 {
             return Tensor::invalid(
                 "random",
                 &[seed, step],

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+
+use web_time::Instant;
 
 use schedule::{
     Body, BufferId, ConvKind, Instr, Kernel, Map, PoolKind, Program, Role, Schedule, View, reach,

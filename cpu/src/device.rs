@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use autograd::{Result, Variable, VariableStore};
 use schedule::backend::{self, Backend, State, Variables};
-use schedule::{Options, Schedule};
+use schedule::pending::at_once;
+use schedule::{Options, Pending, Schedule};
 
 use crate::executable::CpuExecutable;
 use crate::isa::Isa;
@@ -72,8 +73,8 @@ impl Backend for CpuDevice {
         Ok(())
     }
 
-    fn copy_out(&self, memory: &Floats, _: usize) -> Result<Vec<f32>> {
-        Ok(memory.as_slice().to_vec())
+    fn copy_out(&self, memory: &Floats, _: usize) -> Result<Pending<Vec<f32>>> {
+        Ok(at_once(Ok(memory.as_slice().to_vec())))
     }
 
     fn compile(&self, schedule: &Schedule, variables: &mut Variables<CpuDevice>) -> Result<CpuExecutable> {

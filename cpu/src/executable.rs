@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
-use schedule::{BufferId, Kernel, Role, Schedule};
+use schedule::pending::at_once;
+use schedule::{BufferId, Kernel, Pending, Role, Schedule};
 
 use crate::block;
 use crate::chain::{self, Chain};
@@ -147,20 +148,20 @@ impl Compiled for CpuExecutable {
         Ok(())
     }
 
-    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Vec<f32>> {
+    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Pending<Vec<f32>>> {
         // SAFETY: no kernel of this executable or, as state is locked, of another is running.
-        Ok(unsafe { self.memory.slice(buffer) }[..len].to_vec())
+        Ok(at_once(Ok(unsafe { self.memory.slice(buffer) }[..len].to_vec())))
     }
 
     fn run(&mut self, prepare: bool) -> Result<()> {
         self.run_kernels(prepare, None)
     }
 
-    fn profile(&mut self, prepare: bool) -> Result<Vec<(String, f64)>> {
+    fn profile(&mut self, prepare: bool) -> Result<Pending<Vec<(String, f64)>>> {
         let mut seconds = Vec::new();
         self.run_kernels(prepare, Some(&mut seconds))?;
         let labels = self.launches.iter().flat_map(|launch| launch.labels.iter().cloned());
-        Ok(labels.zip(seconds).collect())
+        Ok(at_once(Ok(labels.zip(seconds).collect())))
     }
 
     fn bytes(&self) -> u64 {

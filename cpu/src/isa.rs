@@ -236,6 +236,7 @@ impl Simd for Portable {
 }
 
 /// Implements [`Simd`] by intrinsics, and the function that work is compiled in.
+#[allow(unused_macros)] // where there is only the portable code
 macro_rules! instruction_set {
     ($name:ident, $run:ident, $features:literal, $v:ident, $lanes:literal,
      $micro:ident [$($vectors:literal),+], $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident,

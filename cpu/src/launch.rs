@@ -1,6 +1,6 @@
 //! What all kernels are compiled from and run with.
 
-use std::time::Instant;
+use web_time::Instant;
 
 use crate::isa::Isa;
 use crate::kernels::ThreadPool;

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use autograd::{Error, Result};
+use schedule::pending;
+
+use crate::platform::BACKENDS;
 
 /// An adapter: a graphics card, an integrated GPU, or a software driver.
 #[derive(Clone, Debug)]
@@ -10,7 +13,7 @@ pub struct Adapter {
     pub(crate) adapter: wgpu::Adapter,
     /// The driver's name for it.
     pub name: String,
-    /// `Vulkan`, `Metal` or `Dx12`.
+    /// `Vulkan`, `Metal`, `Dx12` or `BrowserWebGpu`.
     pub backend: String,
     /// Driver and version, as far as it says.
     pub driver: String,
@@ -52,11 +55,17 @@ impl fmt::Display for Adapter {
 
 /// All adapters, real GPUs before software drivers, in an order that does not change from run to run.
 pub fn adapters() -> Vec<Adapter> {
+    // Natively they are there at once, and this cannot fail.
+    pending::wait(async { Ok::<_, Error>(adapters_async().await) }).unwrap_or_default()
+}
+
+/// The same where nothing may wait: in a browser, which offers one at most.
+pub async fn adapters_async() -> Vec<Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
+        backends: BACKENDS,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
     let mut adapters: Vec<Adapter> = found.into_iter().map(describe).collect();
     adapters.sort_by_key(|a| match a.kind {
         "discrete GPU" => 0,
@@ -130,7 +139,8 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
         && adapter.cooperative_matrix_properties().iter().any(useful);
     Adapter {
         matrices,
-        name: info.name,
+        // Browsers may keep it to themselves.
+        name: if info.name.is_empty() { "GPU".into() } else { info.name },
         backend: format!("{:?}", info.backend),
         driver: driver.into_iter().filter(|d| !d.is_empty()).collect::<Vec<_>>().join(" "),
         kind,
@@ -145,7 +155,10 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
 
 /// What to install on this system.
 fn advice() -> &'static str {
-    if cfg!(target_os = "linux") {
+    if cfg!(target_family = "wasm") {
+        "a browser with WebGPU offers one: current Chrome, Edge, Safari and Firefox, where it is switched on and \
+         the page comes over https or from this machine; or use the CPU device"
+    } else if cfg!(target_os = "linux") {
         "install a Vulkan driver: for NVIDIA cards the proprietary driver (Debian and Ubuntu: \
          `apt install nvidia-driver libvulkan1`), for AMD and Intel Mesa's (`apt install \
          mesa-vulkan-drivers`, Fedora: `dnf install mesa-vulkan-drivers`); the latter also brings a \

@@ -3,7 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use autograd::{Error, Result};
+use schedule::Pending;
+use schedule::pending::at_once;
 use shaders::Target;
+
+use crate::answer::Answer;
+use crate::platform::Scopes;
 
 /// An open device.
 pub struct Gpu {
@@ -17,6 +22,7 @@ pub struct Gpu {
     pub timestamps: bool,
     /// What the driver reported outside any error scope.
     failure: Arc<Failure>,
+    scopes: Scopes,
     /// A buffer to read back through, kept for the next time.
     staging: Mutex<Option<wgpu::Buffer>>,
 }
@@ -44,7 +50,8 @@ impl Gpu {
             }
         });
         let on_error = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |error| *lock(&on_error.latest) = Some(typed(error))));
+        let keep = move |error| *lock(&on_error.latest) = Some(typed(error, "the device"));
+        device.on_uncaptured_error(Arc::new(keep));
         Gpu {
             limits: device.limits(),
             timestamps: device.features().contains(wgpu::Features::TIMESTAMP_QUERY),
@@ -54,30 +61,29 @@ impl Gpu {
             target,
             checked,
             failure,
+            scopes: Scopes::default(),
             staging: Mutex::new(None),
         }
     }
 
     /// Runs `create` with every kind of error caught and returned: an object that failed to be created
-    /// would otherwise be ignored silently when it is used.
+    /// would otherwise be ignored silently when it is used. In a browser errors come later, see [`Gpu::settled`].
     pub fn scoped<T>(&self, what: &str, create: impl FnOnce() -> T) -> Result<T> {
         let filters =
             [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let made = create();
-        let mut found = None;
-        for scope in scopes.into_iter().rev() {
-            if let Some(error) = pollster::block_on(scope.pop()) {
-                found = Some(error);
-            }
-        }
-        match found {
+        match self.scopes.close(what, scopes.into()) {
             None => self.check().map(|()| made),
-            Some(error) => Err(match typed(error) {
-                Error::Device(message) => Error::Device(format!("{what}: {message}")),
-                Error::OutOfMemory(message) => Error::OutOfMemory(format!("{what}: {message}")),
-                other => other,
-            }),
+            Some(error) => Err(typed(error, what)),
+        }
+    }
+
+    /// [`Gpu::check`] once everything that was to be created has been, also in a browser.
+    pub async fn settled(&self) -> Result<()> {
+        match self.scopes.errors().await.into_iter().next() {
+            Some((what, error)) => Err(typed(error, &what)),
+            None => self.check(),
         }
     }
 
@@ -113,7 +119,7 @@ impl Gpu {
         })
     }
 
-    /// Waits until everything submitted is done.
+    /// Waits until everything submitted is done: natively. In a browser it returns at once.
     pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let waited = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
         self.check()?;
@@ -121,10 +127,10 @@ impl Gpu {
     }
 
     /// Reads the first `elements` of a buffer, after everything submitted so far.
-    pub fn read(&self, buffer: &wgpu::Buffer, elements: usize) -> Result<Vec<f32>> {
+    pub fn read(self: &Arc<Self>, buffer: &wgpu::Buffer, elements: usize) -> Result<Pending<Vec<f32>>> {
         let size = (elements * 4) as u64;
         if elements == 0 {
-            return Ok(Vec::new());
+            return Ok(at_once(Ok(Vec::new())));
         }
         let kept = lock(&self.staging).take().filter(|b| b.size() >= size);
         let staging = match kept {
@@ -143,31 +149,32 @@ impl Gpu {
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
             self.queue.submit([encoder.finish()]);
         })?;
-        let mapped = Arc::new(Mutex::new(None));
+        let mapped = Answer::new();
         let callback = mapped.clone();
-        staging.map_async(wgpu::MapMode::Read, 0..size, move |result| *lock(&callback) = Some(result));
-        self.wait(None)?;
-        match lock(&mapped).take() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(Error::Device(format!("reading back: {error}"))),
-            None => return Err(Error::Lost("reading back never finished".into())),
-        }
-        let view = staging.get_mapped_range(0..size);
-        let view = view.map_err(|error| Error::Device(format!("reading back: {error}")))?;
-        let values = bytemuck::pod_collect_to_vec(&view[..]);
-        drop(view);
-        staging.unmap();
-        *lock(&self.staging) = Some(staging);
-        Ok(values)
+        staging.map_async(wgpu::MapMode::Read, 0..size, move |result| callback.give(result));
+        let gpu = self.clone();
+        Ok(Box::pin(async move {
+            let failed = |error: &dyn std::fmt::Display| Error::Device(format!("reading back: {error}"));
+            let mapped = mapped.after(|| gpu.wait(None)).await?;
+            gpu.settled().await?;
+            mapped.map_err(|error| failed(&error))?;
+            let view = staging.get_mapped_range(0..size).map_err(|error| failed(&error))?;
+            let values = bytemuck::pod_collect_to_vec(&view[..]);
+            drop(view);
+            staging.unmap();
+            *lock(&gpu.staging) = Some(staging);
+            Ok(values)
+        }))
     }
 }
 
-fn typed(error: wgpu::Error) -> Error {
+/// The error of doing `what`.
+fn typed(error: wgpu::Error, what: &str) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => {
-            Error::OutOfMemory("the device has no room left: use a smaller batch".into())
+            Error::OutOfMemory(format!("{what}: the device has no room left: use a smaller batch"))
         }
-        wgpu::Error::Validation { description, .. } => Error::Device(description),
-        wgpu::Error::Internal { description, .. } => Error::Device(description),
+        wgpu::Error::Validation { description, .. } => Error::Device(format!("{what}: {description}")),
+        wgpu::Error::Internal { description, .. } => Error::Device(format!("{what}: {description}")),
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use autograd::{Error, Result, Variable, VariableStore};
 use schedule::backend::{self, Backend, State, Variables};
-use schedule::{Kernel, Schedule};
+use schedule::{Kernel, Pending, Schedule, pending};
 use shaders::{Element, Limits, Operands, Subgroups, Target};
 
 use crate::adapters::{Adapter, choose};
+use crate::answer::Answer;
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
@@ -95,6 +96,14 @@ impl GpuDevice {
     /// # Errors
     /// [`Error::NoDevice`] if the driver refuses.
     pub fn with_adapter(adapter: &Adapter, options: Options) -> Result<GpuDevice> {
+        pending::wait(GpuDevice::with_adapter_async(adapter, options))
+    }
+
+    /// The same where nothing may wait: in a browser.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if the driver refuses.
+    pub async fn with_adapter_async(adapter: &Adapter, options: Options) -> Result<GpuDevice> {
         use wgpu::Features;
         let offered = adapter.adapter.features();
         let mut features = offered & (Features::TIMESTAMP_QUERY | Features::SHADER_F16);
@@ -116,7 +125,8 @@ impl GpuDevice {
             experimental_features: experimental,
             ..Default::default()
         });
-        let (device, queue) = pollster::block_on(request)
+        let (device, queue) = request
+            .await
             .map_err(|error| Error::NoDevice(format!("`{}` could not be opened: {error}", adapter.name)))?;
         let mut target = target(adapter, features, &limits);
         if options.precision == Precision::Mixed {
@@ -152,7 +162,20 @@ impl GpuDevice {
     /// # Errors
     /// What the driver reported meanwhile.
     pub fn wait(&self) -> Result<()> {
-        self.gpu.wait(None)
+        pending::wait(self.wait_async())
+    }
+
+    /// The same where nothing may wait: in a browser. There it also tells what failed while kernels were
+    /// compiled, as every output that is read does.
+    ///
+    /// # Errors
+    /// What the driver reported meanwhile.
+    pub async fn wait_async(&self) -> Result<()> {
+        let done = Answer::new();
+        let callback = done.clone();
+        self.gpu.queue.on_submitted_work_done(move || callback.give(()));
+        done.after(|| self.gpu.wait(None)).await?;
+        self.gpu.settled().await
     }
 }
 
@@ -213,7 +236,7 @@ impl Backend for GpuDevice {
         self.gpu.scoped("writing state", write)
     }
 
-    fn copy_out(&self, memory: &wgpu::Buffer, len: usize) -> Result<Vec<f32>> {
+    fn copy_out(&self, memory: &wgpu::Buffer, len: usize) -> Result<Pending<Vec<f32>>> {
         self.gpu.read(memory, len)
     }
 

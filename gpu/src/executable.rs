@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
-use schedule::{BufferId, Kernel, Schedule};
+use schedule::{BufferId, Kernel, Pending, Schedule};
 use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;
@@ -88,7 +88,7 @@ impl Compiled for GpuExecutable {
         Ok(())
     }
 
-    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Vec<f32>> {
+    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Pending<Vec<f32>>> {
         match self.memory.of(buffer) {
             Some(buffer) => self.gpu.read(buffer, len),
             None => Err(Error::Step("an output has no memory".into())),
@@ -101,12 +101,13 @@ impl Compiled for GpuExecutable {
         self.gpu.check()
     }
 
-    fn profile(&mut self, prepare: bool) -> Result<Vec<(String, f64)>> {
+    fn profile(&mut self, prepare: bool) -> Result<Pending<Vec<(String, f64)>>> {
         if prepare {
             self.submit(true, false)?;
         }
         let seconds = profile::measure(&self.gpu, &self.dispatches)?;
-        Ok(self.dispatches.iter().map(|d| d.label.clone()).zip(seconds).collect())
+        let labels: Vec<String> = self.dispatches.iter().map(|d| d.label.clone()).collect();
+        Ok(Box::pin(async move { Ok(labels.into_iter().zip(seconds.await?).collect()) }))
     }
 
     fn bytes(&self) -> u64 {

@@ -1,18 +1,20 @@
-//! The wgpu device: runs a schedule on Vulkan, Metal or DX12.
+//! The wgpu device: runs a schedule on Vulkan, Metal, DX12 or, in a browser, WebGPU.
 //!
 //! [`adapters`] lists what this machine has; [`GpuDevice::open`] takes one of them. A schedule is compiled
 //! once into pipelines and bind groups and then replayed: a call writes the inputs, encodes one compute
 //! pass and submits it. State stays on the device, and only what is asked for is read back.
 
 mod adapters;
+mod answer;
 mod context;
 mod device;
 mod executable;
 mod memory;
 mod pipelines;
+mod platform;
 mod profile;
 mod source;
 
-pub use adapters::{Adapter, adapters, choose};
+pub use adapters::{Adapter, adapters, adapters_async, choose};
 pub use device::{GpuDevice, Options, Precision};
 pub use source::{webgpu_options, webgpu_source};

@@ -1,13 +1,13 @@
 //! Compiled kernels, kept by their source: each distinct WGSL text is compiled once a device.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use autograd::{Error, Result};
 use shaders::{Access, Launch};
 
 use crate::context::{Gpu, lock};
+use crate::platform;
 
 /// A compiled kernel.
 pub struct Pipeline {
@@ -52,20 +52,10 @@ impl Pipelines {
                 }
             }
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<()> {
-            while let Some(launch) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let pipeline = self.compile(gpu, launch)?;
-                lock(&self.compiled).insert(launch.source.clone(), Arc::new(pipeline));
-            }
+        platform::for_each(missing.len(), |number| {
+            let pipeline = self.compile(gpu, missing[number])?;
+            lock(&self.compiled).insert(missing[number].source.clone(), Arc::new(pipeline));
             Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker.join().unwrap_or_else(|_| Err(Error::Device("compiling a kernel panicked".into())))
-            })
         })?;
         let compiled = lock(&self.compiled);
         let found = launches.iter().map(|launch| compiled.get(&launch.source).cloned());

@@ -1,6 +1,9 @@
 //! Seconds of each kernel, by timestamp queries.
 
+use std::sync::Arc;
+
 use autograd::{Error, Result};
+use schedule::Pending;
 
 use crate::context::Gpu;
 use crate::pipelines::Dispatch;
@@ -9,18 +12,28 @@ use crate::pipelines::Dispatch;
 const QUERIES: usize = 4096;
 
 /// Runs the dispatches once, each in a pass of its own, and returns the seconds each took.
-pub fn measure(gpu: &Gpu, dispatches: &[Dispatch]) -> Result<Vec<f64>> {
+pub fn measure(gpu: &Arc<Gpu>, dispatches: &[Dispatch]) -> Result<Pending<Vec<f64>>> {
     if !gpu.timestamps {
         return Err(Error::Device(format!("`{}` offers no timestamp queries", gpu.name)));
     }
-    let mut seconds = Vec::with_capacity(dispatches.len());
-    for part in dispatches.chunks(QUERIES / 2) {
-        seconds.extend(measure_part(gpu, part)?);
-    }
-    Ok(seconds)
+    let parts = dispatches.chunks(QUERIES / 2).map(|part| measure_part(gpu, part));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let nanoseconds = f64::from(gpu.queue.get_timestamp_period());
+    Ok(Box::pin(async move {
+        let mut seconds = Vec::new();
+        for part in parts {
+            // Ticks are 64-bit; they travel as pairs of the words that reading back returns.
+            let words: Vec<u64> = part.await?.iter().map(|word| word.to_bits().into()).collect();
+            let ticks: Vec<u64> = words.chunks_exact(2).map(|pair| pair[0] | (pair[1] << 32)).collect();
+            let took = |t: &[u64]| t[1].saturating_sub(t[0]) as f64 * nanoseconds * 1e-9;
+            seconds.extend(ticks.chunks_exact(2).map(took));
+        }
+        Ok(seconds)
+    }))
 }
 
-fn measure_part(gpu: &Gpu, dispatches: &[Dispatch]) -> Result<Vec<f64>> {
+/// The ticks before and after each dispatch.
+fn measure_part(gpu: &Arc<Gpu>, dispatches: &[Dispatch]) -> Result<Pending<Vec<f32>>> {
     let count = dispatches.len() as u32 * 2;
     let resolved = gpu.scoped("timestamps", || {
         let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -50,12 +63,5 @@ fn measure_part(gpu: &Gpu, dispatches: &[Dispatch]) -> Result<Vec<f64>> {
         gpu.queue.submit([encoder.finish()]);
         resolved
     })?;
-    // Ticks are 64-bit; they travel as pairs of the words that reading back returns.
-    let words = gpu.read(&resolved, count as usize * 2)?;
-    let ticks: Vec<u64> = words
-        .chunks_exact(2)
-        .map(|pair| u64::from(pair[0].to_bits()) | (u64::from(pair[1].to_bits()) << 32))
-        .collect();
-    let nanoseconds = f64::from(gpu.queue.get_timestamp_period());
-    Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * nanoseconds * 1e-9).collect())
+    gpu.read(&resolved, count as usize * 2)
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use autograd::{Error, Result, Variable, VariableStore};
 
 use crate::ir::{BufferId, Kernel, Schedule};
+use crate::pending::{self, Pending};
 use crate::step::Options;
 
 /// A device's own part. With it the device is a [`Device`](crate::Device); its [`VariableStore`] is
@@ -30,7 +31,7 @@ pub trait Backend: VariableStore + Clone + 'static {
     /// Fills a variable's memory.
     fn copy_in(&self, memory: &mut Self::Memory, values: &[f32]) -> Result<()>;
     /// Reads a variable's memory, of so many elements.
-    fn copy_out(&self, memory: &Self::Memory, len: usize) -> Result<Vec<f32>>;
+    fn copy_out(&self, memory: &Self::Memory, len: usize) -> Result<Pending<Vec<f32>>>;
 
     /// See [`Device::source`](crate::Device::source).
     fn source(&self, _schedule: &Schedule, _kernel: &Kernel) -> Result<Option<String>> {
@@ -47,12 +48,12 @@ pub trait Compiled {
     /// Copies as many values as it has elements to an input's buffer.
     fn copy_in(&mut self, buffer: BufferId, values: &[f32]) -> Result<()>;
     /// Reads the buffer of an output, of so many elements.
-    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Vec<f32>>;
+    fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Pending<Vec<f32>>>;
     /// Runs the kernels of a call, after those of [`Schedule::prepare`] and whatever else depends on
     /// frozen state alone if `prepare` says so.
     fn run(&mut self, prepare: bool) -> Result<()>;
     /// The same, with the seconds of each kernel.
-    fn profile(&mut self, prepare: bool) -> Result<Vec<(String, f64)>>;
+    fn profile(&mut self, prepare: bool) -> Result<Pending<Vec<(String, f64)>>>;
     /// See [`Executable::bytes`](crate::Executable::bytes).
     fn bytes(&self) -> u64;
 }
@@ -140,8 +141,9 @@ pub fn write<B: Backend>(device: &B, variable: &Variable, values: &[f32]) -> Res
 /// # Errors
 /// What the device reports.
 pub fn read<B: Backend>(device: &B, variable: &Variable) -> Result<Vec<f32>> {
-    match Variables::lock(device).entries.get(&variable.id()) {
-        Some(entry) => device.copy_out(&entry.memory, variable.len()),
+    let variables = Variables::lock(device);
+    match variables.entries.get(&variable.id()) {
+        Some(entry) => pending::wait(device.copy_out(&entry.memory, variable.len())?),
         None => Ok(variable.initial().to_vec()),
     }
 }

@@ -1,6 +1,7 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
 use crate::ir::{Kernel, Schedule};
+use crate::pending::{self, Pending};
 use crate::step::{Options, Step};
 use autograd::{Result, VariableStore};
 
@@ -56,14 +57,24 @@ pub trait Executable {
     fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()>;
 
     /// Reads an output of the latest call (waits for it on an asynchronous device).
-    fn output(&mut self, name: &str) -> Result<Vec<f32>>;
+    fn output(&mut self, name: &str) -> Result<Vec<f32>> {
+        pending::wait(self.output_async(name))
+    }
+
+    /// The same where nothing may wait: in a browser. What is called before it is awaited does not change it.
+    fn output_async(&mut self, name: &str) -> Pending<Vec<f32>>;
 
     /// Bytes this executable holds (temporaries, outputs, prepared buffers, scratch), without state.
     fn bytes(&self) -> u64;
 
     /// Per-kernel seconds of one more call with the same inputs, in kernel order, where the device
     /// can measure them.
-    fn profile(&mut self) -> Result<Vec<(String, f64)>>;
+    fn profile(&mut self) -> Result<Vec<(String, f64)>> {
+        pending::wait(self.profile_async())
+    }
+
+    /// The same where nothing may wait: in a browser.
+    fn profile_async(&mut self) -> Pending<Vec<(String, f64)>>;
 
     /// The schedule this was compiled from.
     fn schedule(&self) -> &Schedule;

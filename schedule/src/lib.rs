@@ -50,6 +50,7 @@ mod lower;
 mod memory;
 mod merge;
 mod partition;
+pub mod pending;
 mod shell;
 mod step;
 mod validate;
@@ -60,6 +61,7 @@ use autograd::{Error, Result};
 pub use device::{Device, Executable, Value};
 
 pub use ir::*;
+pub use pending::Pending;
 pub use step::{Options, Step};
 pub use work::Work;
 

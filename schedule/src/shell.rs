@@ -6,6 +6,7 @@ use autograd::{Error, Result};
 use crate::backend::{Backend, Compiled, Variables};
 use crate::device::{Device, Executable, Value};
 use crate::ir::{Buffer, BufferId, Kernel, Role, Schedule};
+use crate::pending::{Pending, at_once};
 use crate::step::Options;
 use crate::validate::validate;
 
@@ -129,7 +130,29 @@ impl<B: Backend> Executable for Shell<B> {
         self.run(B::Compiled::run)
     }
 
-    fn output(&mut self, name: &str) -> Result<Vec<f32>> {
+    fn output_async(&mut self, name: &str) -> Pending<Vec<f32>> {
+        self.copy_out(name).unwrap_or_else(|error| at_once(Err(error)))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.compiled.bytes()
+    }
+
+    fn profile_async(&mut self) -> Pending<Vec<(String, f64)>> {
+        if !self.called {
+            return at_once(Err(Error::Step("the profile repeats a call: call once before".into())));
+        }
+        self.run(B::Compiled::profile).unwrap_or_else(|error| at_once(Err(error)))
+    }
+
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+impl<B: Backend> Shell<B> {
+    /// Asks the device for an output.
+    fn copy_out(&mut self, name: &str) -> Result<Pending<Vec<f32>>> {
         let Some((_, buffer)) = self.schedule.outputs.iter().find(|(output, _)| output == name) else {
             let names = quoted(self.schedule.outputs.iter().map(|(name, _)| &name[..]));
             return Err(Error::Step(format!("no output `{name}`; this step has {names}")));
@@ -140,21 +163,6 @@ impl<B: Backend> Executable for Shell<B> {
         // Locked, so that no other step writes to state meanwhile.
         let _variables = Variables::lock(&self.device);
         self.compiled.copy_out(*buffer, self.schedule.buffers[*buffer].len())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.compiled.bytes()
-    }
-
-    fn profile(&mut self) -> Result<Vec<(String, f64)>> {
-        if !self.called {
-            return Err(Error::Step("the profile repeats a call: call once before".into()));
-        }
-        self.run(B::Compiled::profile)
-    }
-
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
     }
 }
 

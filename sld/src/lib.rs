@@ -4,6 +4,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod augment;
+#[cfg(not(target_family = "wasm"))]
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every crate's folder, and the crates of this project that its code may name.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("autograd", &[]),
     ("schedule", &["autograd"]),
     ("nn", &["autograd"]),
@@ -18,6 +18,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("gpu", &["autograd", "schedule", "shaders"]),
     ("sld", &["autograd", "schedule", "nn", "cpu", "gpu"]),
     ("tests/reference", &["autograd", "schedule"]),
+    ("web", &["autograd", "schedule", "nn", "cpu", "gpu", "sld"]),
     ("tests", &["autograd", "schedule", "nn", "shaders", "cpu", "gpu", "sld"]),
     ("docs/book", &["autograd", "schedule", "nn", "cpu", "gpu", "sld"]),
 ];

@@ -1,5 +1,7 @@
 //! A network with its name and its state dict.
 
+use std::sync::Arc;
+
 use autograd::{Tensor, Variable};
 
 use super::cost;
@@ -40,19 +42,20 @@ impl Features {
     }
 }
 
-/// A network ready to be written into steps.
+/// A network ready to be written into steps. Clones share its variables.
+#[derive(Clone)]
 pub struct Model {
     name: String,
     classes: usize,
     state: Vec<StateEntry>,
-    network: Box<dyn Network>,
+    network: Arc<dyn Network>,
 }
 
 impl Model {
     /// A network of one's own, with the state that its [`Builder`](crate::layers::Builder) made. The networks
     /// of the registry come from [`build`](super::build).
     pub fn new(name: &str, classes: usize, network: Box<dyn Network>, state: Vec<StateEntry>) -> Model {
-        Model { name: name.to_string(), classes, state, network }
+        Model { name: name.to_string(), classes, state, network: network.into() }
     }
 
     /// The registry's name.

@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Bytes that finished batches may take, as long as two fit.
 const SHELF_BYTES: usize = 1 << 30;
@@ -87,7 +88,8 @@ pub struct LoaderConfig {
     pub views: Views,
     /// Seeds the order of the epochs and the views.
     pub seed: u64,
-    /// Threads that decode and augment, at least 1.
+    /// Threads that decode and augment. With none a batch is made when it is asked for: in a page, which has no
+    /// threads.
     pub threads: usize,
     /// Batches that may lie finished or in work ahead of the consumer, at least 1; large ones are fewer.
     pub prefetch: usize,
@@ -235,6 +237,15 @@ impl Shared {
         Some((job, order, buffer))
     }
 
+    /// Makes the next batch; `false` at the end.
+    fn make(&self) -> bool {
+        let Some((job, order, mut batch)) = self.claim() else { return false };
+        let filled = self.fill(&mut batch, job, &order).map(|()| batch);
+        self.lock().finished.insert(job, filled);
+        self.ready.notify_all();
+        true
+    }
+
     fn work(&self) {
         /// Tells the consumer, if the worker unwinds, not to wait for it.
         struct Alarm<'a>(&'a Shared);
@@ -247,11 +258,7 @@ impl Shared {
             }
         }
         let _alarm = Alarm(self);
-        while let Some((job, order, mut batch)) = self.claim() {
-            let filled = self.fill(&mut batch, job, &order).map(|()| batch);
-            self.lock().finished.insert(job, filled);
-            self.ready.notify_all();
-        }
+        while self.make() {}
     }
 
     fn fill(&self, batch: &mut Batch, job: u64, order: &[u32]) -> Result<(), DataError> {
@@ -398,8 +405,8 @@ impl Loader {
         }
         let no_thread =
             |error| DataError::Setting(format!("cannot start data threads: {error}; use fewer threads"));
-        let pool = plan.dataset.files().map(|_| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
+        let pool = plan.dataset.files().filter(|_| threads > 0).map(|_| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             pool.thread_name(|number| format!("decoder-{number}")).build()
         });
         let pool = pool.transpose().map_err(|error| no_thread(error.to_string()))?;
@@ -414,7 +421,7 @@ impl Loader {
         });
         let mut loader = Self { shared: shared.clone(), makers: Vec::new(), patience: STALLED };
         // With a pool two are enough: one begins its batch while the other's last images are painted.
-        let makers = if shared.pool.is_some() { 2 } else { threads.max(1) };
+        let makers = if shared.pool.is_some() { 2 } else { threads };
         for number in 0..makers {
             let shared = shared.clone();
             let builder = std::thread::Builder::new().name(format!("loader-{number}"));
@@ -448,6 +455,9 @@ impl Loader {
     /// # Errors
     /// An image of the batch cannot be read; the next call goes on behind it.
     pub fn wait(&mut self, time: Duration) -> Result<Waited, DataError> {
+        if self.makers.is_empty() {
+            self.shared.make();
+        }
         let deadline = Instant::now() + time;
         let mut shelf = self.shared.lock();
         let job = shelf.delivered;

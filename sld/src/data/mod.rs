@@ -7,6 +7,7 @@
 pub mod cifar;
 mod dataset;
 mod error;
+#[cfg(not(target_family = "wasm"))]
 pub mod fetch;
 mod files;
 pub mod inspect;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use autograd::Tensor;
 use nn::layers::Forward;
 use nn::models::Model;
-use schedule::{Device, Executable, Step, Value};
+use schedule::{Device, Executable, Step, Value, pending};
 
 use crate::data::Dataset;
 use crate::data::loader::Loader;
@@ -110,13 +110,26 @@ impl Evaluator {
         &mut self,
         dataset: &Arc<Dataset>,
         threads: usize,
+        each: impl FnMut(&[f32], &[u32]),
+    ) -> anyhow::Result<Evaluation> {
+        pending::wait(self.run_async(dataset, threads.max(1), each))
+    }
+
+    /// The same where nothing may wait: in a browser, which has no threads either.
+    ///
+    /// # Errors
+    /// [`NotFinite`] for the first image whose outputs are not; the loader's and the device's.
+    pub async fn run_async(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        threads: usize,
         mut each: impl FnMut(&[f32], &[u32]),
     ) -> anyhow::Result<Evaluation> {
         let mut result = Evaluation::new(self.classes);
-        let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads.max(1))?;
+        let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads)?;
         while let Some(batch) = loader.next() {
             let mut batch = batch?;
-            let logits = self.logits(&mut batch.images, dataset.name(), &batch.indices)?;
+            let logits = self.logits_async(&mut batch.images, dataset.name(), &batch.indices).await?;
             for (row, &label) in logits.chunks_exact(self.classes).zip(&batch.labels) {
                 anyhow::ensure!(
                     (label as usize) < self.classes,
@@ -139,11 +152,20 @@ impl Evaluator {
     /// # Errors
     /// [`NotFinite`]; the device's.
     pub fn logits(&mut self, images: &mut Vec<f32>, name: &str, indices: &[u32]) -> anyhow::Result<Vec<f32>> {
+        pending::wait(self.logits_async(images, name, indices))
+    }
+
+    async fn logits_async(
+        &mut self,
+        images: &mut Vec<f32>,
+        name: &str,
+        indices: &[u32],
+    ) -> anyhow::Result<Vec<f32>> {
         // Images do not see one another in evaluation, so a last, smaller batch is filled with zeros.
         let count = images.len() / self.image_len;
         images.resize(self.batch * self.image_len, 0.0);
         self.executable.call(&[("images", Value::F32(images))])?;
-        let mut logits = self.executable.output("logits")?;
+        let mut logits = self.executable.output_async("logits").await?;
         logits.truncate(count * self.classes);
         match logits.iter().position(|logit| !logit.is_finite()) {
             None => Ok(logits),

@@ -8,7 +8,7 @@ use autograd::{Result, Tensor, Variable, grad, scope};
 use nn::layers::Forward;
 use nn::models::Model;
 use nn::optimizer::{GradientSums, Sgd};
-use schedule::{Device, Executable, Step, Value};
+use schedule::{Device, Executable, Pending, Step, Value, pending};
 
 use crate::distill::{Distiller, Logits, Observation};
 
@@ -227,12 +227,22 @@ impl TrainStep {
 
     /// Runs the program on its images and returns the value of each metric: its mean over these.
     pub fn run(&mut self, images: &[f32], labels: &[i32], scalars: Scalars) -> Result<Vec<f32>> {
+        pending::wait(self.run_async(images, labels, scalars)?)
+    }
+
+    /// The same where nothing may wait: in a browser.
+    pub fn run_async(
+        &mut self,
+        images: &[f32],
+        labels: &[i32],
+        scalars: Scalars,
+    ) -> Result<Pending<Vec<f32>>> {
         let values: Vec<(&str, [f32; 1])> =
             self.scalars.iter().map(|&name| (name, scalars.get(name))).collect();
         let mut inputs = vec![("images", Value::F32(images)), ("labels", Value::I32(labels))];
         inputs.extend(values.iter().map(|(name, value)| (*name, Value::F32(value))));
         self.executable.call(&inputs)?;
-        self.executable.output("metrics")
+        Ok(self.executable.output_async("metrics"))
     }
 
     /// What [`TrainStep::run`] returns, in this order.

@@ -38,6 +38,7 @@ fn the_number_of_threads_changes_nothing() {
     let one: Vec<Batch> = take(&mut train(1), 20);
     let three: Vec<Batch> = take(&mut train(3), 20);
     assert_eq!(one, three);
+    assert_eq!(one, take(&mut train(0), 20), "made when they are asked for");
 }
 
 #[test]
