@@ -97,10 +97,15 @@ impl Excerpt {
         let first = all.iter().position(|l| l.contains(self.from)).ok_or_else(|| missing(self.from))?;
         let count = all[first..].iter().position(|l| l.contains(self.to)).ok_or_else(|| missing(self.to))?;
         let last = first + count;
-        let closes = |line: &&&str| !line.is_empty() && line.trim().chars().all(|c| ")]};,".contains(c));
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let closes = |line: &&&str| {
+            !line.is_empty()
+                && line.trim().chars().all(|c| ")]};,".contains(c))
+                && indent(line) >= indent(all[first])
+        };
         let lines = &all[first..=last + all[last + 1..].iter().take_while(closes).count()];
-        let indent = |line: &&str| line.len() - line.trim_start().len();
-        let shared = lines.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
+        let filled = lines.iter().filter(|line| !line.trim().is_empty());
+        let shared = filled.map(|line| indent(line)).min().unwrap_or(0);
         Ok(lines.iter().map(|line| line.get(shared..).unwrap_or("").to_string() + "\n").collect())
     }
 }
