@@ -16,6 +16,13 @@ use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 /// reverse topological order; by the time a node is visited all of its users have contributed.)
 #[track_caller]
 pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
+    let gradients = grad_where_any(loss, wrt);
+    wrt.iter().zip(gradients).map(|(t, gradient)| gradient.unwrap_or_else(|| t.zeros_like())).collect()
+}
+
+/// As [`grad`], with `None` where no path leads from one to the other.
+#[track_caller]
+pub fn grad_where_any(loss: &Tensor, wrt: &[Tensor]) -> Vec<Option<Tensor>> {
     let order = ancestors_on_path(loss, wrt);
     let mut gradients: HashMap<u64, Tensor> = HashMap::new();
     gradients.insert(identity(loss), Tensor::full(loss.shape(), 1.0));
@@ -37,7 +44,7 @@ pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
             gradients.insert(identity(input), total);
         }
     }
-    wrt.iter().map(|t| gradients.get(&identity(t)).cloned().unwrap_or_else(|| t.zeros_like())).collect()
+    wrt.iter().map(|t| gradients.get(&identity(t)).cloned()).collect()
 }
 
 /// What makes two tensors the same in differentiation: the node, except that all mentions of a variable

@@ -18,7 +18,7 @@ pub mod variable_store;
 
 pub use error::{Error, Result};
 pub use evaluate::evaluate;
-pub use grad::grad;
+pub use grad::{grad, grad_where_any};
 
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};
 pub use variable_store::VariableStore;

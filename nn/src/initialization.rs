@@ -14,6 +14,8 @@ pub enum Weights {
     NormalFanOut,
     /// `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`, `fan_in = k^2 Cin / groups`: PyTorch's own default.
     UniformFanIn,
+    /// `U(-sqrt(3 / fan_in), sqrt(3 / fan_in))`, of variance `1 / fan_in`: LeCun et al. 1998.
+    LeCunUniform,
     /// `N(0, std)`.
     Normal(f64),
 }
@@ -35,6 +37,16 @@ pub struct Initialization {
     pub linear_bias: Biases,
 }
 
+impl Initialization {
+    /// PyTorch's own defaults.
+    pub const PYTORCH: Initialization = Initialization {
+        convolution: Weights::UniformFanIn,
+        convolution_bias: Biases::UniformFanIn,
+        linear: Weights::UniformFanIn,
+        linear_bias: Biases::UniformFanIn,
+    };
+}
+
 /// Seeded source of initial values.
 pub struct Initializer {
     /// None: zeros.
@@ -47,9 +59,19 @@ impl Initializer {
         Initializer { rules: Some(rules), generator: Xoshiro256PlusPlus::seed_from_u64(seed) }
     }
 
+    /// A source whose rules are given later, by [`Initializer::follow`]; before that it draws zeros.
+    pub fn undecided(seed: u64) -> Self {
+        Initializer { rules: None, generator: Xoshiro256PlusPlus::seed_from_u64(seed) }
+    }
+
+    /// Draws by these rules from here on.
+    pub fn follow(&mut self, rules: Initialization) {
+        self.rules = Some(rules);
+    }
+
     /// Zeros for every weight, which cost nothing: for networks of which only the shapes matter.
     pub fn zeros() -> Self {
-        Initializer { rules: None, generator: Xoshiro256PlusPlus::seed_from_u64(0) }
+        Initializer::undecided(0)
     }
 
     /// Values of a convolution weight `[Cout, Cin/groups, kh, kw]`.
@@ -81,6 +103,7 @@ impl Initializer {
                 self.normal(count, (2.0 / fan_out as f64).sqrt())
             }
             Some(Weights::UniformFanIn) => self.uniform(count, fan_in_bound(shape)),
+            Some(Weights::LeCunUniform) => self.uniform(count, 3f64.sqrt() * fan_in_bound(shape)),
             Some(Weights::Normal(std)) => self.normal(count, std),
         }
     }
@@ -92,7 +115,8 @@ impl Initializer {
         }
     }
 
-    fn uniform(&mut self, count: usize, bound: f64) -> Vec<f32> {
+    /// `U(-bound, bound)`.
+    pub fn uniform(&mut self, count: usize, bound: f64) -> Vec<f32> {
         (0..count).map(|_| (bound * (2.0 * self.generator.random::<f64>() - 1.0)) as f32).collect()
     }
 

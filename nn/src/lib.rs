@@ -24,6 +24,7 @@
 //! ```
 
 pub mod checkpoint;
+pub mod dot;
 pub mod error;
 pub mod images;
 pub mod initialization;
@@ -35,8 +36,9 @@ pub mod pickle;
 mod state;
 pub mod suggest;
 
+pub use dot::Dot;
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};
 pub use models::{Features, Model, Output};
-pub use optimizer::{MultiStep, ParameterGroup, Sgd, SgdOptions};
-pub use state::identify;
+pub use optimizer::{Losses, MultiStep, Optimizer, ParameterGroup, Sgd, SgdOptions};
+pub use state::{check_state, identify, load_state, save_state};

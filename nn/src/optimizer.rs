@@ -1,8 +1,94 @@
 //! Stochastic gradient descent as expressions, and its learning-rate schedule.
 
-use autograd::{Tensor, Variable, scope};
+use autograd::{Tensor, Variable, VariableStore, grad, scope};
 
+use crate::checkpoint::OptimizerState;
+use crate::error::Result;
 use crate::layers::scope::within;
+
+/// The losses of a step, scalars of shape `[]`.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// What is minimised: the sum of the two.
+    pub total: Tensor,
+    /// Of the labels.
+    pub task: Tensor,
+    /// Of the teacher; none without one.
+    pub distillation: Option<Tensor>,
+}
+
+impl Losses {
+    /// Each as `f` makes it.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Losses {
+        let Losses { total, task, distillation } = self;
+        Losses { total: f(total), task: f(task), distillation: distillation.as_ref().map(f) }
+    }
+}
+
+/// What makes of gradients the next parameters.
+pub trait Optimizer: Send + Sync {
+    /// What it trains, in the order of its state's positions.
+    fn parameters(&self) -> Vec<Variable>;
+
+    /// The parameter of each of [`Optimizer::gradients`]; those of several losses come one after the other.
+    fn differentiated(&self) -> Vec<Variable>;
+
+    /// The gradients that the update reads.
+    fn gradients(&self, losses: &Losses) -> Vec<Tensor>;
+
+    /// New values of parameters and of the optimizer's own state, given these gradients and the learning rate
+    /// (a scalar of shape `[]`, usually an input of the step).
+    fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)>;
+
+    /// Whether its state on `device` is finite.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFinite`] with the first value that is not; the device's.
+    fn check(&self, device: &dyn VariableStore) -> Result<()>;
+
+    /// The name of the first of its parameters from `positions` whose state `saved` lacks, or has in another shape.
+    fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String>;
+
+    /// Gives its state on `device` a checkpoint's, by position of the parameter; where that has none, it begins
+    /// anew. Settings (learning rate, weight decay) stay this optimizer's.
+    ///
+    /// # Errors
+    /// [`crate::Error::Optimizer`] for a position or shape that does not fit, [`crate::Error::NotFinite`]; then
+    /// nothing is written.
+    fn load(&self, saved: &OptimizerState, device: &dyn VariableStore) -> Result<()>;
+
+    /// Its state as PyTorch's `Optimizer.state_dict()` has it; `rate` is the learning rate.
+    fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState>;
+}
+
+impl Optimizer for Sgd {
+    fn parameters(&self) -> Vec<Variable> {
+        self.parameters()
+    }
+    fn differentiated(&self) -> Vec<Variable> {
+        self.parameters()
+    }
+    fn gradients(&self, losses: &Losses) -> Vec<Tensor> {
+        grad(&losses.total, &self.tensors())
+    }
+    fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)> {
+        self.updates(gradients, rate)
+    }
+    fn check(&self, device: &dyn VariableStore) -> Result<()> {
+        self.check(device)
+    }
+    fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String> {
+        let momenta = self.momenta();
+        let fits = |p: &usize| saved.momentum.get(p).is_some_and(|m| m.shape == momenta[*p].shape());
+        positions.into_iter().find(|p| !fits(p)).map(|p| momenta[p].name().to_owned())
+    }
+    fn load(&self, saved: &OptimizerState, device: &dyn VariableStore) -> Result<()> {
+        self.load(saved, device)
+    }
+    fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState> {
+        self.save(rate, device)
+    }
+}
 
 /// Settings of a group of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -25,11 +25,8 @@ fn classes(tensors: &[NamedTensor]) -> usize {
 
 impl Model {
     /// Names and shapes of the state dict, in order.
-    pub fn manifest(&self) -> Vec<(String, Vec<usize>)> {
-        self.state()
-            .iter()
-            .map(|entry| (entry.variable.name().to_string(), entry.variable.shape().to_vec()))
-            .collect()
+    pub fn manifest(&self) -> models::Manifest {
+        manifest(self.state())
     }
 
     /// Gives the model on `device` a checkpoint's values. Strict: every tensor must be there, no other,
@@ -52,16 +49,7 @@ impl Model {
                 _ => Error::Mismatch { model, mismatch: Box::new(mismatch.with_nearest(tensors, known)) },
             }
         })?;
-        let mut values = Vec::with_capacity(matched.len());
-        for (entry, tensor) in self.state().iter().zip(matched) {
-            let tensor = tensor.map_or_else(|| vec![0.0; entry.variable.len()], |t| t.data.to_f32());
-            entry.check(&tensor)?;
-            values.push(tensor);
-        }
-        for (entry, values) in self.state().iter().zip(values) {
-            device.write(&entry.variable, &values)?;
-        }
-        Ok(())
+        write(self.state(), &matched, device)
     }
 
     /// Whether what is on `device` can be a network's state.
@@ -69,22 +57,63 @@ impl Model {
     /// # Errors
     /// [`Error::NotFinite`] or [`Error::NegativeVariance`] with the first value that cannot; the device's.
     pub fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        self.state().iter().try_for_each(|entry| entry.check(&device.read(&entry.variable)?))
+        check_state(self.state(), device)
     }
 
     /// The state dict as it is on `device`: `float32`, counters `int64`.
     pub fn save(&self, device: &dyn VariableStore) -> Result<Vec<NamedTensor>> {
-        let mut tensors = Vec::with_capacity(self.state().len());
-        for entry in self.state() {
-            let mut tensor = named(&entry.variable, device)?;
-            if entry.kind == Kind::Counter {
-                let counts = tensor.data.to_f64().into_iter().map(|count| count as i64).collect();
-                tensor.data = TensorData::I64(counts);
-            }
-            tensors.push(tensor);
-        }
-        Ok(tensors)
+        save_state(self.state(), device)
     }
+}
+
+fn manifest(state: &[StateEntry]) -> models::Manifest {
+    let entry = |entry: &StateEntry| (entry.variable.name().to_string(), entry.variable.shape().to_vec());
+    state.iter().map(entry).collect()
+}
+
+/// As [`Model::load`], for layers that belong to no network; `name` is for the error.
+pub fn load_state(
+    state: &[StateEntry],
+    name: &str,
+    tensors: &[NamedTensor],
+    device: &dyn VariableStore,
+) -> Result<()> {
+    let matched = match_names(&manifest(state), tensors)
+        .map_err(|mismatch| Error::Mismatch { model: name.into(), mismatch: Box::new(mismatch) })?;
+    write(state, &matched, device)
+}
+
+/// As [`Model::check`].
+pub fn check_state(state: &[StateEntry], device: &dyn VariableStore) -> Result<()> {
+    state.iter().try_for_each(|entry| entry.check(&device.read(&entry.variable)?))
+}
+
+/// As [`Model::save`].
+pub fn save_state(state: &[StateEntry], device: &dyn VariableStore) -> Result<Vec<NamedTensor>> {
+    let mut tensors = Vec::with_capacity(state.len());
+    for entry in state {
+        let mut tensor = named(&entry.variable, device)?;
+        if entry.kind == Kind::Counter {
+            let counts = tensor.data.to_f64().into_iter().map(|count| count as i64).collect();
+            tensor.data = TensorData::I64(counts);
+        }
+        tensors.push(tensor);
+    }
+    Ok(tensors)
+}
+
+/// Writes each entry its tensor, or zeros where it may be absent; nothing unless all are right.
+fn write(state: &[StateEntry], matched: &[Option<&NamedTensor>], device: &dyn VariableStore) -> Result<()> {
+    let mut values = Vec::with_capacity(matched.len());
+    for (entry, tensor) in state.iter().zip(matched) {
+        let tensor = tensor.map_or_else(|| vec![0.0; entry.variable.len()], |t| t.data.to_f32());
+        entry.check(&tensor)?;
+        values.push(tensor);
+    }
+    for (entry, values) in state.iter().zip(values) {
+        device.write(&entry.variable, &values)?;
+    }
+    Ok(())
 }
 
 impl Sgd {
@@ -95,31 +124,12 @@ impl Sgd {
     /// [`Error::Optimizer`] for a position or shape that does not fit, [`Error::NotFinite`]; then nothing
     /// is written.
     pub fn load(&self, state: &OptimizerState, device: &dyn VariableStore) -> Result<()> {
-        let momenta = self.momenta();
-        let mut values = Vec::with_capacity(momenta.len());
-        for (position, momentum) in momenta.iter().enumerate() {
-            let Some(tensor) = state.momentum.get(&position) else {
-                values.push(vec![0.0; momentum.len()]);
-                continue;
-            };
-            if tensor.shape != momentum.shape() {
-                return Err(Error::Optimizer(format!(
-                    "the momentum of parameter {position} is {:?} in the checkpoint; {momentum:?} is needed",
-                    tensor.shape
-                )));
-            }
-            let tensor = tensor.data.to_f32();
-            finite(momentum.name(), &tensor)?;
-            values.push(tensor);
+        if !state.momentum_kd.is_empty() {
+            let message = "it is of a distillation-oriented trainer, with two momenta a parameter";
+            return Err(Error::Optimizer(message.into()));
         }
-        if let Some((position, _)) = state.momentum.range(momenta.len()..).next() {
-            return Err(Error::Optimizer(format!(
-                "the checkpoint has a momentum for parameter {position}, but there are {}",
-                momenta.len()
-            )));
-        }
-        for (momentum, values) in momenta.iter().zip(values) {
-            device.write(momentum, &values)?;
+        for (momentum, values) in load_by_position(&state.momentum, &self.momenta())? {
+            device.write(&momentum, &values)?;
         }
         Ok(())
     }
@@ -136,7 +146,7 @@ impl Sgd {
     pub fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState> {
         let mut momentum = BTreeMap::new();
         for (position, variable) in self.momenta().iter().enumerate() {
-            momentum.insert(position, NamedTensor { name: String::new(), ..named(variable, device)? });
+            momentum.insert(position, named(variable, device)?.unnamed());
         }
         let mut param_groups = Vec::new();
         let mut next = 0;
@@ -154,12 +164,42 @@ impl Sgd {
             });
             next += count;
         }
-        Ok(OptimizerState { momentum, param_groups })
+        Ok(OptimizerState { momentum, momentum_kd: BTreeMap::new(), param_groups })
     }
 }
 
+/// What each of `momenta` is in a checkpoint, by position; zeros where it has none.
+pub(crate) fn load_by_position(
+    saved: &BTreeMap<usize, NamedTensor>,
+    momenta: &[Variable],
+) -> Result<Vec<(Variable, Vec<f32>)>> {
+    let mut values = Vec::with_capacity(momenta.len());
+    for (position, momentum) in momenta.iter().enumerate() {
+        let Some(tensor) = saved.get(&position) else {
+            values.push((momentum.clone(), vec![0.0; momentum.len()]));
+            continue;
+        };
+        if tensor.shape != momentum.shape() {
+            return Err(Error::Optimizer(format!(
+                "the momentum of parameter {position} is {:?} in the checkpoint; {momentum:?} is needed",
+                tensor.shape
+            )));
+        }
+        let tensor = tensor.data.to_f32();
+        finite(momentum.name(), &tensor)?;
+        values.push((momentum.clone(), tensor));
+    }
+    if let Some((position, _)) = saved.range(momenta.len()..).next() {
+        return Err(Error::Optimizer(format!(
+            "the checkpoint has a momentum for parameter {position}, but there are {}",
+            momenta.len()
+        )));
+    }
+    Ok(values)
+}
+
 /// A variable's value on a device.
-fn named(variable: &Variable, device: &dyn VariableStore) -> Result<NamedTensor> {
+pub(crate) fn named(variable: &Variable, device: &dyn VariableStore) -> Result<NamedTensor> {
     Ok(NamedTensor::f32(variable.name(), variable.shape(), device.read(variable)?))
 }
 
@@ -176,7 +216,7 @@ impl StateEntry {
     }
 }
 
-fn finite(name: &str, values: &[f32]) -> Result<()> {
+pub(crate) fn finite(name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         Some(index) => Err(Error::NotFinite { name: name.into(), index, value: values[index] }),
         None => Ok(()),

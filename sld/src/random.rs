@@ -20,6 +20,8 @@ pub enum Purpose {
     Split = 3,
     /// Painting a synthetic image: counters (split, index).
     Synthetic = 4,
+    /// Choosing the images that one is held against: counters (epoch, index).
+    Contrast = 5,
 }
 
 /// The Weyl increment: 2^64 divided by the golden ratio, made odd.

@@ -4,14 +4,14 @@ use autograd::Tensor;
 use nn::checkpoint::Checkpoint;
 use nn::initialization::{Biases, Initialization, Initializer, Weights};
 use nn::layers::{Builder, ConvSpec, Convolution, Linear};
-use nn::optimizer::{MultiStep, Sgd, SgdOptions};
+use nn::optimizer::MultiStep;
 use nn::{Features, Forward, Model, Output};
 use schedule::Device;
 use sld::augment::Normalization;
 use sld::data::Dataset;
 use sld::distill::{Distiller, Kd, Sld, Vanilla};
 use sld::training::snapshot::Progress;
-use sld::training::{EpochResult, Metric, Networks, Observer, Settings, StepResult, Trainer};
+use sld::training::{Changed, EpochResult, Metric, Networks, Observer, Settings, Setup, StepResult, Trainer};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ impl nn::models::Network for Plain {
     fn forward(&self, images: &Tensor, _: &mut Forward) -> Output {
         let x = self.first.forward(images).relu();
         let pooled = self.second.forward(&x).relu().global_average_pool();
-        let features = Features { stages: vec![], before_relu: vec![], pooled: pooled.clone() };
+        let features = Features { pooled: pooled.clone(), ..Features::none() };
         Output { logits: self.classifier.forward(&pooled), features }
     }
 }
@@ -100,8 +100,7 @@ fn trained(
     let device = cpu::CpuDevice::new(2);
     let student = make(1);
     let teacher = method.needs_teacher().then(|| make(2));
-    let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-    let networks = Networks { student, teacher, sgd, repeat_wrn_updates: true };
+    let networks = Networks::new(student, teacher, method, Setup::default()).unwrap();
     let settings = Settings {
         epochs: 2,
         batch_size: 10,
@@ -117,7 +116,7 @@ fn trained(
         .unwrap()
         .stop_when(&stop);
     if let Some(latest) = latest {
-        trainer.resume(latest, Path::new("latest"), false).unwrap();
+        trainer.resume(latest, Path::new("latest"), Changed::Nothing).unwrap();
     }
     let mut watcher = Watcher { stop: &stop, at: until, train: vec![], latest: None };
     trainer.run(&mut watcher).unwrap();

@@ -197,8 +197,8 @@ fn bad_arguments_are_told_with_what_is_allowed() {
         (&["bench", "step", "--vanilla", "resnet20", "--side", "4294967295"], "is not in 1..=1024"),
         (&["bench", "step", "--vanilla", "resnet20", "--threads", "100000"], "100000 is not in 1..=1024"),
         (
-            &["bench", "step", "--teacher", "resnet20", "--student", "resnet8", "--method", "FITNET"],
-            "there is no method \"FITNET\"; choose one of NONE, KD, KD_SWAP, SLD, MLKD, DKD",
+            &["bench", "step", "--teacher", "resnet20", "--student", "resnet8", "--method", "KD-Zero"],
+            "there is no method \"KD-Zero\"; choose one of NONE, KD, KD_SWAP, SLD, MLKD, DKD",
         ),
         (
             &["eval", "-m", "resnet8", "-c", "x", "--dataset", "mnist"],

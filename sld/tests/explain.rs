@@ -9,7 +9,7 @@ use schedule::{Body, ConvKind, Kernel, Options, Schedule, Step};
 use sld::cli::session;
 use sld::config::{Config, Overrides};
 use sld::distill;
-use sld::training::{Networks, step};
+use sld::training::{Networks, Setup, step};
 
 fn configs() -> Vec<PathBuf> {
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -27,22 +27,25 @@ fn configs() -> Vec<PathBuf> {
 
 /// The step of a config for small batches, as `sld explain` makes it.
 fn step_of(config: &Config) -> (Step, Networks) {
-    let networks = session::networks(config, session::classes(config.dataset.kind)).unwrap();
-    let side = config.dataset.sight().map_or(32, |sight| sight.side);
-    (step::expressions(&networks, config.method(), 2, [side, side]).0, networks)
+    let images = session::Images::of(config);
+    let networks = session::networks(config, images).unwrap();
+    (step::expressions(&networks, config.method(), 2, images.size).0, networks)
 }
 
 /// Where kernels can belong in a step of these networks.
 fn check_places(schedule: &Schedule, networks: &Networks, what: &str) {
-    let layers = |model: &nn::Model| -> BTreeSet<String> {
-        let names = model.state().iter().map(|entry| entry.variable.name().to_owned()).collect::<Vec<_>>();
+    let layers = |state: &[nn::layers::StateEntry]| -> BTreeSet<String> {
+        let names = state.iter().map(|entry| entry.variable.name().to_owned()).collect::<Vec<_>>();
         // And what several layers' paths begin with: kernels for all of them.
         let ends =
             |name: &str| name.match_indices('.').map(|(at, _)| name[..at].to_owned()).collect::<Vec<_>>();
         names.iter().flat_map(|name| ends(name)).collect()
     };
-    let student = layers(&networks.student);
-    let teacher = networks.teacher.as_ref().map(layers).unwrap_or_default();
+    let student = layers(networks.student.state());
+    let teacher = networks.teacher.as_ref().map(|teacher| layers(teacher.state())).unwrap_or_default();
+    // The method's own, and of the teacher where its statistics move.
+    let modules = layers(&networks.modules);
+    let moving = networks.learning_teacher().map(|teacher| layers(teacher.state())).unwrap_or_default();
     for kernel in schedule.all_kernels() {
         let scope = schedule.scope(kernel);
         let layer = scope.layer.as_deref();
@@ -52,9 +55,13 @@ fn check_places(schedule: &Schedule, networks: &Networks, what: &str) {
             ("student" | "teacher" | "backward" | "update", None) => writes > 1,
             ("student", Some(layer)) => student.contains(layer),
             ("teacher", Some(layer)) => teacher.contains(layer),
-            ("backward", Some(layer)) => layer == "loss" || student.contains(layer),
-            ("update", Some(layer)) => student.contains(layer),
-            ("loss", layer) => layer.is_none(),
+            ("backward", Some(layer)) => {
+                layer == "loss" || student.contains(layer) || modules.contains(layer)
+            }
+            ("update", Some(layer)) => {
+                [&student, &modules, &moving].iter().any(|known| known.contains(layer))
+            }
+            ("loss", layer) => layer.is_none_or(|layer| modules.contains(layer)),
             _ => false,
         };
         assert!(known, "{what}: `{}` belongs to {scope:?}", kernel.label);
@@ -108,9 +115,9 @@ fn every_kernel_of_every_network_has_its_place() {
     for name in models::names().filter(|name| !name.starts_with("imagenet/")) {
         let build = || models::build(name, 10, 0).unwrap();
         let student = build();
-        let sgd = nn::Sgd::new(&student.parameters(), nn::SgdOptions::default());
-        let networks = Networks { student, teacher: Some(build()), sgd, repeat_wrn_updates: true };
-        let (step, _) = step::expressions(&networks, &distill::Sld::default(), 2, [32, 32]);
+        let sld = distill::Sld::default();
+        let networks = Networks::new(student, Some(build()), &sld, Setup::default()).unwrap();
+        let (step, _) = step::expressions(&networks, &sld, 2, [32, 32]);
         let schedule = step.schedule().unwrap();
         check_places(&schedule, &networks, name);
         let trained = networks.student.parameters();
@@ -140,9 +147,23 @@ fn pair() -> (Schedule, Networks) {
 
 #[test]
 fn all_methods_have_the_same_parts() {
-    let (_, networks) = pair();
-    for method in distill::METHODS.iter().map(distill::Method::make) {
+    for method in distill::METHODS {
+        let mut method = method.make();
+        for (key, value) in [
+            ("CRD.FEAT.STUDENT_DIM", "64"),
+            ("CRD.FEAT.TEACHER_DIM", "64"),
+            ("CRD.NCE.K", "8"),
+            ("REVIEWKD.IN_CHANNELS", "[16, 32, 64, 64]"),
+            ("REVIEWKD.OUT_CHANNELS", "[16, 32, 64, 64]"),
+        ] {
+            if let Some(set) = method.set(key, &sld::setting::Given::Word(value.into())) {
+                set.unwrap();
+            }
+        }
         let name = method.name();
+        let build = |name| models::build(name, 10, 0).unwrap();
+        let setup = Setup { images: 20, ..Setup::default() };
+        let networks = Networks::new(build("resnet8"), Some(build("resnet14")), &*method, setup).unwrap();
         let schedule = step::expressions(&networks, &*method, 2, [32, 32]).0.schedule().unwrap();
         check_places(&schedule, &networks, name);
         let parts: BTreeSet<&str> = schedule.kernels.iter().map(|k| schedule.scope(k).part).collect();

@@ -4,13 +4,15 @@
 mod small;
 
 use nn::checkpoint::TensorData;
-use nn::optimizer::{MultiStep, Sgd, SgdOptions};
+use nn::optimizer::MultiStep;
 use schedule::Device;
 use sld::augment::Normalization;
 use sld::data::Dataset;
 use sld::distill::Vanilla;
 use sld::training::snapshot::Progress;
-use sld::training::{EpochResult, Evaluator, Networks, NotFinite, Observer, Settings, StepResult, Trainer};
+use sld::training::{
+    EpochResult, Evaluator, Networks, NotFinite, Observer, Settings, Setup, StepResult, Trainer,
+};
 use small::{refused, run, sld, text, train};
 use std::path::Path;
 use std::sync::Arc;
@@ -234,8 +236,7 @@ fn meddled(
 ) -> (anyhow::Error, Vec<&'static str>) {
     let device = cpu::CpuDevice::new(1);
     let student = nn::models::build("resnet8", 2, 0).unwrap();
-    let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-    let networks = Networks { student, teacher: None, sgd, repeat_wrn_updates: true };
+    let networks = Networks::new(student, None, &Vanilla {}, Setup::default()).unwrap();
     let images = (0..batches * 4 * 3072).map(|i| (i * 2_654_435_761 >> 13) as u8).collect();
     let labels = (0..batches * 4).map(|i| i as u32 % 2).collect();
     let classes = vec!["a".into(), "b".into()];

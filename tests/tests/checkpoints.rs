@@ -144,6 +144,7 @@ fn full_checkpoint() -> Checkpoint {
     let buffer = |len: usize| NamedTensor::f32("", &[len], vec![0.5; len]);
     checkpoint.optimizer = Some(OptimizerState {
         momentum: BTreeMap::from([(0, buffer(3)), (2, buffer(1))]),
+        momentum_kd: BTreeMap::from([(1, buffer(5)), (2, buffer(1))]),
         param_groups: vec![
             ParamGroup {
                 params: vec![0, 1],

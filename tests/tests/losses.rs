@@ -3,7 +3,8 @@
 
 use autograd::{Tensor, grad};
 use nn::MultiStep;
-use sld::distill::{self, Distiller, Dkd, Kd, KdSwap, Logits, METHODS, Method, Mlkd, Sld, SwapStatistics};
+use nn::layers::Modules;
+use sld::distill::{self, Batch, Distiller, Dkd, Kd, KdSwap, METHODS, Method, Mlkd, Sld, SwapStatistics};
 use sld_tests::compare::{assert_close, norm, relative};
 use sld_tests::{Fixture, Inputs, Program, fixture, runners};
 
@@ -62,17 +63,12 @@ impl Case {
         }
     }
     /// Both networks' logits, and the student's of each view, for gradients.
-    fn both(&self) -> (Logits, [Tensor; 2]) {
+    fn both(&self) -> (Batch, [Tensor; 2]) {
         let of = |network: &str| ["weak", "strong"].map(|view| self.logits(&format!("{network}_{view}")));
         let [student, teacher] = [of("student"), of("teacher")];
         let stack = |views: &[Tensor; 2]| Tensor::concatenate(&[&views[0], &views[1]], 0);
-        let logits = Logits {
-            student: stack(&student),
-            teacher: Some(stack(&teacher)),
-            labels: self.labels(),
-            factor: Tensor::input("factor", &[]),
-        };
-        (logits, student)
+        let factor = Tensor::input("factor", &[]);
+        (Batch::of_logits(stack(&student), Some(stack(&teacher)), self.labels(), factor), student)
     }
 }
 
@@ -88,8 +84,8 @@ fn check(
 ) {
     let reference = open(file);
     for case in cases() {
-        let (logits, student) = case.both();
-        let loss = method.loss(&logits);
+        let (batch, student) = case.both();
+        let loss = method.loss(&batch, &mut Modules::new(0));
         let gradients = grad(&loss.total, &student);
         let mut program = Program::new()
             .output("total", &loss.total)
@@ -324,18 +320,17 @@ fn learning_rates_equal_the_reference() {
 #[test]
 fn logits_that_do_not_fit_are_reported() {
     for method in METHODS.iter().map(Method::make) {
-        let logits = Logits {
-            student: Tensor::input("s", &[6, 10]),
-            teacher: None,
-            labels: Tensor::input_i32("labels", &[4]),
-            factor: Tensor::scalar(1.0),
+        let labels = || Tensor::input_i32("labels", &[4]);
+        let error = |rows: usize| {
+            let student = Tensor::input("s", &[rows, 10]);
+            let batch = Batch::of_logits(student, None, labels(), Tensor::scalar(1.0));
+            method.loss(&batch, &mut Modules::new(0)).total.check().unwrap_err().to_string()
         };
-        let error = method.loss(&logits).total.check().unwrap_err().to_string();
-        assert!(error.contains(method.name()) && error.contains("views"), "{error}");
+        let said = error(6);
+        assert!(said.contains(method.name()) && said.contains("views"), "{said}");
         if method.needs_teacher() {
-            let student = Tensor::input("s", &[8, 10]);
-            let error = method.loss(&Logits { student, ..logits }).total.check().unwrap_err().to_string();
-            assert!(error.contains("teacher"), "{error}");
+            let said = error(8);
+            assert!(said.contains("teacher"), "{said}");
         }
     }
     let known = |name| Method::find(name).map(|method| method.make().name());

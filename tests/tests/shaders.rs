@@ -9,12 +9,12 @@ use autograd::Tensor;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{ResourceBinding, ShaderStage};
-use nn::{Forward, Model, Sgd, SgdOptions, models};
+use nn::{Forward, Model, models};
 use rayon::prelude::*;
 use schedule::{Options, Schedule, Step};
 use shaders::{Access, Context, Launch, Limits, Operands, Subgroups, Target};
 use sld::distill::Sld;
-use sld::training::{Networks, step::expressions};
+use sld::training::{Networks, Setup, step::expressions};
 use sld_tests::operations::{Case, fixture_cases, own_cases};
 
 /// Images of a view.
@@ -91,8 +91,8 @@ fn training(name: &str, size: usize) -> Step {
         _ => "imagenet/ResNet18",
     };
     let teacher = Some(build(teacher));
-    let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-    let networks = Networks { student, teacher, sgd, repeat_wrn_updates: true };
+    let setup = Setup { size: [size, size], ..Setup::default() };
+    let networks = Networks::new(student, teacher, &Sld::default(), setup).expect("SLD takes every pair");
     expressions(&networks, &Sld::default(), BATCH, [size, size]).0
 }
 

@@ -1,8 +1,9 @@
 //! Whole training steps against the reference's trainer: wrn_16_2 teaches wrn_16_1 by SLD, batch 8.
 
 use autograd::{Tensor, grad};
+use nn::layers::Modules;
 use nn::{Forward, Model, MultiStep, Sgd, SgdOptions, models};
-use sld::distill::{Distiller, Logits, Sld};
+use sld::distill::{Batch, Distiller, Sld};
 use sld_tests::compare::{assert_close, norm};
 use sld_tests::kinks::{assert_beyond_kinks, misses};
 use sld_tests::runner::Reference;
@@ -34,17 +35,18 @@ impl Setup {
         } else {
             student.forward(&stacked, &mut train).logits
         };
-        let logits = Logits {
-            student: student_logits,
-            teacher: Some(teacher.forward(&stacked, &mut Forward::eval()).logits),
-            labels: Tensor::input_i32("labels", &[BATCH]),
-            factor: Tensor::input("factor", &[]),
-        };
-        let loss = Sld::default().loss(&logits);
+        let batch = Batch::of_logits(
+            student_logits,
+            Some(teacher.forward(&stacked, &mut Forward::eval()).logits),
+            Tensor::input_i32("labels", &[BATCH]),
+            Tensor::input("factor", &[]),
+        );
+        let student_logits = batch.student.logits.clone();
+        let loss = Sld::default().loss(&batch, &mut Modules::new(0));
         let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
         let gradients = grad(&loss.total, &sgd.tensors());
         let mut program =
-            Program::new().output("total", &loss.total).output("student_weak", &logits.weak(&logits.student));
+            Program::new().output("total", &loss.total).output("student_weak", &batch.weak(&student_logits));
         for (name, term) in &loss.terms {
             program = program.output(*name, term);
         }
@@ -55,7 +57,7 @@ impl Setup {
         }
         let updates = sgd.updates(&gradients, &Tensor::input("lr", &[]));
         let program = program.updates(updates).updates(train.into_updates());
-        Setup { teacher, student, sgd, student_logits: logits.student, gradients, program }
+        Setup { teacher, student, sgd, student_logits, gradients, program }
     }
 
     fn load(&self, runner: &mut dyn Runner) {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use nn::models::Model;
-use nn::optimizer::{MultiStep, Sgd, SgdOptions};
+use nn::optimizer::MultiStep;
 use schedule::{Device, Executable};
 use sld::data::Dataset;
 use sld::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
 use sld::distill::Distiller;
-use sld::training::{Evaluation, Evaluator, Metric, Networks, Scalars, TrainStep};
+use sld::training::{Evaluation, Evaluator, Metric, Networks, Scalars, Setup, TrainStep};
 
 /// How a network is trained, apart from the method.
 #[derive(Clone, Debug)]
@@ -63,8 +63,8 @@ impl Learner {
         plan: Plan,
     ) -> Result<Learner> {
         let plan = Plan { batch: plan.batch.clamp(1, train.len().max(1)), ..plan };
-        let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-        let networks = Networks { student, teacher: teacher.cloned(), sgd, repeat_wrn_updates: true };
+        let setup = Setup { size: size(train), images: train.len(), seed: plan.seed, ..Setup::default() };
+        let networks = Networks::new(student, teacher.cloned(), &*method, setup)?;
         let step = TrainStep::compile(device, &networks, &*method, plan.batch, size(train))?;
         let views = if method.views() == 2 { Views::WeakAndStrong } else { Views::Weak };
         // A page has no threads: batches are made when they are asked for.
@@ -141,7 +141,7 @@ impl Learner {
         let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
         let rate = self.plan.rate.lr_at(epoch) as f32;
         let factor = self.method.factor(epoch).map(|factor| factor as f32);
-        let values = self.step.run_async(&batch.images, &labels, Scalars::new(rate, factor))?;
+        let values = self.step.run_async(&batch.images, &labels, Scalars::new(rate, factor), &[])?;
         self.loader.recycle(batch);
         let values = values.await?;
         self.steps += 1;

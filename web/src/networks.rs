@@ -60,7 +60,7 @@ impl Network for Perceptron {
         let before = self.hidden.forward(&flat);
         let hidden = before.relu();
         let logits = self.fc.forward(&hidden);
-        Output { logits, features: Features { stages: vec![], before_relu: vec![], pooled: hidden } }
+        Output { logits, features: Features { pooled: hidden, ..Features::none() } }
     }
 }
 
@@ -95,6 +95,6 @@ impl Network for ConvNet {
         }
         let pooled = x.global_average_pool();
         let logits = self.fc.forward(&pooled);
-        Output { logits, features: Features { stages, before_relu, pooled } }
+        Output { logits, features: Features { stages, before_relu, pooled, norms: vec![] } }
     }
 }

@@ -64,6 +64,31 @@ impl Tensor {
         )
     }
 
+    /// A transposed convolution, as PyTorch's `conv_transpose2d`: self `[N,H,W,Cin]`, weight
+    /// `[Cin,Cout,kh,kw]`, result `[N,(H-1) stride - 2 padding + kh,..,Cout]`. It is the gradient of the
+    /// convolution with that weight by its image. One group, no dilation.
+    #[track_caller]
+    pub fn conv2d_transposed(&self, weight: &Tensor, conv: Conv2d) -> Tensor {
+        let operands = [self, weight];
+        let fail = |message: &str| Tensor::invalid("transposed convolution", &operands, message.into());
+        let (&[n, h, w, cin], &[inputs, cout, kh, kw]) = (self.shape(), weight.shape()) else {
+            return fail("takes an image [N,H,W,C] and a weight [Cin,Cout,kh,kw]");
+        };
+        if operands.iter().any(|t| t.dtype() != DType::F32) || inputs != cin || conv.stride.contains(&0) {
+            return fail("the weight's first dim is the image's channels, both f32, the stride at least 1");
+        }
+        if conv.groups != 1 || conv.dilation != [1, 1] || h == 0 || w == 0 {
+            return fail("one group, no dilation, an image that is not empty");
+        }
+        let size = |size: usize, kernel: usize, d: usize| {
+            ((size - 1) * conv.stride[d] + kernel).checked_sub(2 * conv.padding[d]).filter(|&size| size > 0)
+        };
+        match (size(h, kh, 0), size(w, kw, 1)) {
+            (Some(height), Some(width)) => self.conv2d_input_grad(weight, conv, &[n, height, width, cout]),
+            _ => fail("the padding leaves nothing of the result"),
+        }
+    }
+
     /// The convolution's transpose in its image: self is dy `[N,Ho,Wo,Cout]`, result `x_shape`.
     #[track_caller]
     pub(crate) fn conv2d_input_grad(&self, weight: &Tensor, conv: Conv2d, x_shape: &[usize]) -> Tensor {

@@ -1,7 +1,7 @@
 //! Chapter 10: distillation and the swap, on what two real networks say about twelve real pictures.
 
 use autograd::{Result, Tensor, grad};
-use sld::distill::{Distiller, Kd, Logits, Sld, swap};
+use sld::distill::{self, Distiller, Kd, Sld, swap};
 
 use crate::picture::{GREY, Picture};
 
@@ -156,13 +156,10 @@ pub fn terms() -> Result<()> {
         ("SLD, before the gate", Box::new(Sld::default()), 0.0),
         ("SLD, after it", Box::new(Sld::default()), 1.0),
     ] {
-        let logits = Logits {
-            student: twice(batch.student()),
-            teacher: Some(twice(batch.teacher())),
-            labels: batch.labels(),
-            factor: Tensor::scalar(factor),
-        };
-        let loss = distiller.loss(&logits);
+        let (student, teacher) = (twice(batch.student()), twice(batch.teacher()));
+        let factor = Tensor::scalar(factor);
+        let seen = distill::Batch::of_logits(student, Some(teacher), batch.labels(), factor);
+        let loss = distiller.loss(&seen, &mut nn::layers::Modules::new(0));
         print!("{name:<21} {:8.3} =", loss.total.evaluate()?[0]);
         for (term, value) in &loss.terms {
             print!("  {term} {:.3}", value.evaluate()?[0]);

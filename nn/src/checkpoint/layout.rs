@@ -254,14 +254,16 @@ impl<'p> Reader<'_, 'p> {
             return Ok(false);
         };
         self.allowance.charge((state.len() * size_of::<(Value<'p>, Value<'p>)>()) as u64)?;
+        let mut optimizer = OptimizerState::default();
         let mut buffers = Vec::new();
         let mut other_state = Vec::new();
         for (parameter, state) in state.iter() {
             let (entries, unnamed) = self.dict(state)?.unwrap_or_default();
             for (key, value) in entries {
                 match key {
-                    "momentum_buffer" if value == Value::None => {}
-                    "momentum_buffer" => buffers.push((*parameter, value)),
+                    name if optimizer.buffers_named(name).is_some() => {
+                        buffers.extend((value != Value::None).then_some((name, *parameter, value)));
+                    }
                     other if !other_state.contains(&other) && other_state.len() < 8 => {
                         other_state.push(other)
                     }
@@ -285,21 +287,21 @@ impl<'p> Reader<'_, 'p> {
             self.checkpoint.left_out.push(format!("optimizer (not SGD:{what} only SGD's momentum is read)"));
             return Ok(true);
         }
-        let mut optimizer = OptimizerState::default();
         // Old files name parameters by memory address; what counts is the position over all groups.
         let mut positions: HashMap<i128, usize> = HashMap::new();
         for (index, group) in groups.iter().enumerate() {
             let group = self.param_group(index, group, &mut positions)?;
             optimizer.param_groups.push(group);
         }
-        for (parameter, buffer) in buffers {
+        for (name, parameter, buffer) in buffers {
             let position = self.pickle.int(&parameter).and_then(|parameter| positions.get(&parameter));
             match position {
                 Some(&position) => {
-                    let mut buffer =
-                        self.materialise(&format!("momentum_buffer of parameter {position}"), &buffer)?;
+                    let mut buffer = self.materialise(&format!("{name} of parameter {position}"), &buffer)?;
                     buffer.name.clear();
-                    optimizer.momentum.insert(position, buffer);
+                    if let Some(buffers) = optimizer.buffers_named(name) {
+                        buffers.insert(position, buffer);
+                    }
                 }
                 None => self.leave_out(&["optimizer", "state", "(of no parameter)"], &buffer)?,
             }

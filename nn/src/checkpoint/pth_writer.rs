@@ -1,5 +1,6 @@
 //! Writes `.pth` files in the zip container, laid out as the reference's trainer does.
 
+use std::collections::BTreeSet;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
@@ -96,11 +97,17 @@ impl<'a> ObjectWriter<'a> {
         self.pickle.begin_dict();
         self.pickle.text("state")?;
         self.pickle.begin_dict();
-        for (&position, buffer) in &optimizer.momentum {
+        let buffers = optimizer.buffers();
+        let positions: BTreeSet<usize> = buffers.iter().flat_map(|(_, kind)| kind.keys().copied()).collect();
+        for position in positions {
             self.pickle.int(position as i64);
             self.pickle.begin_dict();
-            self.pickle.text("momentum_buffer")?;
-            self.tensor(buffer)?;
+            for (name, kind) in buffers {
+                if let Some(buffer) = kind.get(&position) {
+                    self.pickle.text(name)?;
+                    self.tensor(buffer)?;
+                }
+            }
             self.pickle.end_dict();
         }
         self.pickle.end_dict();

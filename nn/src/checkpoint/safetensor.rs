@@ -18,8 +18,7 @@ use super::tensor::{DType, NamedTensor, StridedView};
 /// The one metadata key. A single one, since the library writes several in random order and the same
 /// checkpoint should give the same bytes.
 const METADATA_KEY: &str = "checkpoint";
-const MOMENTUM_PREFIX: &str = "optimizer.state.";
-const MOMENTUM_SUFFIX: &str = ".momentum_buffer";
+const BUFFER_PREFIX: &str = "optimizer.state.";
 
 /// What a checkpoint holds beside tensors, as the metadata's JSON.
 #[derive(Default, Serialize, Deserialize)]
@@ -71,18 +70,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
         left_out,
         optimizer: metadata
             .param_groups
-            .map(|param_groups| OptimizerState { momentum: BTreeMap::new(), param_groups }),
+            .map(|param_groups| OptimizerState { param_groups, ..OptimizerState::default() }),
         ..Checkpoint::default()
     };
     for name in header.offset_keys() {
         let tensor = file.tensor(&name).map_err(damaged)?;
         let read = NamedTensor { shape: tensor.shape().to_vec(), data: elements(&name, &tensor)?, name };
-        match (&mut checkpoint.optimizer, momentum_position(&read.name)) {
-            (Some(optimizer), Some(position)) => {
-                let buffer = NamedTensor { name: String::new(), ..read };
-                optimizer.momentum.insert(position, buffer);
+        let buffers = match (&mut checkpoint.optimizer, buffer_of(&read.name)) {
+            (Some(optimizer), Some((position, name))) => {
+                optimizer.buffers_named(name).map(|buffers| (position, buffers))
             }
-            _ => checkpoint.tensors.push(read),
+            _ => None,
+        };
+        match buffers {
+            Some((position, buffers)) => drop(buffers.insert(position, read.unnamed())),
+            None => checkpoint.tensors.push(read),
         }
     }
     Ok(checkpoint)
@@ -121,9 +123,10 @@ impl<'de> Visitor<'de> for UniqueKeys {
     }
 }
 
-fn momentum_position(name: &str) -> Option<usize> {
-    let number = name.strip_prefix(MOMENTUM_PREFIX)?.strip_suffix(MOMENTUM_SUFFIX)?;
-    number.parse().ok()
+/// Position and kind of the optimizer's buffer that a tensor of this name is.
+fn buffer_of(name: &str) -> Option<(usize, &str)> {
+    let (number, kind) = name.strip_prefix(BUFFER_PREFIX)?.split_once('.')?;
+    Some((number.parse().ok()?, kind))
 }
 
 fn elements(
@@ -154,11 +157,12 @@ pub(super) fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), Problem>
     let json = serde_json::to_string(&metadata).map_err(|e| unwritable(&e))?;
 
     let mut tensors: BTreeMap<Cow<'_, str>, Written<'_>> = BTreeMap::new();
-    let momentum = checkpoint.optimizer.iter().flat_map(|o| &o.momentum);
+    let kinds = checkpoint.optimizer.iter().flat_map(OptimizerState::buffers);
+    let buffers =
+        kinds.flat_map(|(name, kind)| kind.iter().map(move |(position, tensor)| (name, position, tensor)));
     let named = checkpoint.tensors.iter().map(|tensor| (Cow::Borrowed(tensor.name.as_str()), tensor)).chain(
-        momentum.map(|(position, tensor)| {
-            let name = format!("{MOMENTUM_PREFIX}{position}{MOMENTUM_SUFFIX}");
-            (Cow::Owned(name), tensor)
+        buffers.map(|(name, position, tensor)| {
+            (Cow::Owned(format!("{BUFFER_PREFIX}{position}.{name}")), tensor)
         }),
     );
     for (name, tensor) in named {

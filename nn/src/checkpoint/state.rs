@@ -161,6 +161,25 @@ fn shared_prefix(tensors: &[NamedTensor]) -> String {
     first[..length].to_owned()
 }
 
+impl OptimizerState {
+    /// The buffers of each kind with PyTorch's name for it.
+    pub(super) fn buffers(&self) -> [(&'static str, &BTreeMap<usize, NamedTensor>); 2] {
+        [(MOMENTUM, &self.momentum), (MOMENTUM_KD, &self.momentum_kd)]
+    }
+
+    /// The buffers of this name; `None` if it is no name of any.
+    pub(super) fn buffers_named(&mut self, name: &str) -> Option<&mut BTreeMap<usize, NamedTensor>> {
+        match name {
+            MOMENTUM => Some(&mut self.momentum),
+            MOMENTUM_KD => Some(&mut self.momentum_kd),
+            _ => None,
+        }
+    }
+}
+
+const MOMENTUM: &str = "momentum_buffer";
+const MOMENTUM_KD: &str = "momentum_kd_buffer";
+
 /// State of an SGD optimizer, by position of the parameter.
 ///
 /// A position is counted over the parameters of all groups, in order. That is what current PyTorch
@@ -169,6 +188,8 @@ fn shared_prefix(tensors: &[NamedTensor]) -> String {
 pub struct OptimizerState {
     /// Momentum buffer of each parameter that has one; its `name` is empty.
     pub momentum: BTreeMap<usize, NamedTensor>,
+    /// The second buffer of a distillation-oriented trainer, alike.
+    pub momentum_kd: BTreeMap<usize, NamedTensor>,
     /// The groups with their settings.
     pub param_groups: Vec<ParamGroup>,
 }

@@ -16,6 +16,11 @@ pub struct NamedTensor {
 }
 
 impl NamedTensor {
+    /// The same tensor without its name.
+    pub fn unnamed(self) -> NamedTensor {
+        NamedTensor { name: String::new(), ..self }
+    }
+
     /// A float32 tensor. The product of `shape` must be `data.len()`; the writers check it.
     pub fn f32(name: impl Into<String>, shape: &[usize], data: Vec<f32>) -> Self {
         NamedTensor { name: name.into(), shape: shape.to_vec(), data: TensorData::F32(data) }

@@ -51,6 +51,11 @@ impl BatchNorm {
         }
     }
 
+    /// What it multiplies the normalised input with and adds to it, `[C]` each.
+    pub fn scale_and_shift(&self) -> (Tensor, Tensor) {
+        (self.weight.tensor(), self.bias.tensor())
+    }
+
     /// `running = 0.9 running + 0.1 batch`, for each view in order and `times` times each, in closed
     /// form. The batch variance enters unbiased, although the normalisation uses the biased one.
     fn update(&self, mean: &Tensor, variance: &Tensor, count: usize, times: usize, forward: &mut Forward) {

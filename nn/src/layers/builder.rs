@@ -3,9 +3,9 @@
 use autograd::Variable;
 
 use super::batch_norm::{BatchNorm, ConvNorm};
-use super::convolution::{ConvSpec, Convolution};
+use super::convolution::{ConvSpec, Convolution, TransposedConvolution};
 use super::linear::Linear;
-use crate::initialization::Initializer;
+use crate::initialization::{Initialization, Initializer};
 
 /// What an entry of a state dict is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Kind {
     Variance,
     /// `num_batches_tracked`: a whole number, int64 in files.
     Counter,
+    /// Neither learned nor a batch norm's: what a method remembers from step to step.
+    Memory,
 }
 
 /// One entry of a state dict; its name is the variable's.
@@ -27,13 +29,22 @@ pub struct StateEntry {
     pub kind: Kind,
 }
 
-struct Shared {
-    initializer: Initializer,
-    state: Vec<StateEntry>,
+/// What the builders of one network share.
+pub(super) struct Shared {
+    pub(super) initializer: Initializer,
+    pub(super) state: Vec<StateEntry>,
+}
+
+impl Shared {
+    /// A builder at the root.
+    pub(super) fn root(&mut self) -> Builder<'_> {
+        Builder { shared: self, path: String::new() }
+    }
 }
 
 /// Where the layers of a network are made, in the order in which PyTorch registers them. A builder
-/// stands at a path such as `layer1.0`, which the names of its layers continue.
+/// stands at a path such as `layer1.0`, which the names of its layers continue. Where there is a layer
+/// of that name already, it is given (see [`super::Modules`]).
 pub struct Builder<'a> {
     shared: &'a mut Shared,
     path: String,
@@ -43,7 +54,7 @@ impl Builder<'_> {
     /// Runs `make` with a builder at the root, and returns what it made with its state dict.
     pub fn build<T>(initializer: Initializer, make: impl FnOnce(&mut Builder) -> T) -> (T, Vec<StateEntry>) {
         let mut shared = Shared { initializer, state: Vec::new() };
-        let made = make(&mut Builder { shared: &mut shared, path: String::new() });
+        let made = make(&mut shared.root());
         (made, shared.state)
     }
 
@@ -57,24 +68,33 @@ impl Builder<'_> {
     pub fn convolution(&mut self, name: &str, spec: ConvSpec) -> Convolution {
         let shape = spec.weight_shape();
         let mut at = self.at(name);
-        let weight = at.shared.initializer.convolution(&shape);
-        let weight = at.add("weight", &shape, weight, Kind::Parameter);
-        let bias = spec.bias.then(|| {
-            let values = at.shared.initializer.convolution_bias(&shape);
-            at.add("bias", &shape[..1], values, Kind::Parameter)
-        });
+        let weight = at.add("weight", &shape, Kind::Parameter, |draw| draw.convolution(&shape));
+        let bias = spec
+            .bias
+            .then(|| at.add("bias", &shape[..1], Kind::Parameter, |draw| draw.convolution_bias(&shape)));
         Convolution { weight, bias, conv: spec.conv() }
+    }
+
+    /// A transposed convolution: `NAME.weight` `[inputs, outputs, k, k]`, of which PyTorch takes the second
+    /// dim for the fan-in, and `NAME.bias`. The spec's groups and bias are not read.
+    pub fn transposed_convolution(&mut self, name: &str, spec: ConvSpec) -> TransposedConvolution {
+        let [outputs, inputs, kernel, _] = spec.weight_shape();
+        let (shape, drawn_as) = ([inputs, outputs, kernel, kernel], [outputs, outputs, kernel, kernel]);
+        let mut at = self.at(name);
+        let weight = at.add("weight", &shape, Kind::Parameter, |draw| draw.convolution(&shape));
+        let bias = at.add("bias", &[outputs], Kind::Parameter, |draw| draw.convolution_bias(&drawn_as));
+        TransposedConvolution { weight, bias, conv: spec.conv() }
     }
 
     /// Batch norm: `NAME.weight`, `bias`, `running_mean`, `running_var`, `num_batches_tracked`.
     pub fn batch_norm(&mut self, name: &str, channels: usize) -> BatchNorm {
         let mut at = self.at(name);
-        let mut add = |name, value, kind| at.add(name, &[channels], vec![value; channels], kind);
+        let mut add = |name, value, kind| at.add(name, &[channels], kind, |_| vec![value; channels]);
         let weight = add("weight", 1.0, Kind::Parameter);
         let bias = add("bias", 0.0, Kind::Parameter);
         let running_mean = add("running_mean", 0.0, Kind::Mean);
         let running_var = add("running_var", 1.0, Kind::Variance);
-        let batches = at.add("num_batches_tracked", &[], vec![0.0], Kind::Counter);
+        let batches = at.add("num_batches_tracked", &[], Kind::Counter, |_| vec![0.0]);
         BatchNorm { weight, bias, running_mean, running_var, batches }
     }
 
@@ -87,16 +107,41 @@ impl Builder<'_> {
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Linear {
         let shape = [outputs, inputs];
         let mut at = self.at(name);
-        let weight = at.shared.initializer.linear(&shape);
-        let bias = at.shared.initializer.linear_bias(&shape);
         Linear {
-            weight: at.add("weight", &shape, weight, Kind::Parameter),
-            bias: at.add("bias", &shape[..1], bias, Kind::Parameter),
+            weight: at.add("weight", &shape, Kind::Parameter, |draw| draw.linear(&shape)),
+            bias: at.add("bias", &shape[..1], Kind::Parameter, |draw| draw.linear_bias(&shape)),
         }
     }
 
-    fn add(&mut self, name: &str, shape: &[usize], values: Vec<f32>, kind: Kind) -> Variable {
-        let variable = Variable::new(self.name(name), shape, values)
+    /// State that is not learned, with initial values as they are drawn.
+    pub fn memory(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: impl FnOnce(&mut Initializer) -> Vec<f32>,
+    ) -> Variable {
+        self.add(name, shape, Kind::Memory, values)
+    }
+
+    /// The same builder, drawing initial values by other rules from here on.
+    pub fn drawn(self, rules: Initialization) -> Self {
+        self.shared.initializer.follow(rules);
+        self
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        kind: Kind,
+        values: impl FnOnce(&mut Initializer) -> Vec<f32>,
+    ) -> Variable {
+        let name = self.name(name);
+        let known = |entry: &&StateEntry| entry.variable.name() == name && entry.variable.shape() == shape;
+        if let Some(entry) = self.shared.state.iter().find(known) {
+            return entry.variable.clone();
+        }
+        let variable = Variable::new(name, shape, values(&mut self.shared.initializer))
             .expect("a layer makes as many values as its shape has elements");
         self.shared.state.push(StateEntry { variable: variable.clone(), kind });
         variable

@@ -3,13 +3,15 @@
 use super::scope::within;
 use autograd::{Conv2d, Tensor, Variable};
 
-/// A square convolution to be made. Padding is `kernel / 2`, which keeps the size at stride 1.
+/// A square convolution to be made. Padding is `kernel / 2`, which keeps the size at stride 1, unless
+/// another is given.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
     pub inputs: usize,
     pub outputs: usize,
     pub kernel: usize,
     pub stride: usize,
+    pub padding: usize,
     pub groups: usize,
     pub bias: bool,
 }
@@ -17,7 +19,7 @@ pub struct ConvSpec {
 impl ConvSpec {
     /// `kernel x kernel`, stride 1, one group, no bias.
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        ConvSpec { inputs, outputs, kernel, stride: 1, groups: 1, bias: false }
+        ConvSpec { inputs, outputs, kernel, stride: 1, padding: kernel / 2, groups: 1, bias: false }
     }
     /// Each channel on its own, 3x3.
     pub fn depthwise(channels: usize) -> Self {
@@ -25,6 +27,9 @@ impl ConvSpec {
     }
     pub fn stride(self, stride: usize) -> Self {
         ConvSpec { stride, ..self }
+    }
+    pub fn padding(self, padding: usize) -> Self {
+        ConvSpec { padding, ..self }
     }
     pub fn groups(self, groups: usize) -> Self {
         ConvSpec { groups, ..self }
@@ -36,7 +41,7 @@ impl ConvSpec {
         [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
     }
     pub(super) fn conv(&self) -> Conv2d {
-        Conv2d::new(self.stride, self.kernel / 2).groups(self.groups)
+        Conv2d::new(self.stride, self.padding).groups(self.groups)
     }
 }
 
@@ -57,5 +62,21 @@ impl Convolution {
             Some(bias) => y + bias.tensor(),
             None => y,
         }
+    }
+}
+
+/// A transposed convolution with weight `[Cin, Cout, k, k]` and bias `[Cout]`.
+pub struct TransposedConvolution {
+    pub(super) weight: Variable,
+    pub(super) bias: Variable,
+    pub(super) conv: Conv2d,
+}
+
+impl TransposedConvolution {
+    /// `[N, H, W, Cin] -> [N, Ho, Wo, Cout]`; see [`Tensor::conv2d_transposed`].
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let _layer = within(&self.weight);
+        x.conv2d_transposed(&self.weight.tensor(), self.conv) + self.bias.tensor()
     }
 }

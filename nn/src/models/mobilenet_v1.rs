@@ -7,6 +7,8 @@ use autograd::Tensor;
 use super::model::{Features, Network, Output};
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
 
+/// Channels of the first block.
+const FIRST: usize = 64;
 /// Table 1 of the paper: output channels and stride of the thirteen depthwise-separable blocks.
 const BLOCKS: [(usize, usize); 13] = [
     (64, 1),
@@ -62,8 +64,8 @@ impl Network for MobileNetV1 {
         let mut x = before.relu();
         let mut stages = Vec::new();
         for block in &self.blocks {
-            // A stage ends where the resolution falls.
-            if block.stride > 1 {
+            // A stage ends where the resolution falls; the first, of one block, counts with the stem.
+            if block.stride > 1 && x.dim(3) > FIRST {
                 stages.push((before.clone(), x.clone()));
             }
             let hidden = block.depthwise.forward(&x, forward).relu();

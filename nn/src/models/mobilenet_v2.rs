@@ -86,19 +86,19 @@ impl MobileNetV2 {
 
 impl Network for MobileNetV2 {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let before = self.stem.forward(images, forward);
-        let mut x = before.relu();
-        let mut stages = vec![(before, x.clone())];
+        let mut x = self.stem.forward(images, forward).relu();
+        let mut stages = vec![x.clone()];
         for (index, group) in self.groups.iter().enumerate() {
             for block in group {
                 x = block.forward(&x, forward);
             }
-            // Bottlenecks are linear: there is no ReLU to be before or after.
             if STAGE_ENDS.contains(&index) {
-                stages.push((x.clone(), x.clone()));
+                stages.push(x.clone());
             }
         }
         let pooled = pool_to_vector(&self.last.forward(&x, forward).relu(), 2);
-        Output { logits: self.classifier.forward(&pooled), features: Features::new(stages, pooled) }
+        let logits = self.classifier.forward(&pooled);
+        // Bottlenecks are linear: there is no ReLU to be before.
+        Output { logits, features: Features { stages, ..Features::new(vec![], pooled) } }
     }
 }

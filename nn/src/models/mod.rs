@@ -18,4 +18,4 @@ mod vgg;
 pub mod wrn;
 
 pub use model::{Features, Model, Network, Output};
-pub use registry::{Manifest, build, manifests, names};
+pub use registry::{Manifest, build, manifests, names, outline};

@@ -6,7 +6,7 @@ use autograd::{Tensor, Variable};
 
 use super::cost;
 use crate::error::{Error, Result};
-use crate::layers::{Forward, Kind, StateEntry};
+use crate::layers::{BatchNorm, Forward, Kind, StateEntry};
 
 /// What a family's file provides: images in, logits and features out.
 pub trait Network: Send + Sync {
@@ -26,10 +26,15 @@ pub struct Output {
 #[derive(Clone, Debug)]
 pub struct Features {
     /// The stem's output and that of each stage, `[N, H, W, C]`: after its last ReLU, or as it is where
-    /// a stage ends without one (MobileNetV2, wide residual networks).
+    /// a stage ends without one (MobileNetV2, wide residual networks). ImageNet's MobileNetV1 gives none
+    /// of its stem.
     pub stages: Vec<Tensor>,
-    /// The same, before its last ReLU, or before the ReLU that the next stage begins with.
+    /// The same, before its last ReLU, or before the ReLU that the next stage begins with; the stem's is
+    /// that of `stages`, as the published code has it. Empty where stages end without a ReLU.
     pub before_relu: Vec<Tensor>,
+    /// Of each stage but the stem, scale and shift `[C]` of the batch norm before that ReLU. Empty for
+    /// networks that are nobody's teacher in this way (MobileNets, ShuffleNets).
+    pub norms: Vec<(Tensor, Tensor)>,
     /// What the classifier sees, `[N, C]`.
     pub pooled: Tensor,
 }
@@ -38,7 +43,28 @@ impl Features {
     /// Collects features stage by stage: pairs (before ReLU, after ReLU).
     pub(super) fn new(stages: Vec<(Tensor, Tensor)>, pooled: Tensor) -> Features {
         let (before_relu, stages) = stages.into_iter().unzip();
-        Features { stages, before_relu, pooled }
+        Features { stages, before_relu, norms: Vec::new(), pooled }
+    }
+
+    /// No stages, and nothing before a classifier.
+    pub fn none() -> Features {
+        Features::new(Vec::new(), Tensor::full(&[0], 0.0))
+    }
+
+    /// With the batch norms before each stage's last ReLU.
+    pub(super) fn with_norms<'a>(self, norms: impl IntoIterator<Item = &'a BatchNorm>) -> Features {
+        Features { norms: norms.into_iter().map(BatchNorm::scale_and_shift).collect(), ..self }
+    }
+
+    /// The same features, through which no gradient flows.
+    pub fn detach(&self) -> Features {
+        let all = |tensors: &[Tensor]| tensors.iter().map(Tensor::detach).collect();
+        Features {
+            stages: all(&self.stages),
+            before_relu: all(&self.before_relu),
+            norms: self.norms.iter().map(|(scale, shift)| (scale.detach(), shift.detach())).collect(),
+            pooled: self.pooled.detach(),
+        }
     }
 }
 
@@ -103,10 +129,7 @@ impl Model {
         }
         let message = "takes RGB images [N, H, W, 3], channels last".into();
         let invalid = Tensor::invalid("network", &[images], message);
-        Output {
-            logits: invalid.clone(),
-            features: Features { stages: vec![], before_relu: vec![], pooled: invalid },
-        }
+        Output { logits: invalid.clone(), features: Features::new(vec![], invalid) }
     }
 }
 

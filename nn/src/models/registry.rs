@@ -75,6 +75,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// [`Error::UnknownModel`], which says what may have been meant; no classes.
 pub fn build(name: &str, classes: usize, seed: u64) -> Result<Model> {
+    let entry = find(name, classes)?;
+    Ok(entry.build(classes, Initializer::new(entry.rules, seed)))
+}
+
+/// As [`build`], but all weights are 0: for who wants to know shapes only.
+pub fn outline(name: &str, classes: usize) -> Result<Model> {
+    Ok(find(name, classes)?.build(classes, Initializer::zeros()))
+}
+
+fn find(name: &str, classes: usize) -> Result<&'static Entry> {
     let known = ALIASES.iter().find(|alias| alias.0 == name).map_or(name, |alias| alias.1);
     let Some(entry) = MODELS.iter().find(|entry| entry.name == known) else {
         let hint = suggest::hint(name, names().collect::<Vec<_>>());
@@ -83,7 +93,7 @@ pub fn build(name: &str, classes: usize, seed: u64) -> Result<Model> {
     if classes == 0 {
         return Err(Error::Model { name: name.to_string(), message: "needs at least one class".into() });
     }
-    Ok(entry.build(classes, Initializer::new(entry.rules, seed)))
+    Ok(entry)
 }
 
 /// Names and shapes of a state dict.

@@ -5,7 +5,7 @@ use autograd::Tensor;
 
 use super::model::{Features, Network, Output};
 use crate::initialization::{Biases, Initialization, Weights};
-use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
+use crate::layers::{BatchNorm, Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
 
 pub const INITIALIZATION: Initialization = Initialization {
     convolution: Weights::NormalFanOut,
@@ -35,6 +35,11 @@ impl BasicBlock {
             second: b.conv_norm("conv2", "bn2", ConvSpec::new(outputs, outputs, 3)),
             shortcut: projection(b, inputs, outputs, stride, shortcut),
         }
+    }
+
+    /// The batch norm before the shortcut is added.
+    pub fn last_norm(&self) -> &BatchNorm {
+        &self.second.norm
     }
 
     /// Before the last ReLU.
@@ -90,17 +95,19 @@ impl ResNet {
 
 impl Network for ResNet {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let mut before = self.stem.forward(images, forward);
-        let mut x = before.relu();
-        let mut stages = vec![(before.clone(), x.clone())];
+        let mut x = self.stem.forward(images, forward).relu();
+        let mut stages = vec![(x.clone(), x.clone())];
         for stage in &self.stages {
+            let mut before = x.clone();
             for block in stage {
                 before = block.forward(&x, forward);
                 x = before.relu();
             }
-            stages.push((before.clone(), x.clone()));
+            stages.push((before, x.clone()));
         }
         let pooled = pool_to_vector(&x, 8);
-        Output { logits: self.fc.forward(&pooled), features: Features::new(stages, pooled) }
+        let logits = self.fc.forward(&pooled);
+        let norms = self.stages.iter().flat_map(|stage| stage.last()).map(BasicBlock::last_norm);
+        Output { logits, features: Features::new(stages, pooled).with_norms(norms) }
     }
 }

@@ -35,18 +35,20 @@ impl ResNet {
 
 impl Network for ResNet {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let mut before = self.stem.forward(images, forward);
-        let after = before.relu();
-        let mut stages = vec![(before.clone(), after.clone())];
+        let after = self.stem.forward(images, forward).relu();
+        let mut stages = vec![(after.clone(), after.clone())];
         let mut x = after.max_pool(Window::new(3, 2, 1));
         for stage in &self.stages {
+            let mut before = x.clone();
             for block in stage {
                 before = block.forward(&x, forward);
                 x = before.relu();
             }
-            stages.push((before.clone(), x.clone()));
+            stages.push((before, x.clone()));
         }
         let pooled = x.global_average_pool();
-        Output { logits: self.fc.forward(&pooled), features: Features::new(stages, pooled) }
+        let logits = self.fc.forward(&pooled);
+        let norms = self.stages.iter().flat_map(|stage| stage.last()).map(Block::last_norm);
+        Output { logits, features: Features::new(stages, pooled).with_norms(norms) }
     }
 }

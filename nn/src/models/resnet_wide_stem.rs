@@ -5,7 +5,7 @@ use autograd::Tensor;
 
 use super::model::{Features, Network, Output};
 use super::resnet::{BasicBlock, projection};
-use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
+use crate::layers::{BatchNorm, Builder, ConvNorm, ConvSpec, Forward, Linear};
 
 /// 1x1, 3x3 and 1x1 to four times the width, and a shortcut.
 pub struct Bottleneck {
@@ -45,6 +45,14 @@ pub enum Block {
 }
 
 impl Block {
+    /// The batch norm before the shortcut is added.
+    pub fn last_norm(&self) -> &BatchNorm {
+        match self {
+            Block::Basic(block) => block.last_norm(),
+            Block::Bottleneck(block) => &block.expand.norm,
+        }
+    }
+
     /// Before the last ReLU.
     pub fn forward(&self, x: &Tensor, forward: &mut Forward) -> Tensor {
         match self {
@@ -108,17 +116,19 @@ impl ResNet {
 
 impl Network for ResNet {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let mut before = self.stem.forward(images, forward);
-        let mut x = before.relu();
-        let mut stages = vec![(before.clone(), x.clone())];
+        let mut x = self.stem.forward(images, forward).relu();
+        let mut stages = vec![(x.clone(), x.clone())];
         for stage in &self.stages {
+            let mut before = x.clone();
             for block in stage {
                 before = block.forward(&x, forward);
                 x = before.relu();
             }
-            stages.push((before.clone(), x.clone()));
+            stages.push((before, x.clone()));
         }
         let pooled = x.global_average_pool();
-        Output { logits: self.linear.forward(&pooled), features: Features::new(stages, pooled) }
+        let logits = self.linear.forward(&pooled);
+        let norms = self.stages.iter().flat_map(|stage| stage.last()).map(Block::last_norm);
+        Output { logits, features: Features::new(stages, pooled).with_norms(norms) }
     }
 }

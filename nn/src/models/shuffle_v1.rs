@@ -5,15 +5,10 @@
 use autograd::{Tensor, Window};
 
 use super::model::{Features, Network, Output};
-use crate::initialization::{Biases, Initialization, Weights};
+use crate::initialization::Initialization;
 use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
 
-pub const INITIALIZATION: Initialization = Initialization {
-    convolution: Weights::UniformFanIn,
-    convolution_bias: Biases::UniformFanIn,
-    linear: Weights::UniformFanIn,
-    linear_bias: Biases::UniformFanIn,
-};
+pub const INITIALIZATION: Initialization = Initialization::PYTORCH;
 
 const GROUPS: usize = 3;
 const STEM: usize = 24;
@@ -88,15 +83,15 @@ impl ShuffleNetV1 {
 
 impl Network for ShuffleNetV1 {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let mut before = self.stem.forward(images, forward);
-        let mut x = before.relu();
-        let mut stages = vec![(before.clone(), x.clone())];
+        let mut x = self.stem.forward(images, forward).relu();
+        let mut stages = vec![(x.clone(), x.clone())];
         for stage in &self.stages {
+            let mut before = x.clone();
             for unit in stage {
                 before = unit.forward(&x, forward);
                 x = before.relu();
             }
-            stages.push((before.clone(), x.clone()));
+            stages.push((before, x.clone()));
         }
         let pooled = pool_to_vector(&x, 4);
         Output { logits: self.linear.forward(&pooled), features: Features::new(stages, pooled) }

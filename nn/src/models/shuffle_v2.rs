@@ -108,14 +108,14 @@ impl ShuffleNetV2 {
 
 impl Network for ShuffleNetV2 {
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        let mut before = self.stem.forward(images, forward);
-        let mut x = before.relu();
-        let mut stages = vec![(before.clone(), x.clone())];
+        let mut x = self.stem.forward(images, forward).relu();
+        let mut stages = vec![(x.clone(), x.clone())];
         for stage in &self.stages {
+            let mut before = x.clone();
             for unit in stage {
                 (before, x) = unit.forward(&x, forward);
             }
-            stages.push((before.clone(), x.clone()));
+            stages.push((before, x.clone()));
         }
         let pooled = pool_to_vector(&self.last.forward(&x, forward).relu(), 4);
         Output { logits: self.linear.forward(&pooled), features: Features::new(stages, pooled) }

@@ -56,12 +56,15 @@ impl Network for Vgg {
                 before = layer.forward(&x, forward);
                 x = before.relu();
             }
-            stages.push((before, x.clone()));
+            let first = index == 0;
+            stages.push((if first { x.clone() } else { before }, x.clone()));
             if index < 3 || (index == 3 && images.dim(1) == 64) {
                 x = x.max_pool(Window::new(2, 2, 0));
             }
         }
         let pooled = x.global_average_pool();
-        Output { logits: self.classifier.forward(&pooled), features: Features::new(stages, pooled) }
+        let logits = self.classifier.forward(&pooled);
+        let norms = self.blocks[1..].iter().flat_map(|block| block.last()).map(|layer| &layer.norm);
+        Output { logits, features: Features::new(stages, pooled).with_norms(norms) }
     }
 }

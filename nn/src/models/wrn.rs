@@ -110,6 +110,8 @@ impl Network for WideResNet {
         before.push(normalized.clone());
         let pooled = pool_to_vector(&normalized.relu(), 8);
         let logits = self.fc.forward(&pooled);
-        Output { logits, features: Features { stages, before_relu: before, pooled } }
+        let norms = self.groups[1..].iter().map(|group| &group[0].bn1).chain([&self.bn1]);
+        let features = Features::new(before.into_iter().zip(stages).collect(), pooled);
+        Output { logits, features: features.with_norms(norms) }
     }
 }

@@ -45,10 +45,10 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let overrides = Overrides::from_words(&args.overrides)?;
     let config = Config::load(&args.cfg, &overrides)?;
     let device = args.device.open()?;
-    let networks = session::networks(&config, session::classes_of(&config))?;
-    let side = config.dataset.sight().map_or(32, |sight| sight.side);
+    let images = session::Images::of(&config);
+    let networks = session::networks(&config, images)?;
     let batch = config.solver.batch_size as usize;
-    let (step, _) = step::expressions(&networks, config.method(), batch, [side, side]);
+    let (step, _) = step::expressions(&networks, config.method(), batch, images.size);
     if let Some(wanted) = &args.wgsl {
         return print_shader(&*device, &step, wanted);
     }

@@ -1,6 +1,7 @@
 //! The command line. A subcommand is a file: its arguments, its help, its `run`.
 
 pub mod bench;
+pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod data;
@@ -51,7 +52,8 @@ Examples:
   sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --teacher teacher.pth
   sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --resume
   sld eval -m resnet20 -c teacher.pth --data data                accuracy of a checkpoint
-  sld report output/cifar100_baselines/*                         runs side by side, as one HTML file";
+  sld report output/cifar100_baselines/*                         runs side by side, as one HTML file
+  sld compare --cfg configs/cifar100/kd.yaml --methods kd,sld,crd --seeds 3      methods side by side";
 
 /// Swapped Logit Distillation: a small network learns from a large one.
 #[derive(Debug, Parser)]
@@ -73,6 +75,7 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     Bench(bench::BenchArgs),
     Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
     Demo(demo::DemoArgs),
 }
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::Demo(args) => demo::run(args),
     }

@@ -2,9 +2,8 @@
 
 use crate::distill::Vanilla;
 use crate::outln;
-use crate::training::step::{self, Networks};
+use crate::training::{Networks, Setup, step};
 use clap::Args;
-use nn::optimizer::{Sgd, SgdOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,8 +91,8 @@ impl Row {
         let student = nn::models::build(name, classes, 0)?;
         let bytes = 4 * student.state().iter().map(|e| e.variable.len() as u64).sum::<u64>();
         let (parameters, macs) = (student.parameter_count(), student.macs(side, side)?);
-        let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-        let networks = Networks { student, teacher: None, sgd, repeat_wrn_updates: true };
+        let setup = Setup { size: [side, side], ..Setup::default() };
+        let networks = Networks::new(student, None, &Vanilla {}, setup)?;
         let (step, _) = step::expressions(&networks, &Vanilla {}, BATCH, [side, side]);
         let working = step.schedule()?.working_bytes();
         let images = 4 * (BATCH * side * side * 3) as u64;

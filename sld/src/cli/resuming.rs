@@ -7,6 +7,7 @@ use nn::checkpoint::{self, Checkpoint, Scalar};
 
 use crate::config::Config;
 use crate::run::{Change, Claim, RunInfo, epochs_in_words};
+use crate::training::Changed;
 
 /// Keys that decide nothing of what a run computes. Images and teacher are known by their checksums,
 /// wherever they lie.
@@ -26,6 +27,9 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 /// How long a run is changes none of its epochs: the learning rate's stages are keys of their own.
 const LENGTH: &str = "SOLVER.EPOCHS";
+/// What the method's modules are made for.
+const METHOD: &str = "DISTILLER.TYPE";
+const TEACHER: &str = "DISTILLER.TEACHER";
 /// What was trained cannot become another network.
 const STUDENT: &str = "DISTILLER.STUDENT";
 
@@ -144,9 +148,14 @@ impl Resume {
         )
     }
 
-    /// Whether steps or the order of images are others from now on, so that the epoch in work begins again.
-    pub fn is_changed(&self) -> bool {
-        self.changes.iter().any(|change| change.key != LENGTH)
+    /// What is done otherwise from now on.
+    pub fn changed(&self) -> Changed {
+        let changed = |key: &str| self.changes.iter().any(|change| change.key == key);
+        match self.changes.iter().any(|change| change.key != LENGTH) {
+            _ if changed(METHOD) || changed(TEACHER) => Changed::Method,
+            true => Changed::Steps,
+            false => Changed::Nothing,
+        }
     }
 
     /// Gives the new description what it keeps of the old, and tells of the changes.
@@ -163,7 +172,7 @@ impl Resume {
                 info.changes.push(change.clone());
             }
         }
-        if self.is_changed() && self.in_epoch {
+        if self.changed() != Changed::Nothing && self.in_epoch {
             crate::say!("# epoch {} begins again: a part of it was done as it was before", self.epoch);
         }
     }

@@ -91,7 +91,7 @@ pub fn train(
         }
         None => {}
     }
-    let networks = session::networks(config, data.train.classes().len())?;
+    let networks = session::networks(config, session::Images::of_data(&data.train))?;
     let mut info = describe(device, config, data, &networks);
     if let Some(teacher) = &networks.teacher {
         let digest = load_teacher(device, teacher, config)?;
@@ -103,6 +103,9 @@ pub fn train(
     }
     if !heading.is_empty() {
         say!("{heading}");
+    }
+    if !networks.modules.is_empty() {
+        say!("# extra parameters of {}: {}", config.method().name(), networks.extra_values());
     }
     if let (Some(teacher), Some(described)) = (&networks.teacher, &mut info.teacher) {
         let accuracy = evaluate(device, teacher, config, data).context("the teacher")?.top1();
@@ -119,10 +122,11 @@ pub fn train(
         data.held_out.clone(),
     )?
     .stop_when(stop);
+    info.device_bytes = trainer.device_bytes();
     let run = match resume {
         None => claim.begin(config, &info)?,
         Some(resume) => {
-            let changed = resume.is_changed();
+            let changed = resume.changed();
             resume.describe(&mut info);
             let progress = trainer.resume(resume.saved, &resume.latest, changed)?;
             say!("# going on in epoch {} after {} batches", progress.epoch, progress.batch);
@@ -210,6 +214,7 @@ fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Net
         validation_images: data.held_out.as_ref().map_or(0, |d| d.len() as u64),
         epochs: config.solver.epochs,
         batch_size: config.solver.batch_size,
+        device_bytes: 0,
         seed: config.solver.seed,
         version: crate::VERSION.into(),
         // Now, in whole seconds since 1970.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nn::models;
-use nn::optimizer::{MultiStep, Sgd, SgdOptions};
+use nn::optimizer::{MultiStep, SgdOptions};
 
 use super::terminal;
 use crate::config::{Config, DatasetKind};
@@ -14,7 +14,7 @@ use crate::data::pictures::{self, Folder};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::data::{Dataset, Splits, split};
 use crate::say;
-use crate::training::{Networks, Settings};
+use crate::training::{Networks, Settings, Setup};
 
 /// Classes of a data set.
 pub fn classes(kind: DatasetKind) -> usize {
@@ -122,8 +122,40 @@ fn without_broken(images: Dataset) -> anyhow::Result<Dataset> {
     readable.with_context(|| format!("{name}: none of the {count} pictures can be read"))
 }
 
-/// The config's networks with fresh weights, and the optimizer of the student.
-pub fn networks(config: &Config, classes: usize) -> anyhow::Result<Networks> {
+/// What networks must know of the training images.
+#[derive(Clone, Copy, Debug)]
+pub struct Images {
+    pub classes: usize,
+    pub count: usize,
+    /// Height and width.
+    pub size: [usize; 2],
+}
+
+impl Images {
+    /// Of a data set that is loaded.
+    pub fn of_data(data: &Dataset) -> Images {
+        Images { classes: data.classes().len(), count: data.len(), size: [data.height(), data.width()] }
+    }
+
+    /// Of a config's data set that is not, as it is published.
+    pub fn of(config: &Config) -> Images {
+        let count = match config.dataset.kind {
+            DatasetKind::Cifar10 | DatasetKind::Cifar100 => 50_000,
+            DatasetKind::Imagenet | DatasetKind::Imagefolder => 1_281_167,
+            DatasetKind::TinyImagenet => 100_000,
+            DatasetKind::Synthetic => SyntheticConfig::default().train,
+        };
+        let side = config.dataset.sight().map_or(32, |sight| sight.side);
+        Images { classes: classes_of(config), count, size: [side, side] }
+    }
+}
+
+/// The config's networks with fresh weights, what its method trains beside them, and the optimizer.
+///
+/// # Errors
+/// The method cannot take this pair.
+pub fn networks(config: &Config, images: Images) -> anyhow::Result<Networks> {
+    let Images { classes, count, size } = images;
     let student = models::build(&config.student_model(), classes, config.solver.seed)?;
     let teacher = match config.method().needs_teacher() {
         true => Some(models::build(&config.teacher_model(), classes, 0)?),
@@ -134,8 +166,15 @@ pub fn networks(config: &Config, classes: usize) -> anyhow::Result<Networks> {
         weight_decay: config.solver.weight_decay,
         ..SgdOptions::default()
     };
-    let sgd = Sgd::new(&student.parameters(), options);
-    Ok(Networks { student, teacher, sgd, repeat_wrn_updates: config.model.wrn_double_bn_update })
+    let setup = Setup {
+        options,
+        dot: config.solver.trainer.is_dot().then_some(config.solver.dot_delta),
+        repeat_wrn_updates: config.model.wrn_double_bn_update,
+        size,
+        images: count,
+        seed: config.solver.seed,
+    };
+    Networks::new(student, teacher, config.method(), setup)
 }
 
 /// The loop's settings.

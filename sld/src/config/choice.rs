@@ -1,29 +1,6 @@
 //! The keys whose value is one of a few names.
 
-use crate::setting::Choice;
-
-/// Defines an enum with the names its values have in a config.
-macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
-
-        impl Choice for $name {
-            const WHAT: &'static str = $what;
-            fn names() -> Vec<&'static str> {
-                vec![$($text),*]
-            }
-            fn from_name(name: &str) -> Option<Self> {
-                $(if name.eq_ignore_ascii_case($text) { return Some($name::$variant); })*
-                None
-            }
-            fn name(&self) -> &'static str {
-                match self { $($name::$variant => $text),* }
-            }
-        }
-    };
-}
+use crate::setting::choice;
 
 choice! {
     /// `SOLVER.TRAINER`.
@@ -32,6 +9,12 @@ choice! {
         Base = "base",
         /// A weak and a strong view.
         Ours = "ours",
+        /// One weakly augmented view, and which image it is of.
+        Crd = "crd",
+        /// Distillation-oriented: the losses' gradients apart, with two momenta.
+        Dot = "dot",
+        /// The same, and which image a view is of.
+        CrdDot = "crd_dot",
     }
 }
 
@@ -60,5 +43,12 @@ impl DatasetKind {
     /// Whether its images are pictures of any size, in files.
     pub fn is_pictures(self) -> bool {
         matches!(self, Self::Imagenet | Self::TinyImagenet | Self::Imagefolder)
+    }
+}
+
+impl TrainerKind {
+    /// Whether the task's and the distillation's gradients have momenta of their own.
+    pub fn is_dot(self) -> bool {
+        matches!(self, TrainerKind::Dot | TrainerKind::CrdDot)
     }
 }

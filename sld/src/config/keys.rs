@@ -137,7 +137,8 @@ impl Distiller {
 settings! {
     /// `SOLVER`: stochastic gradient descent and its schedule.
     pub struct Solver {
-        /// base: one view of each image; ours: a weak and a strong one.
+        /// base: one view of each image; ours: a weak and a strong one; crd: one, and which image it is; dot, crd_dot:
+        /// distillation-oriented, with a momentum for each of the two losses.
         "SOLVER.TRAINER": trainer: TrainerKind = TrainerKind::Base;
         /// Images in a training batch.
         "SOLVER.BATCH_SIZE": batch_size: u32 = 64, at_least_one;
@@ -156,6 +157,8 @@ settings! {
         "SOLVER.WEIGHT_DECAY": weight_decay: f64 = 1e-4, not_negative;
         /// Momentum, without Nesterov or dampening.
         "SOLVER.MOMENTUM": momentum: f64 = 0.9, fraction;
+        /// dot: how far the momenta of task and distillation lie from SOLVER.MOMENTUM, below and above.
+        "SOLVER.DOT.DELTA": dot_delta: f64 = 0.075, fraction;
         /// The optimizer: SGD.
         "SOLVER.TYPE": optimizer: OptimizerKind = OptimizerKind::Sgd;
         /// Seed of initial weights, order and augmentation.

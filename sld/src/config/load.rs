@@ -53,6 +53,22 @@ impl Overrides {
         self.0.push(Override { key: key.into(), argument: format!("{option} {}", value.display()), value });
     }
 
+    /// The keys that are set, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|one| one.key.as_str())
+    }
+
+    /// Those whose key is wanted.
+    pub fn only(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|one| wanted(&one.key));
+        self
+    }
+
+    /// Adds others after these.
+    pub fn extend(&mut self, others: Overrides) {
+        self.0.extend(others.0);
+    }
+
     /// Whether the key is set.
     pub fn has(&self, key: &str) -> bool {
         self.0.iter().any(|one| one.key == key)

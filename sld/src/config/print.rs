@@ -84,7 +84,9 @@ impl Config {
                 true => format!("{},{}", self.distiller.teacher, self.distiller.student),
                 false => self.distiller.student.clone(),
             };
-            (format!("{},{networks}", self.tag()).into(), true)
+            // As the reference's tags.
+            let dot = if self.solver.trainer.is_dot() { ",dot" } else { "" };
+            (format!("{}{dot},{networks}", self.tag()).into(), true)
         };
         for (path, value) in self.values() {
             let elsewhere = path.starts_with("EXPERIMENT.") || path.starts_with("LOG.");

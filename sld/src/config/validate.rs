@@ -13,16 +13,19 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if about.needs_teacher {
         network(config, "DISTILLER.TEACHER", &config.distiller.teacher)?;
     }
-    let (trainer, views) = match about.views {
-        1 => (TrainerKind::Base, "one view"),
-        _ => (TrainerKind::Ours, "a weak and a strong view"),
+    let (plain, dot, reads) = match (about.views, about.knows_images) {
+        (_, true) => (TrainerKind::Crd, TrainerKind::CrdDot, "which image of the set each is"),
+        (1, _) => (TrainerKind::Base, TrainerKind::Dot, "one view of each image"),
+        _ => (TrainerKind::Ours, TrainerKind::Dot, "a weak and a strong view of each image"),
     };
-    if config.solver.trainer != trainer {
+    let trainer = config.solver.trainer;
+    if trainer != plain && (trainer != dot || !about.needs_teacher) {
+        let or_dot = if about.needs_teacher { format!(" or \"{}\"", dot.name()) } else { String::new() };
         let why = format!(
-            "\"{}\" does not fit {}, which reads {views} of each image; set SOLVER.TRAINER to \"{}\"",
-            config.solver.trainer.name(),
+            "\"{}\" does not fit {}, which reads {reads}; set SOLVER.TRAINER to \"{}\"{or_dot}",
+            trainer.name(),
             about.name,
-            trainer.name()
+            plain.name()
         );
         return Err(("SOLVER.TRAINER", why));
     }
@@ -32,6 +35,10 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         let why =
             format!("{} is less than DATASET.SIZE, {}, which is cut out of it", sight.resize, sight.side);
         return Err(("DATASET.RESIZE", why));
+    }
+    if trainer == dot && config.solver.dot_delta > config.solver.momentum {
+        let why = "must be at most SOLVER.MOMENTUM: the difference is a momentum".to_owned();
+        return Err(("SOLVER.DOT.DELTA", why));
     }
     if config.solver.batch_size < about.smallest_batch {
         let why = format!("{} needs at least {} images in a batch", about.name, about.smallest_batch);
@@ -61,6 +68,7 @@ fn network(config: &Config, key: &'static str, name: &str) -> Result<(), (&'stat
 pub fn without_effect(config: &Config, path: &str) -> Option<String> {
     let about = config.method().about();
     let why = |why: &str| Some(format!("{path} has no effect {why}"));
+    let own = |path: &str| config.method().get(path).is_some();
     match path {
         "DISTILLER.TEACHER" | "DISTILLER.TEACHER_CHECKPOINT" if !about.needs_teacher => {
             why(&format!("on {}, which has no teacher", about.name))
@@ -71,6 +79,9 @@ pub fn without_effect(config: &Config, path: &str) -> Option<String> {
         "DATASET.SIZE" | "DATASET.RESIZE" | "DATASET.SKIP_BROKEN" if config.dataset.sight().is_none() => {
             why(&format!("on {}, whose images are of one size", config.dataset.kind.name()))
         }
+        "FITNET.INPUT_SIZE" | "VID.INPUT_SIZE" if own(path) => why("where shapes are known without an image"),
+        "REVIEWKD.MAX_MID_CHANNEL" if own(path) => why("in the published code neither: 512 is the most"),
+        "SOLVER.DOT.DELTA" if !config.solver.trainer.is_dot() => why("without SOLVER.TRAINER \"dot\""),
         "MODEL.WRN_DOUBLE_BN_UPDATE" if !config.distiller.student.starts_with("wrn") => {
             why(&format!("on {}, which is no wide ResNet", config.distiller.student))
         }

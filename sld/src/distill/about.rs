@@ -13,12 +13,25 @@ pub struct About {
     pub views: usize,
     /// Whether it has a teacher.
     pub needs_teacher: bool,
+    /// Whether the teacher normalises with the statistics of each batch, which move its own, as in training.
+    /// Its parameters never change.
+    pub teacher_in_training: bool,
+    /// Whether it reads which image of the training set each view is of.
+    pub knows_images: bool,
     /// The fewest images that a batch must have.
     pub smallest_batch: u32,
 }
 
 impl About {
     /// A method with a teacher that reads one view.
-    pub(super) const DEFAULT: About =
-        About { name: "", aliases: &[], title: "", views: 1, needs_teacher: true, smallest_batch: 1 };
+    pub(super) const DEFAULT: About = About {
+        name: "",
+        aliases: &[],
+        title: "",
+        views: 1,
+        needs_teacher: true,
+        teacher_in_training: false,
+        knows_images: false,
+        smallest_batch: 1,
+    };
 }

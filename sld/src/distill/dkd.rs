@@ -1,10 +1,11 @@
 //! Decoupled knowledge distillation: Zhao, Cui, Song, Qiu, Liang, CVPR 2022.
 
 use autograd::Tensor;
+use nn::layers::Modules;
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
-use super::logits::Logits;
 use super::swap::pick;
 use crate::setting::{check::*, settings};
 
@@ -66,16 +67,16 @@ impl Distiller for Dkd {
     fn factor(&self, epoch: usize) -> Option<f64> {
         Some((epoch as f64 / f64::from(self.warmup)).min(1.0))
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let (s, t) = logits.pair(self.about())?;
-        let label = logits.labels.one_hot(s.dim(1));
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let (s, t) = batch.pair(self.about())?;
+        let label = batch.labels.one_hot(s.dim(1));
         let [ds, dt] = [&s, &t].map(|logits| Decoupled::new(logits, &label, self.temperature));
         let tckd = dt.label.exp() * (&dt.label - &ds.label) + dt.others.exp() * (&dt.others - &ds.others);
         let nckd = ds.rest.kl_divergence(&dt.rest);
         let squared = self.temperature * self.temperature;
-        let warmup = &logits.factor;
+        let warmup = &batch.factor;
         Ok(Loss::sum(vec![
-            ("ce", nn::loss::cross_entropy(&s, &logits.labels) * self.ce_weight),
+            ("ce", nn::loss::cross_entropy(&s, &batch.labels) * self.ce_weight),
             ("tckd", warmup * tckd.mean_all() * (self.alpha * squared)),
             ("nckd", warmup * nckd.mean_all() * (self.beta * squared)),
         ]))

@@ -1,11 +1,12 @@
 //! Knowledge distillation: Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network* (2015).
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
 use super::divergence::divergence;
-use super::logits::Logits;
 use crate::setting::{check::*, settings};
 use autograd::Tensor;
+use nn::layers::Modules;
 
 settings! {
     /// `ce_weight CE(s, y) + kd_weight T^2 KL(softmax_T(t) || softmax_T(s))`, on the weak view.
@@ -23,11 +24,11 @@ impl Distiller for Kd {
     fn about(&self) -> About {
         About { name: "KD", title: "Knowledge distillation", ..About::DEFAULT }
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let (s, t) = logits.pair(self.about())?;
-        let kd = divergence(&s, &t, &[self.temperature]) * (1.0 / logits.batch() as f64);
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let (s, t) = batch.pair(self.about())?;
+        let kd = divergence(&s, &t, &[self.temperature]) * (1.0 / batch.size() as f64);
         Ok(Loss::sum(vec![
-            ("ce", nn::loss::cross_entropy(&s, &logits.labels) * self.ce_weight),
+            ("ce", nn::loss::cross_entropy(&s, &batch.labels) * self.ce_weight),
             ("kd", kd * self.kd_weight),
         ]))
     }

@@ -2,13 +2,14 @@
 //! under the name KD.
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
 use super::divergence::divergence;
-use super::logits::Logits;
 use super::sld::{observe, pseudo_teacher_divergence};
 use super::swap::swap;
 use crate::setting::{check::*, settings};
 use autograd::Tensor;
+use nn::layers::Modules;
 
 settings! {
     /// With `L(a) = T^2 KL(softmax_T(a) || softmax_T(s))`, on the weak view:
@@ -38,10 +39,10 @@ impl Distiller for KdSwap {
     fn factor(&self, epoch: usize) -> Option<f64> {
         Some(if epoch > self.gate_epoch as usize { 1.0 } else { 0.0 })
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let (s, t) = logits.pair(self.about())?;
-        let (y, gate) = (&logits.labels, &logits.factor);
-        let per_image = 1.0 / logits.batch() as f64;
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let (s, t) = batch.pair(self.about())?;
+        let (y, gate) = (&batch.labels, &batch.factor);
+        let per_image = 1.0 / batch.size() as f64;
         let teacher = divergence(&s, &swap(&t, y), &[self.temperature]) * per_image;
         let student = gate
             * pseudo_teacher_divergence(&s, y, &[self.temperature], self.detach_pseudo_teacher)

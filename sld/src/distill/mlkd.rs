@@ -3,11 +3,12 @@
 //! as factors of about one half.
 
 use autograd::Tensor;
+use nn::layers::Modules;
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
 use super::divergence::{divergence, soften};
-use super::logits::Logits;
 use crate::setting::{check::*, settings};
 
 settings! {
@@ -76,14 +77,14 @@ impl Distiller for Mlkd {
             ..About::DEFAULT
         }
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let (s, t) = logits.pair(self.about())?;
-        let (batch, classes) = (logits.batch() as f64, s.dim(1) as f64);
-        let (sw, tw) = (logits.weak(&s), logits.weak(&t));
-        let (ss, ts) = (logits.strong(&s), logits.strong(&t));
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let (s, t) = batch.pair(self.about())?;
+        let (images, classes) = (batch.size() as f64, s.dim(1) as f64);
+        let (sw, tw) = (batch.weak(&s), batch.weak(&t));
+        let (ss, ts) = (batch.strong(&s), batch.strong(&t));
 
         let confidence = tw.softmax(1);
-        let f = lower_share(&confidence.max(1).reshape(&[logits.batch()]));
+        let f = lower_share(&confidence.max(1).reshape(&[batch.size()]));
         let g = lower_share(&confidence.sum(&[0]).reshape(&[s.dim(1)]));
 
         let strong = [&[self.temperature], &self.strong_temperatures[..]].concat();
@@ -97,12 +98,12 @@ impl Distiller for Mlkd {
         let class = g * squared_distance(of_classes(&pt), of_classes(&ps));
         let batchwise = f * squared_distance(of_batch(&pt), of_batch(&ps));
 
-        let ce = s.cross_entropy(&logits.stacked_labels()).sum_all();
+        let ce = s.cross_entropy(&batch.stacked_labels()).sum_all();
         Ok(Loss::sum(vec![
-            ("ce", ce * (self.ce_weight / batch)),
-            ("kd", instances * (self.kd_weight / batch)),
+            ("ce", ce * (self.ce_weight / images)),
+            ("kd", instances * (self.kd_weight / images)),
             ("cc", class * (self.kd_weight / classes)),
-            ("bc", batchwise * (self.kd_weight / batch)),
+            ("bc", batchwise * (self.kd_weight / images)),
         ]))
     }
 }

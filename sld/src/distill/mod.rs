@@ -1,27 +1,29 @@
-//! Distillation methods: from the two networks' logits to one loss. A file a method; each reads like
+//! Distillation methods: from the two networks' logits and features to one loss. A file a method; each reads like
 //! its paper's equations.
 //!
-//! Notation: batch `B`, classes `C`, student logits `s`, teacher logits `t`, label `y`, temperature `T`,
+//! Notation: batch `B`, classes `C`, student logits (or features) `s`, teacher logits `t`, label `y`, temperature `T`,
 //! `softmax_T(z) = softmax(z / T)`.
 
 mod about;
+mod batch;
 mod distiller;
 mod divergence;
-mod logits;
+mod eigen;
+mod features;
 mod swap;
 
 use crate::setting::Choice;
 
 pub use about::About;
-pub use distiller::{Distiller, Loss};
+pub use batch::Batch;
+pub use distiller::{Distiller, Drawn, Loss, Own};
 pub use divergence::{divergence, student_swap_divergence};
-pub use logits::Logits;
 pub use swap::{Network, Observation, SwapStatistics, swap};
 
 /// The registry: `file::Type`, a line a method.
 macro_rules! methods {
     ($($file:ident::$method:ident,)*) => {
-        $(mod $file; pub use $file::$method;)*
+        $(pub mod $file; pub use $file::$method;)*
 
         /// Every method, in the order shown to users.
         pub const METHODS: &[Method] = &[
@@ -37,6 +39,17 @@ methods! {
     sld::Sld,
     mlkd::Mlkd,
     dkd::Dkd,
+    fitnet::FitNet,
+    at::At,
+    nst::Nst,
+    pkt::Pkt,
+    kdsvd::Kdsvd,
+    ofd::Ofd,
+    rkd::Rkd,
+    vid::Vid,
+    sp::Sp,
+    crd::Crd,
+    reviewkd::ReviewKd,
 }
 
 /// A line of the registry.

@@ -2,11 +2,12 @@
 //! Distillation via Bi-level Teacher Alignment* (2025), as its published code computes it.
 
 use autograd::Tensor;
+use nn::layers::Modules;
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
 use super::divergence::{divergence, student_swap_divergence};
-use super::logits::Logits;
 use super::swap::{Network, Observation, SwapStatistics, swap};
 use crate::setting::{check::*, settings};
 
@@ -42,19 +43,19 @@ impl Distiller for Sld {
     fn factor(&self, epoch: usize) -> Option<f64> {
         Some(if epoch > self.gate_epoch as usize { 1.0 } else { 0.0 })
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let (s, t) = logits.pair(self.about())?;
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let (s, t) = batch.pair(self.about())?;
         // Sums over all rows of both views, divided by the batch: the sum of the views' means.
-        let (y, gate) = (&logits.stacked_labels(), &logits.factor);
-        let per_image = 1.0 / logits.batch() as f64;
+        let (y, gate) = (&batch.stacked_labels(), &batch.factor);
+        let per_image = 1.0 / batch.size() as f64;
         let ce = s.cross_entropy(y).sum_all() * per_image;
         let teacher = divergence(&s, &swap(&t, y), &self.temperatures) * per_image;
         let student = gate
             * pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher)
             * per_image;
-        let (weak_s, weak_t) = (logits.weak(&s), logits.weak(&t));
+        let (weak_s, weak_t) = (batch.weak(&s), batch.weak(&t));
         Ok(Loss {
-            observations: observe(&weak_s, &weak_t, &logits.labels, [&student, &teacher]),
+            observations: observe(&weak_s, &weak_t, &batch.labels, [&student, &teacher]),
             ..Loss::sum(vec![
                 ("ce", ce * self.ce_weight),
                 ("kd_teacher", teacher * self.kd_weight),

@@ -1,10 +1,11 @@
 //! Training without a teacher: cross entropy.
 
 use super::about::About;
+use super::batch::Batch;
 use super::distiller::{Distiller, Loss};
-use super::logits::Logits;
 use crate::setting::settings;
 use autograd::Tensor;
+use nn::layers::Modules;
 
 settings! {
     /// `CE(s, y)`, on the weak view.
@@ -15,8 +16,8 @@ impl Distiller for Vanilla {
     fn about(&self) -> About {
         About { name: "NONE", title: "Cross entropy", needs_teacher: false, ..About::DEFAULT }
     }
-    fn equations(&self, logits: &Logits) -> Result<Loss, Tensor> {
-        let s = logits.student_rows(self.about())?;
-        Ok(Loss::sum(vec![("ce", nn::loss::cross_entropy(&s, &logits.labels))]))
+    fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
+        let s = batch.student_rows(self.about())?;
+        Ok(Loss::sum(vec![("ce", nn::loss::cross_entropy(&s, &batch.labels))]))
     }
 }

@@ -82,7 +82,7 @@ pub fn sentence(runs: &[Run], roles: &Roles) -> String {
         "Most accurate {}: <b>{}</b> ({}) with <b>{}</b> top-1",
         escape(&winner.info.student.name),
         escape(&winner.name),
-        escape(winner.method()),
+        escape(&winner.method()),
         percent(top1(winner)),
     );
     let gain = top1(winner) - top1(baseline);
@@ -110,41 +110,71 @@ pub fn section(runs: &[Run], roles: &Roles) -> String {
     )
 }
 
+/// The columns of the table over seeds.
+const SUMMARY: [Column; 8] = [
+    Column("method", false),
+    Column("student", false),
+    Column("seeds", true),
+    Column("best top-1, %", true),
+    Column("final top-1, %", true),
+    Column("final top-5, %", true),
+    Column("seconds an epoch", true),
+    Column("memory, MiB", true),
+];
+
+/// Each setting's cells of the table over seeds: mean and standard deviation of accuracies, the median of an epoch's
+/// seconds, what the device holds.
+fn over_seeds(runs: &[Run], roles: &Roles) -> Vec<[String; 8]> {
+    let cells = |group: &Vec<usize>| {
+        let first = &runs[group[0]];
+        let over = |value: fn(&Run) -> f64| {
+            let values: Vec<f64> = group.iter().map(|&i| value(&runs[i])).collect();
+            mean_and_deviation(&values)
+        };
+        let mut seconds: Vec<f64> =
+            group.iter().flat_map(|&i| runs[i].metrics.iter().map(|metrics| metrics.seconds)).collect();
+        seconds.sort_by(f64::total_cmp);
+        let memory = match first.info.device_bytes {
+            0 => "\u{2013}".into(),
+            bytes => format!("{:.0}", bytes as f64 / f64::from(1 << 20)),
+        };
+        [
+            first.method(),
+            first.info.student.name.clone(),
+            group.len().to_string(),
+            over(top1),
+            over(|run| run.last().test.top1),
+            over(|run| run.last().test.top5),
+            format!("{:.1}", seconds[seconds.len() / 2]),
+            memory,
+        ]
+    };
+    roles.settings.iter().map(cells).collect()
+}
+
+/// The table over seeds as Markdown, one line a setting.
+pub fn markdown(runs: &[Run]) -> String {
+    let line = |cells: &[&str]| format!("| {} |\n", cells.join(" | "));
+    let rows = over_seeds(runs, &Roles::new(runs));
+    let head = line(&SUMMARY.each_ref().map(|column| column.0));
+    let rule = line(&SUMMARY.each_ref().map(|column| if column.1 { "--:" } else { "---" }));
+    let rows = rows.iter().map(|cells| line(&cells.each_ref().map(String::as_str)));
+    head + &rule + &rows.collect::<String>()
+}
+
 /// Mean and standard deviation over seeds.
 fn summary(runs: &[Run], roles: &Roles) -> String {
-    let columns = [
-        Column("method", false),
-        Column("student", false),
-        Column("seeds", true),
-        Column("best top-1, %", true),
-        Column("final top-1, %", true),
-        Column("final top-5, %", true),
-    ];
-    let rows: Vec<_> = roles
-        .settings
-        .iter()
-        .enumerate()
-        .map(|(colour, group)| {
-            let first = &runs[group[0]];
-            let over = |value: fn(&Run) -> f64| {
-                let values: Vec<f64> = group.iter().map(|&i| value(&runs[i])).collect();
-                mean_and_deviation(&values)
-            };
-            let cells = vec![
-                swatch(colour) + &escape(first.method()),
-                escape(&first.info.student.name),
-                group.len().to_string(),
-                format!("<b>{}</b>", over(top1)),
-                over(|run| run.last().test.top1),
-                over(|run| run.last().test.top5),
-            ];
-            ("", cells)
-        })
-        .collect();
+    let row = |(colour, cells): (usize, [String; 8])| {
+        let mut cells: Vec<String> = cells.iter().map(|cell| escape(cell)).collect();
+        cells[0].insert_str(0, &swatch(colour));
+        cells[3] = format!("<b>{}</b>", cells[3]);
+        ("", cells)
+    };
+    let rows: Vec<_> = over_seeds(runs, roles).into_iter().enumerate().map(row).collect();
     format!(
         "<div class=\"card\">{}<p>Mean \u{b1} standard deviation over seeds. Curves below have the colour and marks of \
          their method.</p></div>",
-        table(&columns, &rows)
+        table(&SUMMARY, &rows)
     )
 }
 
@@ -194,7 +224,7 @@ fn runs_table(runs: &[Run], roles: &Roles) -> String {
             let teacher = run.info.teacher.as_ref();
             let cells = vec![
                 swatch(roles.colours[i]) + &escape(&run.name) + &unfinished,
-                escape(run.method()),
+                escape(&run.method()),
                 escape(&run.info.student.name),
                 teacher.map_or("\u{2013}".into(), |teacher| escape(&teacher.name)),
                 format!("<b>{}</b>", percent(top1(run))),

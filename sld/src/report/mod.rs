@@ -22,6 +22,7 @@ use nn::checkpoint::write_atomically;
 use std::io::Write;
 use std::path::Path;
 
+pub use comparison::markdown;
 pub use run::Run;
 
 /// The report as HTML.

@@ -95,7 +95,7 @@ fn folded(runs: &[Run], colours: &[usize]) -> String {
             if open == Some(i) { " open" } else { "" },
             colours[i] % 8,
             escape(&run.name),
-            escape(run.method()),
+            escape(&run.method()),
             percent(run.best().test.top1),
             header(run),
             details(run)
@@ -119,7 +119,7 @@ fn header(run: &Run) -> String {
     tile("", duration(run.seconds()), format!("{} epochs", run.metrics.len()));
     format!(
         "<header><p class=\"kicker\">{} \u{b7} {}</p><h1>{}</h1><p class=\"lead\">{}</p><div class=\"tiles\">{tiles}</div></header>\n",
-        escape(run.method()),
+        escape(&run.method()),
         escape(&run.info.dataset),
         escape(&title(run)),
         sentence(run),

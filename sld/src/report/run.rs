@@ -74,8 +74,11 @@ impl Run {
     }
 
     /// The method in words.
-    pub(super) fn method(&self) -> &str {
+    pub(super) fn method(&self) -> String {
         let name = &self.info.distiller;
-        Method::find(name).map_or(name, |method| method.make().about().title)
+        let title = Method::find(name).map_or(name.as_str(), |method| method.make().about().title);
+        let dot =
+            self.info.settings.iter().any(|line| line.starts_with("SOLVER.TRAINER") && line.contains("dot"));
+        if dot { format!("{title} + DOT") } else { title.into() }
     }
 }

@@ -38,6 +38,9 @@ pub struct RunInfo {
     /// Epochs that the run is meant to have.
     pub epochs: u32,
     pub batch_size: u32,
+    /// What the device holds while it trains: the step's memory and all state. 0 in files of older versions.
+    #[serde(default)]
+    pub device_bytes: u64,
     pub seed: u64,
     /// [`crate::VERSION`].
     pub version: String,

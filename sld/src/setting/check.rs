@@ -20,6 +20,9 @@ pub fn at_most_1024(value: &u32) -> Check {
 pub fn at_most_4096(value: &u32) -> Check {
     expect(*value <= 4096, || format!("must be at most 4096, found {value}"))
 }
+pub fn odd(value: &u32) -> Check {
+    expect(value % 2 == 1, || format!("must be odd, such as 1 or 3, found {value}"))
+}
 pub fn positive(value: &f64) -> Check {
     expect(*value > 0.0, || format!("must be greater than 0, found {value:?}"))
 }
@@ -41,6 +44,12 @@ pub fn temperatures(values: &Vec<f64>) -> Check {
 pub fn some_temperatures(values: &Vec<f64>) -> Check {
     expect(!values.is_empty(), || "needs at least one temperature, such as [1, 2, 3, 4, 5, 6]".into())
         .and(temperatures(values))
+}
+#[allow(clippy::ptr_arg)]
+pub fn sizes(values: &Vec<u32>) -> Check {
+    expect(!values.is_empty() && !values.contains(&0), || {
+        format!("needs numbers of at least 1, such as [64, 128, 256], found {values:?}")
+    })
 }
 #[allow(clippy::ptr_arg)]
 pub fn stages(values: &Vec<u32>) -> Check {

@@ -54,3 +54,27 @@ macro_rules! settings {
     };
 }
 pub(crate) use settings;
+
+/// Defines an enum with the names its values have in a config.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $crate::setting::Choice for $name {
+            const WHAT: &'static str = $what;
+            fn names() -> Vec<&'static str> {
+                vec![$($text),*]
+            }
+            fn from_name(name: &str) -> Option<Self> {
+                $(if name.eq_ignore_ascii_case($text) { return Some($name::$variant); })*
+                None
+            }
+            fn name(&self) -> &'static str {
+                match self { $($name::$variant => $text),* }
+            }
+        }
+    };
+}
+pub(crate) use choice;

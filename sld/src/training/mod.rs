@@ -6,6 +6,7 @@
 //! (progress, logs, reports) is not known here: the loop tells a [`trainer::Observer`].
 
 pub mod evaluate;
+mod networks;
 pub mod roofline;
 pub mod snapshot;
 pub mod step;
@@ -13,5 +14,6 @@ pub mod timing;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
-pub use step::{Metric, Networks, Scalars, TrainStep};
-pub use trainer::{EpochResult, Observer, Outcome, Settings, StepResult, Trainer};
+pub use networks::{Networks, Setup};
+pub use step::{Metric, Scalars, TrainStep};
+pub use trainer::{Changed, EpochResult, Observer, Outcome, Settings, StepResult, Trainer};

@@ -13,7 +13,7 @@ use nn::layers::Kind;
 use nn::models::Model;
 use schedule::Device;
 
-use super::step::Networks;
+use super::networks::Networks;
 use crate::augment::Normalization;
 use crate::data::{Dataset, Files};
 
@@ -42,6 +42,9 @@ impl Progress {
         Progress { epoch: 1, best: -1.0, seed, ..Progress::default() }
     }
 }
+
+/// What the names of the modules' tensors begin with.
+const MODULES: &str = "module.";
 
 /// Under which name a checkpoint keeps [`crate::data::Dataset::recipe`].
 pub const RECIPE: &str = "dataset_recipe";
@@ -77,8 +80,15 @@ pub fn save(
     progress: &Progress,
     rate: f64,
 ) -> anyhow::Result<Checkpoint> {
-    let mut tensors = networks.student.save(device)?;
-    tensors.iter_mut().for_each(|t| t.name = format!("module.student.{}", t.name));
+    let mut tensors = Vec::new();
+    let mut add = |prefix: &str, saved: Vec<NamedTensor>| {
+        tensors.extend(saved.into_iter().map(|t| NamedTensor { name: format!("{prefix}{}", t.name), ..t }));
+    };
+    add("module.student.", networks.student.save(device)?);
+    if let Some(teacher) = networks.learning_teacher() {
+        add("module.teacher.", teacher.save(device)?);
+    }
+    add(MODULES, nn::save_state(&networks.modules, device)?);
     let mut extra = std::collections::BTreeMap::new();
     // As text: a Python int of more than 63 bits is not one of the format's numbers.
     extra.insert("seed".into(), Scalar::Text(progress.seed.to_string()));
@@ -96,23 +106,31 @@ pub fn save(
         network: Some(network_info(&networks.student, dataset)),
         epoch,
         best_acc: Some(progress.best),
-        optimizer: Some(networks.sgd.save(rate, device)?),
+        optimizer: Some(networks.optimizer.save(rate, device)?),
         extra,
         ..Default::default()
     })
 }
 
 /// Puts a saved state back on the device and returns where it stands. `steps_per_epoch` counts the steps
-/// of states that were saved without their number.
+/// of states that were saved without their number. With `other_method`, what the state has of another
+/// method's modules is left, and this one's begin anew.
 pub fn restore(
     device: &dyn Device,
     networks: &Networks,
     mut saved: Checkpoint,
     path: &Path,
     steps_per_epoch: usize,
+    other_method: bool,
 ) -> anyhow::Result<Progress> {
     let place = path.display().to_string();
     let student = saved.take_submodule("student");
+    let teacher = saved.take_submodule("teacher");
+    let modules: Vec<NamedTensor> = saved
+        .tensors
+        .iter()
+        .filter_map(|t| Some(NamedTensor { name: t.name.strip_prefix(MODULES)?.into(), ..t.clone() }))
+        .collect();
     ensure!(!student.is_empty(), "{place} holds no student; resuming needs a run's `latest`");
     let text = |key: &str| match saved.extra.get(key) {
         Some(Scalar::Text(text)) => Ok(text.clone()),
@@ -145,13 +163,24 @@ pub fn restore(
     );
 
     write_model(device, &networks.student, &student, &place)?;
-    let momenta = networks.sgd.momenta();
-    let optimizer = saved.optimizer.as_ref().with_context(|| format!("{place} holds no optimizer state"))?;
-    for (position, variable) in momenta.iter().enumerate() {
-        let fits = optimizer.momentum.get(&position).is_some_and(|m| m.shape == variable.shape());
-        ensure!(fits, "{place}: the momentum of `{}` is missing or has another shape", variable.name());
+    if let Some(model) = networks.learning_teacher().filter(|_| !(other_method && teacher.is_empty())) {
+        write_model(device, model, &teacher, &place).context("the teacher's statistics")?;
     }
-    networks.sgd.load(optimizer, device).with_context(|| place.clone())?;
+    let mut optimizer = saved.optimizer.with_context(|| format!("{place} holds no optimizer state"))?;
+    let mut positions = 0..networks.optimizer.parameters().len();
+    if other_method {
+        // The student's are the first.
+        positions.end = networks.student.parameters().len();
+        optimizer.momentum.retain(|position, _| positions.contains(position));
+        optimizer.momentum_kd.retain(|position, _| positions.contains(position));
+    } else {
+        nn::load_state(&networks.modules, "the method's modules", &modules, device)
+            .with_context(|| place.clone())?;
+    }
+    if let Some(name) = networks.optimizer.lacks(&optimizer, positions) {
+        bail!("{place}: the optimizer's `{name}` is missing or has another shape");
+    }
+    networks.optimizer.load(&optimizer, device).with_context(|| place.clone())?;
     Ok(progress)
 }
 

@@ -4,23 +4,13 @@
 //! sums on the device, then the update reads these. The loss of a part is weighted with its share of the
 //! batch's images, so that the sums are the gradients of the batch's mean loss.
 
-use autograd::{Result, Tensor, Variable, grad, scope};
-use nn::layers::Forward;
-use nn::models::Model;
-use nn::optimizer::{GradientSums, Sgd};
+use autograd::{Result, Tensor, Variable, scope};
+use nn::layers::Modules;
+use nn::optimizer::GradientSums;
 use schedule::{Device, Executable, Pending, Step, Value, pending};
 
-use crate::distill::{Distiller, Logits, Observation};
-
-/// What a step trains, and from whom.
-pub struct Networks {
-    pub student: Model,
-    /// Always in evaluation mode; its state never changes.
-    pub teacher: Option<Model>,
-    pub sgd: Sgd,
-    /// Whether wide residual networks update three batch norms twice a forward, as the reference's do.
-    pub repeat_wrn_updates: bool,
-}
+use super::networks::Networks;
+use crate::distill::{Distiller, Observation, Own};
 
 /// A compiled program for so many images: a step, or a part of one. Programs of several sizes share all state
 /// on the device.
@@ -89,8 +79,8 @@ impl Metric {
 /// The step's expressions for a batch of `batch` images of `height x width`.
 ///
 /// Inputs: `images` `[views * batch, height, width, 3]` (all weak views, then all strong ones),
-/// `labels` `[batch]`, `rate` `[]` and, for methods that change with the epoch, `factor` `[]`. Output:
-/// `metrics`, the numbers that are returned beside the step.
+/// `labels` `[batch]`, `rate` `[]`, for methods that change with the epoch `factor` `[]`, and the
+/// method's own. Output: `metrics`, the numbers that are returned beside the step.
 pub fn expressions(
     networks: &Networks,
     distiller: &dyn Distiller,
@@ -100,7 +90,7 @@ pub fn expressions(
     let pass = Pass::new(networks, distiller, batch, image, None);
     let step = Step::new()
         .output("metrics", &pass.values)
-        .updates(networks.sgd.updates(&pass.gradients, &Tensor::input("rate", &[])))
+        .updates(networks.optimizer.updates(&pass.gradients, &Tensor::input("rate", &[])))
         .updates(pass.statistics);
     (step, pass.metrics)
 }
@@ -124,7 +114,7 @@ pub fn part_expressions(
 
 /// The expressions of the update that follows the parts of a batch. Input: `rate` `[]`.
 pub fn update_expressions(networks: &Networks, sums: &GradientSums) -> Step {
-    let updates = networks.sgd.updates(&sums.tensors(), &Tensor::input("rate", &[]));
+    let updates = networks.optimizer.updates(&sums.tensors(), &Tensor::input("rate", &[]));
     Step::new().updates(updates).updates(sums.clear())
 }
 
@@ -133,9 +123,9 @@ struct Pass {
     metrics: Vec<Metric>,
     /// Of each metric, `[metrics]`.
     values: Tensor,
-    /// Of the loss, or of `weight` times the loss, by each parameter.
+    /// Of the loss, or of `weight` times the loss, as the optimizer wants them.
     gradients: Vec<Tensor>,
-    /// Running statistics and their new values.
+    /// Running statistics and memories, and their new values.
     statistics: Vec<(Variable, Tensor)>,
 }
 
@@ -144,41 +134,20 @@ impl Pass {
         networks: &Networks,
         distiller: &dyn Distiller,
         batch: usize,
-        [height, width]: [usize; 2],
+        image: [usize; 2],
         weight: Option<&Tensor>,
     ) -> Pass {
-        let views = distiller.views();
-        let images = Tensor::input("images", &[views * batch, height, width, 3]);
-        let labels = Tensor::input_i32("labels", &[batch]);
-        let factor = match distiller.factor(1) {
-            Some(_) => Tensor::input("factor", &[]),
-            None => Tensor::scalar(1.0),
-        };
-
-        let mut forward = Forward::train(views);
-        if !networks.repeat_wrn_updates {
-            forward = forward.without_repeated_updates();
-        }
-        // The teacher first: what it computes on the way is gone before the student's activations, which are kept
-        // for the gradient, need room.
-        let teacher = networks.teacher.as_ref().filter(|_| distiller.needs_teacher());
-        let teacher = teacher.map(|model| {
-            let _part = scope::part("teacher");
-            model.forward(&images, &mut Forward::eval()).logits.detach()
-        });
-        let student = {
-            let _part = scope::part("student");
-            networks.student.forward(&images, &mut forward).logits
-        };
+        let (batch, mut statistics) = networks.pass(distiller, batch, image);
         // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
         let _part = scope::part("loss");
-        let logits = Logits { student, teacher, labels: labels.clone(), factor };
-        let loss = distiller.loss(&logits);
-        let total = weight.map_or_else(|| loss.total.clone(), |weight| &loss.total * weight);
-        let gradients = grad(&total, &networks.sgd.tensors());
+        let mut modules = Modules::of(&networks.modules);
+        let loss = distiller.loss(&batch, &mut modules);
+        statistics.extend(modules.into_updates());
+        let weighted = |value: &Tensor| weight.map_or_else(|| value.clone(), |weight| value * weight);
+        let gradients = networks.optimizer.gradients(&loss.losses().map(weighted));
 
-        let weak = logits.weak(&logits.student);
-        let top = |k: usize| weak.top_k_correct(&labels, k.min(weak.dim(1))).mean_all();
+        let weak = batch.weak(&batch.student.logits);
+        let top = |k: usize| weak.top_k_correct(&batch.labels, k.min(weak.dim(1))).mean_all();
         let common = [(Metric::Loss, loss.total), (Metric::Top1, top(1)), (Metric::Top5, top(5))];
         let terms = loss.terms.into_iter().map(|(name, value)| (Metric::Term(name), value));
         let observed = loss.observations.into_iter().map(|(what, value)| (Metric::Observed(what), value));
@@ -190,7 +159,7 @@ impl Pass {
             .unzip();
         let values = Tensor::concatenate(&values.iter().collect::<Vec<_>>(), 0);
 
-        Pass { metrics, values, gradients, statistics: forward.into_updates() }
+        Pass { metrics, values, gradients, statistics }
     }
 }
 
@@ -225,9 +194,16 @@ impl TrainStep {
         Ok(TrainStep { executable, metrics, batch, scalars })
     }
 
-    /// Runs the program on its images and returns the value of each metric: its mean over these.
-    pub fn run(&mut self, images: &[f32], labels: &[i32], scalars: Scalars) -> Result<Vec<f32>> {
-        pending::wait(self.run_async(images, labels, scalars)?)
+    /// Runs the program on its images and returns the value of each metric: its mean over these. `own` are the
+    /// method's own inputs, [`Distiller::inputs`].
+    pub fn run(
+        &mut self,
+        images: &[f32],
+        labels: &[i32],
+        scalars: Scalars,
+        own: &[(&'static str, Own)],
+    ) -> Result<Vec<f32>> {
+        pending::wait(self.run_async(images, labels, scalars, own)?)
     }
 
     /// The same where nothing may wait: in a browser.
@@ -236,11 +212,16 @@ impl TrainStep {
         images: &[f32],
         labels: &[i32],
         scalars: Scalars,
+        own: &[(&'static str, Own)],
     ) -> Result<Pending<Vec<f32>>> {
         let values: Vec<(&str, [f32; 1])> =
             self.scalars.iter().map(|&name| (name, scalars.get(name))).collect();
         let mut inputs = vec![("images", Value::F32(images)), ("labels", Value::I32(labels))];
         inputs.extend(values.iter().map(|(name, value)| (*name, Value::F32(value))));
+        inputs.extend(own.iter().map(|(name, value)| match value {
+            Own::F32(values) => (*name, Value::F32(values)),
+            Own::I32(values) => (*name, Value::I32(values)),
+        }));
         self.executable.call(&inputs)?;
         Ok(self.executable.output_async("metrics"))
     }
@@ -248,6 +229,10 @@ impl TrainStep {
     /// What [`TrainStep::run`] returns, in this order.
     pub fn metrics(&self) -> &[Metric] {
         &self.metrics
+    }
+    /// Bytes that the program holds on the device, without state.
+    pub fn bytes(&self) -> u64 {
+        self.executable.bytes()
     }
     /// Images in a batch.
     pub fn batch(&self) -> usize {

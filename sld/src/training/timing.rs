@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nn::models::{self, Model};
-use nn::optimizer::{Sgd, SgdOptions};
 use schedule::{Device, Executable};
 
 use super::evaluate::Evaluator;
-use super::step::{Networks, Scalars, TrainStep};
-use crate::distill::{self, Distiller};
+use super::networks::{Networks, Setup};
+use super::step::{Scalars, TrainStep};
+use crate::distill::{self, Distiller, Drawn};
 use crate::random::{Purpose, Stream};
 use crate::setting::Choice;
 
@@ -114,16 +114,19 @@ fn time_training(
     effort: Effort,
 ) -> anyhow::Result<Timing> {
     let Effort { batch, side, .. } = effort;
-    let sgd = Sgd::new(&student.parameters(), SgdOptions::default());
-    let networks = Networks { student, teacher, sgd, repeat_wrn_updates: true };
+    let setup = Setup { size: [side, side], ..Setup::default() };
+    let networks = Networks::new(student, teacher, distiller, setup)?;
     let mut step = TrainStep::compile(device, &networks, distiller, batch, [side, side])?;
     let mut random = Stream::new(7, Purpose::Order, 0, 0);
     let count = distiller.views() * batch * side * side * 3;
     let images: Vec<f32> = (0..count).map(|_| random.unit() as f32 * 4.0 - 2.0).collect();
     let labels: Vec<i32> = (0..batch).map(|i| (i * 37 % CLASSES) as i32).collect();
+    let (indices, all): (Vec<u32>, Vec<u32>) =
+        ((0..batch as u32).collect(), (0..setup.images).map(|i| (i * 37 % CLASSES) as u32).collect());
+    let own = distiller.inputs(&Drawn { seed: 7, epoch: 1, indices: &indices, labels: &all });
     // A tiny rate: the weights stay where they began, so every iteration does the same work.
     let scalars = Scalars::new(1e-6, distiller.factor(usize::MAX).map(|f| f as f32));
-    let milliseconds = repeat(effort, || step.run(&images, &labels, scalars).map(|_| ()))?;
+    let milliseconds = repeat(effort, || step.run(&images, &labels, scalars, &own).map(|_| ()))?;
     measure(step.executable(), milliseconds, effort)
 }
 

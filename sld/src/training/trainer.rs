@@ -11,11 +11,12 @@ use nn::optimizer::{GradientSums, MultiStep};
 use schedule::{Device, Executable, Value};
 
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
+use super::networks::Networks;
 use super::snapshot::{self, Progress};
-use super::step::{Metric, Networks, Scalars, TrainStep, update_expressions};
+use super::step::{Metric, Scalars, TrainStep, update_expressions};
 use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, Waited, part};
 use crate::data::{DataError, Dataset};
-use crate::distill::Distiller;
+use crate::distill::{Distiller, Drawn};
 
 /// What a run needs beside networks and data.
 #[derive(Clone, Debug)]
@@ -113,6 +114,16 @@ pub trait Observer {
     }
 }
 
+/// What a run that goes on does otherwise than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    Nothing,
+    /// What decides a step or the order of the images.
+    Steps,
+    /// The method, and with it the modules.
+    Method,
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
@@ -185,7 +196,7 @@ impl<'a> Trainer<'a> {
         let accumulation = match parts {
             1 => None,
             _ => {
-                let sums = GradientSums::new(&networks.sgd.parameters());
+                let sums = GradientSums::new(&networks.optimizer.differentiated());
                 let update = device.compile_step(&update_expressions(networks, &sums))?;
                 Some(Accumulation { sums, update })
             }
@@ -217,12 +228,14 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Continues from a saved state instead of starting. After a `change` of what decides a step or the
-    /// order of the images, the epoch in work begins again with its first batch.
-    pub fn resume(&mut self, latest: Checkpoint, path: &Path, change: bool) -> anyhow::Result<&Progress> {
+    /// Continues from a saved state instead of starting. After a change of what decides a step or the
+    /// order of the images, the epoch in work begins again with its first batch; after one of the method,
+    /// what it trains beside the student is new.
+    pub fn resume(&mut self, latest: Checkpoint, path: &Path, change: Changed) -> anyhow::Result<&Progress> {
         let batches = self.train.len().div_ceil(self.settings.batch_size);
-        let saved = snapshot::restore(self.device, self.networks, latest, path, batches)?;
-        self.progress = match change {
+        let other_method = change == Changed::Method;
+        let saved = snapshot::restore(self.device, self.networks, latest, path, batches, other_method)?;
+        self.progress = match change != Changed::Nothing {
             true => Progress { batch: 0, images: 0, sums: Vec::new(), seed: self.settings.seed, ..saved },
             false => saved,
         };
@@ -234,6 +247,14 @@ impl<'a> Trainer<'a> {
             self.settings.seed
         );
         Ok(&self.progress)
+    }
+
+    /// What the device holds of this run: the largest step's memory, and all state.
+    pub fn device_bytes(&self) -> u64 {
+        let step = self.steps.iter().map(TrainStep::bytes).max().unwrap_or(0);
+        let sums =
+            self.accumulation.as_ref().map_or(0, |_| 4 * self.networks.student.parameter_count() as u64);
+        step + sums + self.networks.state_bytes()
     }
 
     /// Where the run stands.
@@ -372,7 +393,14 @@ impl<'a> Trainer<'a> {
             let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
             let at = self.step_for(labels.len())?;
             let weight = labels.len() as f32 / batch.whole as f32;
-            let values = self.steps[at].run(&batch.images, &labels, Scalars { weight, ..scalars })?;
+            let own = self.distiller.inputs(&Drawn {
+                seed: self.settings.seed,
+                epoch: self.progress.epoch as u64,
+                indices: &batch.indices,
+                labels: self.train.labels(),
+            });
+            let scalars = Scalars { weight, ..scalars };
+            let values = self.steps[at].run(&batch.images, &labels, scalars, &own)?;
             self.progress.sums.resize(values.len(), 0.0);
             for (sum, &value) in self.progress.sums.iter_mut().zip(&values) {
                 *sum += f64::from(value) * labels.len() as f64;
@@ -452,7 +480,11 @@ impl<'a> Trainer<'a> {
     /// Whether training can go on from the state on the device.
     fn check_state(&self) -> nn::Result<()> {
         self.networks.student.check(self.device)?;
-        self.networks.sgd.check(self.device)
+        if let Some(teacher) = self.networks.learning_teacher() {
+            teacher.check(self.device)?;
+        }
+        nn::check_state(&self.networks.modules, self.device)?;
+        self.networks.optimizer.check(self.device)
     }
 
     /// Why a step gave numbers that are none.

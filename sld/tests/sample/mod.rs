@@ -106,6 +106,7 @@ pub fn info(distiller: &str, epochs: u32) -> RunInfo {
         validation_images: 0,
         epochs,
         batch_size: 64,
+        device_bytes: 0,
         seed: 0,
         version: "0.1.0 (95be2d8)".into(),
         // 2026-11-27 03:18:49 UTC.

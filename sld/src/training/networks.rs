@@ -1,0 +1,198 @@
+//! What a step trains, and from whom.
+
+use autograd::{Error, Tensor, Variable, scope};
+use nn::Dot;
+use nn::Model;
+use nn::layers::{Forward, Kind, Modules, StateEntry};
+use nn::models;
+use nn::optimizer::{Losses, Optimizer, Sgd, SgdOptions};
+
+use crate::distill::{Batch, Distiller};
+
+/// The networks of a run, what its method trains beside them, and the optimizer.
+pub struct Networks {
+    pub student: Model,
+    /// In evaluation mode, so that its state never changes, but for methods whose
+    /// [`crate::distill::About::teacher_in_training`] says otherwise.
+    pub teacher: Option<Model>,
+    /// Parameters and buffers that belong to the method.
+    pub modules: Vec<StateEntry>,
+    /// Of the student's parameters, then the modules'.
+    pub optimizer: Box<dyn Optimizer>,
+    /// Whether wide residual networks update three batch norms twice a forward, as the reference's do.
+    pub repeat_wrn_updates: bool,
+    /// The number of training images.
+    pub images: usize,
+    teacher_learns: bool,
+}
+
+/// What a run's networks are made with, beside the networks.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub options: SgdOptions,
+    /// For a distillation-oriented optimizer ([`Dot`]): the difference of its momenta to the options'.
+    pub dot: Option<f64>,
+    pub repeat_wrn_updates: bool,
+    /// Height and width of an image.
+    pub size: [usize; 2],
+    /// The number of training images.
+    pub images: usize,
+    /// Seeds the modules' initial values.
+    pub seed: u64,
+}
+
+impl Default for Setup {
+    /// A data set of CIFAR's images, as many as there are.
+    fn default() -> Setup {
+        let options = SgdOptions::default();
+        Setup { options, dot: None, repeat_wrn_updates: true, size: [32, 32], images: 50_000, seed: 1 }
+    }
+}
+
+/// Images in the batch on which modules are made; any number that no layer refuses.
+const PROBE: usize = 4;
+
+impl Networks {
+    /// Makes the modules of `distiller` for these networks, by writing its equations for them once, and
+    /// the optimizer.
+    ///
+    /// # Errors
+    /// The method cannot take this pair: why, and which networks it would take instead.
+    pub fn new(
+        student: Model,
+        teacher: Option<Model>,
+        distiller: &dyn Distiller,
+        setup: Setup,
+    ) -> anyhow::Result<Networks> {
+        let mut networks = Networks::without_modules(student, teacher, setup);
+        let (batch, _) = networks.pass(distiller, PROBE, setup.size);
+        for output in [Some(&batch.student), batch.teacher.as_ref()].into_iter().flatten() {
+            output.logits.check()?;
+        }
+        let (modules, losses) = networks.make_modules(distiller, setup).map_err(|why| {
+            let why = match why {
+                Error::Expression { message, .. } => message,
+                other => other.to_string(),
+            };
+            let teacher = networks.teacher.as_ref().map_or("no teacher", Model::name);
+            let student = networks.student.name();
+            let fitting = fitting(&networks, distiller, setup);
+            anyhow::anyhow!("{} cannot take {teacher} -> {student}: {why}{fitting}", distiller.name())
+        })?;
+        networks.modules = modules.state().to_vec();
+        networks.teacher_learns = distiller.about().teacher_in_training;
+        let learned = networks.modules.iter().filter(|entry| entry.kind == Kind::Parameter);
+        let mut parameters = networks.student.parameters();
+        parameters.extend(learned.map(|entry| entry.variable.clone()));
+        networks.optimizer = match setup.dot {
+            None => Box::new(Sgd::new(&parameters, setup.options)),
+            Some(delta) => Box::new(Dot::new(&parameters, &losses, setup.options, delta)),
+        };
+        Ok(networks)
+    }
+
+    fn without_modules(student: Model, teacher: Option<Model>, setup: Setup) -> Networks {
+        let Setup { options, repeat_wrn_updates, images, .. } = setup;
+        let optimizer = Box::new(Sgd::new(&[], options));
+        Networks {
+            student,
+            teacher,
+            modules: Vec::new(),
+            optimizer,
+            repeat_wrn_updates,
+            images,
+            teacher_learns: false,
+        }
+    }
+
+    fn make_modules(&self, distiller: &dyn Distiller, setup: Setup) -> Result<(Modules, Losses), Error> {
+        // Of another sequence than the student's, which the seed itself gives.
+        let mut modules = Modules::new(!setup.seed);
+        let (batch, _) = self.pass(distiller, PROBE, setup.size);
+        let loss = distiller.loss(&batch, &mut modules);
+        loss.total.check()?;
+        Ok((modules, loss.losses()))
+    }
+
+    /// Both networks on a batch, and what that changes of their running statistics.
+    pub fn pass(
+        &self,
+        distiller: &dyn Distiller,
+        size: usize,
+        [height, width]: [usize; 2],
+    ) -> (Batch, Vec<(Variable, Tensor)>) {
+        let about = distiller.about();
+        let images = Tensor::input("images", &[about.views * size, height, width, 3]);
+        let training = || match self.repeat_wrn_updates {
+            true => Forward::train(about.views),
+            false => Forward::train(about.views).without_repeated_updates(),
+        };
+        let mut updates = Vec::new();
+        // The teacher first: what it computes on the way is gone before the student's activations, which are kept
+        // for the gradient, need room.
+        let teacher = self.teacher.as_ref().filter(|_| about.needs_teacher).map(|model| {
+            let _part = scope::part("teacher");
+            let mut forward = if about.teacher_in_training { training() } else { Forward::eval() };
+            let output = model.forward(&images, &mut forward);
+            updates.extend(forward.into_updates());
+            output
+        });
+        let mut forward = training();
+        let student = {
+            let _part = scope::part("student");
+            self.student.forward(&images, &mut forward)
+        };
+        updates.extend(forward.into_updates());
+        let factor = match distiller.factor(1) {
+            Some(_) => Tensor::input("factor", &[]),
+            None => Tensor::scalar(1.0),
+        };
+        let labels = Tensor::input_i32("labels", &[size]);
+        (Batch { student, teacher, labels, factor, images: self.images }, updates)
+    }
+
+    /// The teacher, where its statistics move as the student's do.
+    pub fn learning_teacher(&self) -> Option<&Model> {
+        self.teacher.as_ref().filter(|_| self.teacher_learns)
+    }
+
+    /// Bytes of both networks, the modules and the optimizer's momenta.
+    pub fn state_bytes(&self) -> u64 {
+        let models =
+            [Some(&self.student), self.teacher.as_ref()].into_iter().flatten().flat_map(Model::state);
+        let values: usize = models.chain(&self.modules).map(|entry| entry.variable.len()).sum();
+        let momenta: usize = self.optimizer.differentiated().iter().map(Variable::len).sum();
+        4 * (values + momenta) as u64
+    }
+
+    /// Values in parameters and memories that belong to the method, running statistics apart.
+    pub fn extra_values(&self) -> usize {
+        let counted = self.modules.iter().filter(|e| matches!(e.kind, Kind::Parameter | Kind::Memory));
+        counted.map(|entry| entry.variable.len()).sum()
+    }
+}
+
+/// Which students the method would take from this teacher, and from which teachers this student could
+/// learn by it: the end of a sentence.
+fn fitting(networks: &Networks, distiller: &dyn Distiller, setup: Setup) -> String {
+    let Some(teacher) = &networks.teacher else { return String::new() };
+    let (student, classes) = (&networks.student, networks.student.classes());
+    let takes = |teacher: &str, student: &str| {
+        let build = |name: &str| models::outline(name, classes).ok();
+        let (Some(teacher), Some(student)) = (build(teacher), build(student)) else { return false };
+        let pair = Networks::without_modules(student, Some(teacher), setup);
+        pair.make_modules(distiller, setup).is_ok()
+    };
+    let alike = |name: &&str| name.starts_with("imagenet/") == student.name().starts_with("imagenet/");
+    let students = models::names().filter(alike).filter(|name| takes(teacher.name(), name));
+    let teachers = models::names().filter(alike).filter(|name| takes(name, student.name()));
+    let (students, teachers): (Vec<_>, Vec<_>) = (students.collect(), teachers.collect());
+    let list = |names: &[&str]| if names.is_empty() { "none".into() } else { names.join(", ") };
+    format!(
+        "\n  students it takes from {}: {}\n  teachers it takes for {}: {}",
+        teacher.name(),
+        list(&students),
+        student.name(),
+        list(&teachers)
+    )
+}
