@@ -22,6 +22,10 @@ impl Picture {
     pub fn decode(&mut self, file: &[u8]) -> Result<Format, PictureError> {
         self.clear();
         let format = Format::of(file)?;
+        // A page's browser decodes better than what the page would have to load for it.
+        if cfg!(target_family = "wasm") {
+            return Err(PictureError::Unsupported("decoding in a page, where the browser does it".into()));
+        }
         // A decoder's panic must not end a run of days: the file is told like any other that is damaged.
         let decode = std::panic::AssertUnwindSafe(|| match format {
             Format::Jpeg => jpeg::decode(file, self),
