@@ -1,4 +1,4 @@
-"""The plain and the compact networks for 32-pixel images: VGG, MobileNetV2, ShuffleNet 1 and 2."""
+"""The plain and the compact networks for 32-pixel images: VGG, MobileNetV2, ShuffleNet 1 and 2; MobileNetV1."""
 
 import torch
 import torch.nn.functional as F
@@ -215,3 +215,36 @@ class ShuffleV2(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return self.linear(x.mean((2, 3)))
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet for ImageNet (Howard et al., 2017, table 1), with the names of the literature's checkpoints."""
+
+    # Channels and stride of the depthwise-separable blocks.
+    SETTINGS = (
+        (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1),
+        (512, 1), (512, 1), (1024, 2), (1024, 1),
+    )  # fmt: skip
+
+    def __init__(self, classes):
+        super().__init__()
+        inputs = 32
+        blocks = [nn.Sequential(conv(3, inputs, 3, 2), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))]
+        for width, stride in self.SETTINGS:
+            blocks.append(
+                nn.Sequential(
+                    conv(inputs, inputs, 3, stride, groups=inputs),
+                    nn.BatchNorm2d(inputs),
+                    nn.ReLU(inplace=True),
+                    conv(inputs, width, 1),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            inputs = width
+        self.model = nn.Sequential(*blocks)
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        # A global average, which at 224x224 is the literature's average over 7x7.
+        return self.fc(self.model(x).mean((2, 3)))

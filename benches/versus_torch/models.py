@@ -1,7 +1,8 @@
 """The networks by name, initialised, written for PyTorch: the other side of the comparison.
 
 Parameter names, shapes and order are those of the checkpoints that the project reads, so that the
-same weights can be put into both programs. Images are [N, 3, 32, 32] in either memory format.
+same weights can be put into both programs. Images are [N, 3, 32, 32] in either memory format; those of
+the networks under `imagenet/`, which are torchvision's own but for MobileNetV1, are larger.
 """
 
 from functools import partial
@@ -9,8 +10,20 @@ from functools import partial
 import torch
 from torch import nn
 
-from compact import VGG, MobileNetV2, ShuffleV1, ShuffleV2
+from compact import VGG, MobileNetV1, MobileNetV2, ShuffleV1, ShuffleV2
 from residual import Bottleneck, FourStageResNet, ResNet, WideBasicBlock, WideResNet
+
+
+
+def torchvisions(name):
+    def build(classes):
+        # Only these networks need the package.
+        import torchvision
+
+        return getattr(torchvision.models, name)(num_classes=classes)
+
+    return build
+
 
 BUILDERS = {
     **{
@@ -33,13 +46,16 @@ BUILDERS = {
     "MobileNetV2": MobileNetV2,
     "ShuffleV1": ShuffleV1,
     "ShuffleV2": ShuffleV2,
+    **{f"imagenet/ResNet{depth}": torchvisions(f"resnet{depth}") for depth in (18, 34, 50, 101)},
+    "imagenet/MobileNetV1": MobileNetV1,
+    "imagenet/mobilenet_v2": torchvisions("mobilenet_v2"),
 }
 NAMES = tuple(BUILDERS)
 
 
 def initialize(model):
     """Each network's own initialisation: mostly He's normal, by the number of outputs."""
-    if isinstance(model, (ShuffleV1, ShuffleV2)):
+    if isinstance(model, (ShuffleV1, ShuffleV2, MobileNetV1)):
         return model
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

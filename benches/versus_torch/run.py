@@ -98,15 +98,16 @@ def commands(arguments, workload):
     """The command and environment of every program that is to run a workload."""
     common = ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     common += ["--iterations", str(arguments.iterations)]
+    images = ["--side", str(arguments.side)]
     programs = {}
     if not arguments.torch_only:
-        programs[OURS] = ([str(arguments.program), "bench", "step", *workload, *common, "--json"], {})
+        programs[OURS] = ([str(arguments.program), "bench", "step", *workload, *images, *common, "--json"], {})
     if arguments.burn and workload == BURN_WORKLOAD:
         programs[BURN] = ([str(arguments.burn), *common, "--json"], {})
     threads = {"OMP_NUM_THREADS": str(arguments.threads)}
     for name in arguments.variants:
         variant, environment = VARIANTS[name]
-        command = [sys.executable, str(HERE / "worker.py"), *workload, *common, "--variant", variant]
+        command = [sys.executable, str(HERE / "worker.py"), *workload, *images, *common, "--variant", variant]
         programs[f"torch {name}"] = (command, {**threads, **environment})
     return programs
 
@@ -205,7 +206,7 @@ def print_setting(arguments):
     print(f"Python {platform.python_version()}")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{cpu_name()}, {os.cpu_count()} cores, load before the run {load}; {platform.system()}")
-    print(f"batch {arguments.batch}, f32, {arguments.threads} threads, ", end="")
+    print(f"batch {arguments.batch} of {arguments.side}x{arguments.side}, f32, {arguments.threads} threads, ", end="")
     print(f"{arguments.rounds} rounds of {arguments.iterations} iterations")
 
 
@@ -218,6 +219,7 @@ def parse():
     parser.add_argument("--eval", nargs="*", metavar="MODEL", help="default: resnet20")
     parser.add_argument("--gate", action="store_true", help="SLD with the swapped-student term")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=10, help="timed, in each round")
     parser.add_argument("--rounds", type=int, default=3)

@@ -34,9 +34,9 @@ def peak_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def random_images(count, channels_last):
+def random_images(count, side, channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.randn(count, 3, 32, 32).contiguous(memory_format=layout)
+    return torch.randn(count, 3, side, side).contiguous(memory_format=layout)
 
 
 def workload(arguments):
@@ -48,7 +48,7 @@ def workload(arguments):
         network = models.prepared(name, channels_last)
         return torch.compile(network) if arguments.variant == "compiled" else network
 
-    weak = random_images(arguments.batch, channels_last)
+    weak = random_images(arguments.batch, arguments.side, channels_last)
     target = torch.randint(0, 100, (arguments.batch,))
     if arguments.eval:
         network = model(arguments.eval).eval()
@@ -62,7 +62,7 @@ def workload(arguments):
         network = model(arguments.vanilla).train()
         sgd = step.optimizer(network)
         return lambda: step.vanilla_step(network, sgd, weak, target)
-    strong = random_images(arguments.batch, channels_last)
+    strong = random_images(arguments.batch, arguments.side, channels_last)
     student, teacher = model(arguments.student).train(), model(arguments.teacher).eval()
     sgd = step.optimizer(student)
     return lambda: step.sld_step(student, teacher, sgd, weak, strong, target, arguments.gate)
@@ -88,6 +88,7 @@ def main():
     parser.add_argument("--student", metavar="MODEL")
     parser.add_argument("--gate", action="store_true", help="with the student's own swapped term")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3, help="untimed iterations before")

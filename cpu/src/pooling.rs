@@ -144,6 +144,8 @@ fn max_gather_generic(
 ) {
     let (c, image_len) = (g.channels, g.height * g.width * g.channels);
     let best = &mut scratch[..c];
+    // The maxima themselves are wanted, mostly.
+    let is_own = std::ptr::eq(x, source);
     for (row, out) in rows.zip(out.chunks_exact_mut(g.out_width * c)) {
         let (image, row) = (row / g.out_height * image_len, row % g.out_height);
         for (column, out) in out.chunks_exact_mut(c).enumerate() {
@@ -151,18 +153,31 @@ fn max_gather_generic(
             for_each_pixel(g, row, column, |pixel, first| {
                 let at = image + pixel;
                 let (x, source) = (&x[at..at + c], &source[at..at + c]);
-                if first {
-                    best.copy_from_slice(x);
-                    out.copy_from_slice(source);
-                    return;
-                }
-                for i in 0..c {
-                    let better = beats(x[i], best[i]);
-                    best[i] = if better { x[i] } else { best[i] };
-                    out[i] = if better { source[i] } else { out[i] };
+                match (first, is_own) {
+                    (true, true) => out.copy_from_slice(x),
+                    (true, false) => {
+                        best.copy_from_slice(x);
+                        out.copy_from_slice(source);
+                    }
+                    (false, true) => {
+                        for (&x, out) in x.iter().zip(out.iter_mut()) {
+                            *out = if beats(x, *out) { x } else { *out };
+                        }
+                    }
+                    (false, false) => keep_larger(x, best, source.iter().copied(), out),
                 }
             });
         }
+    }
+}
+
+/// `best = max(best, x)`, and what belongs to the larger is kept with it.
+#[inline(always)]
+fn keep_larger(x: &[f32], best: &mut [f32], belongs: impl Iterator<Item = f32>, kept: &mut [f32]) {
+    for (((&x, best), belongs), kept) in x.iter().zip(best).zip(belongs).zip(kept) {
+        let better = beats(x, *best);
+        *best = if better { x } else { *best };
+        *kept = if better { belongs } else { *kept };
     }
 }
 
@@ -190,10 +205,11 @@ fn max_scatter_generic(
                     let x = &x[pixel..pixel + c];
                     // The pixel's number, as the bits of a float.
                     let number = f32::from_bits((pixel / c) as u32);
-                    for i in 0..c {
-                        let better = first | beats(x[i], best[i]);
-                        best[i] = if better { x[i] } else { best[i] };
-                        at[i] = if better { number } else { at[i] };
+                    if first {
+                        best.copy_from_slice(x);
+                        at.fill(number);
+                    } else {
+                        keep_larger(x, best, x.iter().map(|_| number), at);
                     }
                 });
                 if any {

@@ -1,6 +1,6 @@
 //! Between a model on a device and a checkpoint: strict loading, and saving.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use autograd::{Variable, VariableStore};
 
@@ -10,17 +10,37 @@ use crate::layers::{Kind, StateEntry};
 use crate::models::{self, Model};
 use crate::optimizer::Sgd;
 
-/// The models whose tensors these are, exactly, and their number of classes.
+/// The models whose tensors these are, exactly, and their number of classes (0 without a model).
 pub fn identify(tensors: &[NamedTensor]) -> (Vec<&'static str>, usize) {
-    let classes = classes(tensors);
-    let fits = |(name, manifest): (_, models::Manifest)| match_names(&manifest, tensors).ok().map(|_| name);
-    (models::manifests(classes).into_iter().filter_map(fits).collect(), classes)
+    let fitting: Vec<Known> =
+        known(tensors).into_iter().filter(|known| match_names(&known.manifest, tensors).is_ok()).collect();
+    let classes = fitting.first().map_or(0, |known| known.classes);
+    (fitting.into_iter().map(|known| known.name).collect(), classes)
 }
 
-/// The number of classes: the rows of the classifier, a checkpoint's last matrix.
-fn classes(tensors: &[NamedTensor]) -> usize {
-    let matrix = tensors.iter().rev().find(|tensor| tensor.shape.len() == 2 && !tensor.data.is_empty());
-    matrix.map_or(1, |tensor| tensor.shape[0])
+/// A model of the registry, with the number of classes that a checkpoint has.
+struct Known {
+    name: &'static str,
+    classes: usize,
+    manifest: models::Manifest,
+}
+
+/// Every model, with as many classes as these tensors give its classifier; 1 where they have no such classifier.
+fn known(tensors: &[NamedTensor]) -> Vec<Known> {
+    let shapes: HashMap<&str, &[usize]> = tensors.iter().map(|t| (t.name.as_str(), &t.shape[..])).collect();
+    let known = |(name, mut manifest): (_, models::Manifest)| {
+        // What has no elements without classes is the classifier's.
+        let rows = |(name, shape): &(String, Vec<usize>)| match shape[..] {
+            [0, ..] => shapes.get(name.as_str()).and_then(|found| found.first().copied()),
+            _ => None,
+        };
+        let classes = manifest.iter().find_map(rows).unwrap_or(1);
+        for (_, shape) in &mut manifest {
+            shape.iter_mut().filter(|size| **size == 0).for_each(|size| *size = classes);
+        }
+        Known { name, classes, manifest }
+    };
+    models::manifests().into_iter().map(known).collect()
 }
 
 impl Model {
@@ -39,17 +59,41 @@ impl Model {
     /// [`Error::NotFinite`]; [`Error::NegativeVariance`]; the device's.
     pub fn load(&self, tensors: &[NamedTensor], device: &dyn VariableStore) -> Result<()> {
         let matched = match_names(&self.manifest(), tensors).map_err(|mismatch| {
-            let (model, found) = (self.name().to_string(), classes(tensors));
-            let known = models::manifests(found);
-            let known = known.iter().map(|(name, manifest)| (*name, manifest.as_slice()));
-            match known.clone().find(|(name, _)| *name == model) {
-                Some((_, manifest)) if match_names(manifest, tensors).is_ok() => {
-                    Error::Classes { model, found, expected: self.classes() }
+            let (model, known) = (self.name().to_string(), known(tensors));
+            match known.iter().find(|known| known.name == model) {
+                Some(known) if match_names(&known.manifest, tensors).is_ok() => {
+                    Error::Classes { model, found: known.classes, expected: self.classes() }
                 }
-                _ => Error::Mismatch { model, mismatch: Box::new(mismatch.with_nearest(tensors, known)) },
+                _ => {
+                    let known = known.iter().map(|known| (known.name, known.manifest.as_slice()));
+                    Error::Mismatch { model, mismatch: Box::new(mismatch.with_nearest(tensors, known)) }
+                }
             }
         })?;
         write(self.state(), &matched, device)
+    }
+
+    /// As [`Model::load`], for training to begin with: a classifier of another number of classes, which is
+    /// returned, is left out, and the model's begins with its initial values.
+    pub fn begin_with(&self, tensors: &[NamedTensor], device: &dyn VariableStore) -> Result<Option<usize>> {
+        let found = match self.load(tensors, device) {
+            Ok(()) => return Ok(None),
+            Err(Error::Classes { found, .. }) => found,
+            Err(error) => return Err(error),
+        };
+        let own: HashMap<&str, &Variable> =
+            self.state().iter().map(|entry| (entry.variable.name(), &entry.variable)).collect();
+        let fitted: Vec<NamedTensor> = tensors
+            .iter()
+            .map(|tensor| match own.get(tensor.name.as_str()) {
+                Some(own) if own.shape() != tensor.shape => {
+                    NamedTensor::f32(own.name(), own.shape(), own.initial().to_vec())
+                }
+                _ => tensor.clone(),
+            })
+            .collect();
+        self.load(&fitted, device)?;
+        Ok(Some(found))
     }
 
     /// Whether what is on `device` can be a network's state.

@@ -112,10 +112,8 @@ fn every_committed_config_loads_and_is_named_by_the_fixture_or_known() {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
         assert_eq!(load(&name).warnings, [], "{name}");
         let known = resolved.contains_key(&name) || of_features.contains_key(&name);
-        assert!(
-            known || name == "cifar100/kd_swap.yaml" || name.starts_with("own/"),
-            "{name} is not the reference's"
-        );
+        let ours = ["cifar100/kd_swap.yaml", "own/", "tiny_imagenet/"];
+        assert!(known || ours.iter().any(|ours| name.starts_with(ours)), "{name} is not the reference's");
     }
     assert!(files.len() > resolved.len() + 1);
     let swap = load("cifar100/kd_swap.yaml");
@@ -175,6 +173,33 @@ fn learning_rates_are_the_references() {
             }
         }
         assert_eq!(next, u64::from(config.solver.epochs) + 1, "{name}");
+    }
+}
+
+#[test]
+fn names_of_networks_are_those_of_the_data_sets_family() {
+    let student = |kind: &str, name: &str| {
+        let mut overrides = Overrides::default();
+        overrides.push("DATASET.TYPE", kind);
+        overrides.push("DISTILLER.STUDENT", name);
+        Config::from_overrides(&overrides).map(|config| config.student_model())
+    };
+    for (kind, name, model) in [
+        ("cifar100", "MobileNetV2", "MobileNetV2"),
+        ("tiny_imagenet", "MobileNetV2", "tiny_imagenet/MobileNetV2"),
+        ("tiny_imagenet", "ResNet18", "ResNet18"),
+        ("tiny_imagenet", "imagenet/ResNet18", "imagenet/ResNet18"),
+        ("imagenet", "MobileNetV2", "imagenet/MobileNetV1"),
+        ("imagenet", "mobilenet_v2", "imagenet/mobilenet_v2"),
+        ("imagefolder", "ResNet18", "imagenet/ResNet18"),
+        ("imagefolder", "resnet8", "resnet8"),
+    ] {
+        assert_eq!(student(kind, name).unwrap_or_else(|why| panic!("{why}")), model, "{kind}");
+    }
+    for (kind, name) in
+        [("cifar100", "mobilenet_v2"), ("cifar100", "imagenet/ResNet18"), ("imagenet", "resnet8")]
+    {
+        assert!(student(kind, name).is_err(), "{kind} {name}");
     }
 }
 

@@ -602,6 +602,10 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     ("DISTILLER.TEACHER_CHECKPOINT", "some/where", &[TAUGHT], |c| {
         c.distiller.teacher_path() == std::path::Path::new("some/where")
     }),
+    // What is read from there is seen in a run: see `init.rs`.
+    ("DISTILLER.STUDENT_CHECKPOINT", "some/where", &[], |c| {
+        c.distiller.student_checkpoint == std::path::Path::new("some/where")
+    }),
     ("SOLVER.TRAINER", "ours", &[("DISTILLER.TYPE", "SLD")], |c| c.method().views() == 2),
     ("SOLVER.BATCH_SIZE", "37", &[], |c| session::settings(c).batch_size == 37),
     ("SOLVER.ACCUMULATE", "5", &[], |c| session::settings(c).accumulate == 5),

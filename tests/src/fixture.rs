@@ -92,6 +92,12 @@ impl Fixture {
         f(&view)
     }
 
+    /// Whether the metadata has an entry.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        let metadata = SafeTensors::read_metadata(&self.bytes).map(|(_, metadata)| metadata);
+        metadata.is_ok_and(|m| m.metadata().as_ref().is_some_and(|entries| entries.contains_key(key)))
+    }
+
     /// An entry of the metadata as text.
     pub fn metadata(&self, key: &str) -> String {
         let (_, metadata) =

@@ -63,7 +63,12 @@ pub fn model_state(salt: &str, model: &nn::Model) -> Vec<Vec<f32>> {
 
 /// Images `[batch, 32, 32, 3]` made from the formula's `[batch, 3, 32, 32]`.
 pub fn images(key: &str, batch: usize) -> Vec<f32> {
-    nn::images::nhwc_from_nchw(&values(key, batch * 3 * 32 * 32, 0.0, 2.0), [batch, 3, 32, 32])
+    square_images(key, batch, 32)
+}
+
+/// The same of another size.
+pub fn square_images(key: &str, batch: usize, side: usize) -> Vec<f32> {
+    nn::images::nhwc_from_nchw(&values(key, batch * 3 * side * side, 0.0, 2.0), [batch, 3, side, side])
 }
 
 #[cfg(test)]

@@ -57,9 +57,7 @@ fn schedules(options: Options) -> Vec<(String, Schedule)> {
     let operations = cases.par_iter().flat_map_iter(|case| {
         [true, false].map(|fuse| (case.name.clone(), case.step(), Options { fuse, ..options }))
     });
-    let large = |name: &str| name.starts_with("imagenet/");
-    let mut networks: Vec<(&str, usize)> =
-        models::names().map(|name| (name, if large(name) { 224 } else { 32 })).collect();
+    let mut networks: Vec<(&str, usize)> = models::names().map(|name| (name, models::side(name))).collect();
     networks.extend(models::names().filter(|name| name.starts_with("vgg")).map(|name| (name, 64)));
     let networks = networks.par_iter().flat_map_iter(|&(name, size)| {
         let of = |kind: &str, step| (format!("{name} {kind} at {size}"), step, options);

@@ -81,6 +81,11 @@ impl Tensor {
     pub fn relu(&self) -> Tensor {
         self.unary(UnaryOp::Relu)
     }
+    /// `min(max(x, 0), 6)` (Krizhevsky, *Convolutional Deep Belief Networks on CIFAR-10*, 2010).
+    #[track_caller]
+    pub fn relu6(&self) -> Tensor {
+        self.relu().minimum(&Tensor::scalar(6.0))
+    }
     #[track_caller]
     pub fn sign(&self) -> Tensor {
         self.unary(UnaryOp::Sign)

@@ -17,7 +17,7 @@ pub struct ConvSpec {
 }
 
 impl ConvSpec {
-    /// `kernel x kernel`, stride 1, one group, no bias.
+    /// `kernel x kernel`, stride 1, padding `kernel / 2`, which keeps the size, one group, no bias.
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
         ConvSpec { inputs, outputs, kernel, stride: 1, padding: kernel / 2, groups: 1, bias: false }
     }

@@ -5,7 +5,7 @@
 use autograd::Tensor;
 
 use super::model::{Features, Network, Output};
-use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, pool_to_vector};
+use crate::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
 
 /// Channels of the first block.
 const FIRST: usize = 64;
@@ -73,7 +73,8 @@ impl Network for MobileNetV1 {
             x = before.relu();
         }
         stages.push((before, x.clone()));
-        let pooled = pool_to_vector(&x, 7);
+        // At 224x224 the literature's average over 7x7.
+        let pooled = x.global_average_pool();
         Output { logits: self.fc.forward(&pooled), features: Features::new(stages, pooled) }
     }
 }

@@ -21,12 +21,16 @@ const SETTINGS: [(usize, usize, usize, usize); 7] = [
 /// Groups of blocks after which a stage's features are taken.
 const STAGE_ENDS: [usize; 4] = [1, 2, 4, 6];
 
-/// 1x1 expansion, 3x3 depthwise, 1x1 projection without ReLU.
-struct InvertedResidual {
-    expand: ConvNorm,
-    depthwise: ConvNorm,
-    project: ConvNorm,
-    residual: bool,
+/// 1x1 expansion, 3x3 depthwise, 1x1 projection without activation, and the identity beside them where
+/// the shapes allow it.
+pub struct InvertedResidual {
+    /// None where the expansion is 1 and the family leaves it out.
+    pub expand: Option<ConvNorm>,
+    pub depthwise: ConvNorm,
+    pub project: ConvNorm,
+    pub residual: bool,
+    /// After the first two.
+    pub activation: fn(&Tensor) -> Tensor,
 }
 
 impl InvertedResidual {
@@ -34,17 +38,18 @@ impl InvertedResidual {
         let hidden = inputs * expansion;
         let mut b = b.at("conv");
         InvertedResidual {
-            expand: b.conv_norm("0", "1", ConvSpec::new(inputs, hidden, 1)),
+            expand: Some(b.conv_norm("0", "1", ConvSpec::new(inputs, hidden, 1))),
             depthwise: b.conv_norm("3", "4", ConvSpec::depthwise(hidden).stride(stride)),
             project: b.conv_norm("6", "7", ConvSpec::new(hidden, outputs, 1)),
             residual: stride == 1 && inputs == outputs,
+            activation: Tensor::relu,
         }
     }
 
-    fn forward(&self, x: &Tensor, forward: &mut Forward) -> Tensor {
-        let hidden = self.expand.forward(x, forward).relu();
-        let hidden = self.depthwise.forward(&hidden, forward).relu();
-        let output = self.project.forward(&hidden, forward);
+    pub fn forward(&self, x: &Tensor, forward: &mut Forward) -> Tensor {
+        let expanded = self.expand.as_ref().map(|expand| (self.activation)(&expand.forward(x, forward)));
+        let hidden = self.depthwise.forward(expanded.as_ref().unwrap_or(x), forward);
+        let output = self.project.forward(&(self.activation)(&hidden), forward);
         if self.residual { output + x } else { output }
     }
 }

@@ -7,6 +7,8 @@
 mod cost;
 mod mobilenet_v1;
 mod mobilenet_v2;
+mod mobilenet_v2_tiny;
+mod mobilenet_v2_torchvision;
 mod model;
 mod registry;
 mod resnet;
@@ -18,4 +20,4 @@ mod vgg;
 pub mod wrn;
 
 pub use model::{Features, Model, Network, Output};
-pub use registry::{Manifest, build, manifests, names, outline};
+pub use registry::{Manifest, build, manifests, names, outline, side};

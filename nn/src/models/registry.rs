@@ -1,8 +1,10 @@
 //! Models by name.
 
 use super::model::{Model, Network};
-use super::{mobilenet_v1, mobilenet_v2, resnet, resnet_imagenet, resnet_wide_stem, shuffle_v1, shuffle_v2};
-use super::{vgg, wrn};
+use super::{
+    mobilenet_v1, mobilenet_v2, mobilenet_v2_tiny, mobilenet_v2_torchvision, resnet, resnet_imagenet,
+};
+use super::{resnet_wide_stem, shuffle_v1, shuffle_v2, vgg, wrn};
 use crate::error::{Error, Result};
 use crate::initialization::{Initialization, Initializer};
 use crate::layers::Builder;
@@ -30,7 +32,7 @@ macro_rules! entry {
     };
 }
 
-/// Every model: those for CIFAR, then those for ImageNet.
+/// Every model: those for CIFAR, then those for Tiny-ImageNet alone, then those for ImageNet.
 const MODELS: &[Entry] = &[
     entry!("resnet8", resnet::INITIALIZATION, |b, c| resnet::ResNet::new(b, 8, resnet::THIN, c)),
     entry!("resnet14", resnet::INITIALIZATION, |b, c| resnet::ResNet::new(b, 14, resnet::THIN, c)),
@@ -55,11 +57,18 @@ const MODELS: &[Entry] = &[
     entry!("MobileNetV2", vgg::INITIALIZATION, |b, c| mobilenet_v2::MobileNetV2::new(b, c)),
     entry!("ShuffleV1", shuffle_v1::INITIALIZATION, |b, c| shuffle_v1::ShuffleNetV1::new(b, c)),
     entry!("ShuffleV2", shuffle_v1::INITIALIZATION, |b, c| shuffle_v2::ShuffleNetV2::new(b, c)),
+    entry!("tiny_imagenet/MobileNetV2", shuffle_v1::INITIALIZATION, |b, c| {
+        mobilenet_v2_tiny::MobileNetV2::new(b, c)
+    }),
     entry!("imagenet/ResNet18", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet18(b, c)),
     entry!("imagenet/ResNet34", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet34(b, c)),
     entry!("imagenet/ResNet50", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet50(b, c)),
     entry!("imagenet/ResNet101", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet101(b, c)),
     entry!("imagenet/MobileNetV1", shuffle_v1::INITIALIZATION, |b, c| mobilenet_v1::MobileNetV1::new(b, c)),
+    // Torchvision's name: the literature's "MobileNetV2" for ImageNet is the line above.
+    entry!("imagenet/mobilenet_v2", vgg::INITIALIZATION, |b, c| {
+        mobilenet_v2_torchvision::MobileNetV2::new(b, c)
+    }),
 ];
 
 /// Other names under which a model is known: the reference calls its ImageNet MobileNet V1 so.
@@ -68,6 +77,15 @@ const ALIASES: &[(&str, &str)] = &[("imagenet/MobileNetV2", "imagenet/MobileNetV
 /// Every model's name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|entry| entry.name)
+}
+
+/// Height and width of the images that a model is for. Most take others as well.
+pub fn side(name: &str) -> usize {
+    match name.split_once('/') {
+        None => 32,
+        Some(("tiny_imagenet", _)) => 64,
+        Some(_) => 224,
+    }
 }
 
 /// A new model with `classes` logits and initial values drawn from `seed`.
@@ -99,9 +117,9 @@ fn find(name: &str, classes: usize) -> Result<&'static Entry> {
 /// Names and shapes of a state dict.
 pub type Manifest = Vec<(String, Vec<usize>)>;
 
-/// That of every model with `classes` logits.
-pub fn manifests(classes: usize) -> Vec<(&'static str, Manifest)> {
-    let manifest = |entry: &Entry| entry.build(classes, Initializer::zeros()).manifest();
+/// That of every model, with 0 for the number of classes.
+pub fn manifests() -> Vec<(&'static str, Manifest)> {
+    let manifest = |entry: &Entry| entry.build(0, Initializer::zeros()).manifest();
     MODELS.iter().map(|entry| (entry.name, manifest(entry))).collect()
 }
 

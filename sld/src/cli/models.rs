@@ -87,7 +87,7 @@ struct Row {
 
 impl Row {
     fn new(name: &str, classes: usize) -> anyhow::Result<Row> {
-        let side = if name.starts_with("imagenet/") { 224 } else { 32 };
+        let side = nn::models::side(name);
         let student = nn::models::build(name, classes, 0)?;
         let bytes = 4 * student.state().iter().map(|e| e.variable.len() as u64).sum::<u64>();
         let (parameters, macs) = (student.parameter_count(), student.macs(side, side)?);

@@ -9,8 +9,10 @@ use crate::config::Config;
 use crate::run::{Change, Claim, RunInfo, epochs_in_words};
 use crate::training::Changed;
 
-/// Keys that decide nothing of what a run computes. Images and teacher are known by their checksums,
-/// wherever they lie.
+/// The weights that training began with.
+const INIT: &str = "DISTILLER.STUDENT_CHECKPOINT";
+/// Keys that decide nothing of what a run computes. Images, teacher and the weights to begin with are known by
+/// their checksums, wherever they lie.
 const WITHOUT_EFFECT: &[&str] = &[
     "EXPERIMENT.PROJECT",
     "EXPERIMENT.NAME",
@@ -20,6 +22,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "DATASET.TEST.BATCH_SIZE",
     "DATASET.SKIP_BROKEN",
     "DISTILLER.TEACHER_CHECKPOINT",
+    INIT,
     "LOG.TENSORBOARD_FREQ",
     "LOG.SAVE_CHECKPOINT_FREQ",
     "LOG.PREFIX",
@@ -91,10 +94,18 @@ impl Resume {
                 self.changes.push(Change { epoch: self.epoch, key: key.into(), from, to: to.clone() });
             }
         }
+        let init = [recorded, config].map(|config| &config.distiller.student_checkpoint);
+        if init[0].as_os_str().is_empty() != init[1].as_os_str().is_empty() {
+            let [from, to] = init.map(|path| match path.as_os_str().is_empty() {
+                true => "\"\"".to_owned(),
+                false => path.display().to_string(),
+            });
+            self.changes.push(Change { epoch: self.epoch, key: INIT.into(), from, to });
+        }
         Ok(())
     }
 
-    /// Compares the images and the teacher with the run's, by their checksums.
+    /// Compares the images, the teacher and the weights to begin with with the run's, by their checksums.
     pub fn compare_files(&mut self, config: &Config, info: &RunInfo) {
         let Some((recorded, before)) = &self.recorded else { return };
         let epoch = self.epoch;
@@ -120,6 +131,10 @@ impl Resume {
             let path = |config: &Config| config.distiller.teacher_path().display().to_string();
             other("DISTILLER.TEACHER_CHECKPOINT", path(recorded), path(config));
         }
+        if differ(&before.student.digest, &info.student.digest) {
+            let path = |config: &Config| config.distiller.student_checkpoint.display().to_string();
+            other(INIT, path(recorded), path(config));
+        }
     }
 
     /// Whether the run may go on with what was compared so far.
@@ -128,17 +143,20 @@ impl Resume {
     /// It would be another run, and `change` is not given: what differs, and how to go on.
     pub fn agree(&self, change: bool) -> anyhow::Result<()> {
         let matter: Vec<&Change> = self.changes.iter().filter(|c| c.key != LENGTH).collect();
-        let student = matter.iter().any(|c| c.key == STUDENT);
-        if matter.is_empty() || (change && !student) {
+        let fixed = matter.iter().any(|c| [STUDENT, INIT].contains(&c.key.as_str()));
+        if matter.is_empty() || (change && !fixed) {
             return Ok(());
         }
         let width = matter.iter().map(|c| c.key.len()).max().unwrap_or(0);
         let lines: String =
             matter.iter().map(|c| format!("\n  {:width$}  {} there, {} now", c.key, c.from, c.to)).collect();
         let words: Vec<String> = matter.iter().map(|c| as_it_was(c)).collect();
-        let how = match student {
-            true => "or begin another run with --output: a trained student cannot become another network"
-                .to_string(),
+        let how = match fixed {
+            true => {
+                "or begin another run with --output: a trained student cannot become another network, or one \
+                     that began with other weights"
+                    .to_string()
+            }
             false => format!("or add --change to go on so from epoch {} on", self.epoch),
         };
         anyhow::bail!(
@@ -189,6 +207,7 @@ fn as_it_was(change: &Change) -> String {
         "DATASET.VAL_FRACTION" => "--val-fraction",
         "DATASET.ROOT" => "--data",
         "DISTILLER.TEACHER_CHECKPOINT" => "--teacher",
+        INIT => "--init",
         key => key,
     };
     format!("{option} {}", change.from.trim_matches('"').replace(", ", ","))

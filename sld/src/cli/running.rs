@@ -97,6 +97,7 @@ pub fn train(
         let digest = load_teacher(device, teacher, config)?;
         info.teacher = Some(ModelInfo { digest, ..ModelInfo::of(teacher) });
     }
+    info.student.digest = begin_with(device, &networks.student, config, resume.is_some())?;
     if let Some(resume) = &mut resume {
         resume.compare_files(config, &info);
         resume.agree(change)?;
@@ -187,6 +188,30 @@ fn load_teacher(device: &dyn Device, teacher: &nn::Model, config: &Config) -> an
         })?;
     notes.iter().for_each(|note| say!("# {}: {note}", path.display()));
     snapshot::digest(device, teacher)
+}
+
+/// Gives the student the weights that it is to begin with, if there are any, and gives their checksum.
+fn begin_with(
+    device: &dyn Device,
+    student: &nn::Model,
+    config: &Config,
+    goes_on: bool,
+) -> anyhow::Result<String> {
+    let path = &config.distiller.student_checkpoint;
+    if path.as_os_str().is_empty() {
+        return Ok(String::new());
+    }
+    let notes = match snapshot::begin_with(device, student, path) {
+        Ok(notes) => notes,
+        // The run has weights of its own by now; the file may be gone.
+        Err(why) if goes_on && !path.exists() => {
+            say!("# {why:#}: not needed to go on, but whether it was another file cannot be told");
+            return Ok(String::new());
+        }
+        Err(why) => return Err(why.context("the weights to begin with (--init)")),
+    };
+    notes.iter().for_each(|note| say!("# {}: {note}", path.display()));
+    snapshot::digest(device, student)
 }
 
 fn evaluate(

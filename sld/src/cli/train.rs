@@ -20,6 +20,8 @@ Examples:
     sld train --cfg configs/cifar100/vanilla.yaml DISTILLER.STUDENT resnet32x4
   A student of it:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --teacher output/.../student_best
+  A network that was trained for other classes, trained on for these:
+    sld train --cfg configs/own/teacher.yaml --data photos --init resnet34-b627a593.pth
   Go on where a run was stopped; the result is bit for bit that of an uninterrupted run:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --resume
   Choose the best epoch on held-out training images instead of the test set:
@@ -51,6 +53,10 @@ pub struct TrainArgs {
     /// The teacher's checkpoint: .pth or .safetensors (DISTILLER.TEACHER_CHECKPOINT).
     #[arg(long, value_name = "FILE")]
     pub teacher: Option<PathBuf>,
+    /// Weights that training begins with: .pth or .safetensors (DISTILLER.STUDENT_CHECKPOINT). A classifier of
+    /// another number of classes is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<PathBuf>,
     /// The run's folder, instead of LOG.PREFIX/PROJECT/NAME.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -66,7 +72,7 @@ impl TrainArgs {
     /// The resolved config, and the folder of the run.
     ///
     /// `--seed` and `--val-fraction` change the result, so they are part of the folder's name as the
-    /// overrides are; where data and teacher lie is not.
+    /// overrides are; where data, teacher and the weights to begin with lie is not.
     pub fn resolve(&self) -> Result<(Config, PathBuf), ConfigError> {
         let mut named = Overrides::from_words(&self.overrides)?;
         if let Some(seed) = self.seed {
@@ -81,6 +87,9 @@ impl TrainArgs {
         }
         if let Some(teacher) = &self.teacher {
             all.option("--teacher", "DISTILLER.TEACHER_CHECKPOINT", teacher);
+        }
+        if let Some(init) = &self.init {
+            all.option("--init", "DISTILLER.STUDENT_CHECKPOINT", init);
         }
         let config = Config::load(&self.cfg, &all)?;
         let folder = self.output.clone().unwrap_or_else(|| config.run_folder(&named));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use nn::checkpoint::{self, Checkpoint, NetworkInfo, Role};
+use nn::checkpoint::{self, Checkpoint, NamedTensor, NetworkInfo, Role};
 use nn::models::Model;
 use schedule::Device;
 
@@ -80,11 +80,17 @@ fn the_only(
             warn!("{place}: its names and shapes are those of a {name} of {classes} classes");
             Ok((*name).to_owned())
         }
-        [] => anyhow::bail!(
-            "{place}: its {} tensors are those of none of the networks; give with -m what it should be, to see \
-             the differences (`sld models` lists the networks)",
-            checkpoint.tensors.len()
-        ),
+        [] => {
+            let described = |tensor: &NamedTensor| format!("{} {:?}", tensor.name, tensor.shape);
+            let ends = [checkpoint.tensors.first(), checkpoint.tensors.last()]
+                .map(|end| end.map(described).unwrap_or_default());
+            anyhow::bail!(
+                "{place}: its {} tensors, {}, are by their names and shapes those of none of the networks; give with \
+                 -m what it should be, to see the differences (`sld models` lists the networks)",
+                checkpoint.tensors.len(),
+                ends.join(" to ")
+            )
+        }
         several => anyhow::bail!("{place}: may be any of {}; choose with -m", several.join(", ")),
     }
 }

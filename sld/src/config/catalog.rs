@@ -2,35 +2,42 @@
 
 use super::choice::DatasetKind;
 use super::keys::Config;
+use std::collections::HashSet;
 
-/// What the registry puts before the networks for 224x224 images.
+/// What the registry puts before the networks for 224x224 images, and those for Tiny-ImageNet alone.
 const IMAGENET: &str = "imagenet/";
+const TINY_IMAGENET: &str = "tiny_imagenet/";
 /// The reference's name for its ImageNet MobileNet V1.
-const IMAGENET_ALIAS: &str = "MobileNetV2";
+const IMAGENET_ALIAS: (&str, &str) = ("MobileNetV2", "imagenet/MobileNetV1");
+
+/// The networks of a data set: as a config spells them, and the registry's names.
+fn networks(dataset: DatasetKind) -> Vec<(&'static str, &'static str)> {
+    let family = |prefix: &'static str| {
+        nn::models::names().filter_map(move |name| Some((name.strip_prefix(prefix)?, name)))
+    };
+    let small = || family("").filter(|(name, _)| !name.contains('/'));
+    let large = || family(IMAGENET).chain([IMAGENET_ALIAS]);
+    let mut networks: Vec<(&str, &str)> = match dataset {
+        DatasetKind::Imagenet => large().collect(),
+        // Pictures can be given to any network: a name that several families have is the first's.
+        DatasetKind::Imagefolder => large().chain(small()).collect(),
+        DatasetKind::TinyImagenet => family(TINY_IMAGENET).chain(small()).chain(family("")).collect(),
+        DatasetKind::Cifar100 | DatasetKind::Cifar10 | DatasetKind::Synthetic => small().collect(),
+    };
+    let mut known = HashSet::new();
+    networks.retain(|(name, _)| known.insert(*name));
+    networks
+}
 
 /// The networks that exist for a data set's image size, as a config spells them.
 pub fn models_of(dataset: DatasetKind) -> Vec<&'static str> {
-    let large = || nn::models::names().filter_map(|name| name.strip_prefix(IMAGENET)).chain([IMAGENET_ALIAS]);
-    let small = || nn::models::names().filter(|name| !name.starts_with(IMAGENET));
-    match dataset {
-        DatasetKind::Imagenet => large().collect(),
-        // Pictures can be given to any network: one of both families' name is ImageNet's.
-        DatasetKind::Imagefolder => {
-            large().chain(small().filter(|name| large().all(|other| other != *name))).collect()
-        }
-        DatasetKind::TinyImagenet => nn::models::names().collect(),
-        DatasetKind::Cifar100 | DatasetKind::Cifar10 | DatasetKind::Synthetic => small().collect(),
-    }
+    networks(dataset).into_iter().map(|(name, _)| name).collect()
 }
 
 /// The registry's name of a config's network.
 fn registry_name(dataset: DatasetKind, name: &str) -> String {
-    let is_large = || models_of(DatasetKind::Imagenet).contains(&name);
-    match dataset {
-        DatasetKind::Imagenet => format!("{IMAGENET}{name}"),
-        DatasetKind::Imagefolder if is_large() => format!("{IMAGENET}{name}"),
-        _ => name.to_owned(),
-    }
+    let known = networks(dataset).into_iter().find(|(spelled, _)| *spelled == name);
+    known.map_or(name, |(_, registered)| registered).to_owned()
 }
 
 impl Config {

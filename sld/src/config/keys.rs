@@ -120,6 +120,9 @@ settings! {
         "DISTILLER.STUDENT": student: String = "resnet32".into();
         /// The teacher's weights; empty: where the reference keeps them.
         "DISTILLER.TEACHER_CHECKPOINT": teacher_checkpoint: PathBuf = PathBuf::new();
+        /// Weights that training begins with; empty: drawn from SOLVER.SEED. A classifier of another number of
+        /// classes is drawn all the same.
+        "DISTILLER.STUDENT_CHECKPOINT": student_checkpoint: PathBuf = PathBuf::new();
     }
 }
 

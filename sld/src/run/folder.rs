@@ -72,7 +72,8 @@ pub struct ModelInfo {
     /// Percent of the test images, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1: Option<f64>,
-    /// A teacher's: a checksum of its weights, by which they are known wherever they lie.
+    /// A checksum of the weights that were read from a file, a teacher's or those that training began with, by
+    /// which they are known wherever they lie.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
 }

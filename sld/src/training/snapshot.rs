@@ -207,6 +207,22 @@ pub fn digest(device: &dyn Device, model: &Model) -> anyhow::Result<String> {
     Ok(format!("{sum:08x}"))
 }
 
+/// As [`load_model`], for training to begin with: a classifier of another number of classes is left out.
+pub fn begin_with(device: &dyn Device, model: &Model, path: &Path) -> anyhow::Result<Vec<String>> {
+    let mut network = checkpoint::read_network(path, Role::Student)?;
+    let place = path.display();
+    let other = model
+        .begin_with(&network.tensors, device)
+        .with_context(|| format!("{place} does not fit {}", model.name()))?;
+    if let Some(classes) = other {
+        network.notes.push(format!(
+            "its classifier is of {classes} classes, this data set has {}: it is left out, and a new one is drawn",
+            model.classes()
+        ));
+    }
+    Ok(network.notes)
+}
+
 /// Reads a checkpoint file for a model and writes it to the device; gives what the user should know of it.
 pub fn load_model(
     device: &dyn Device,
