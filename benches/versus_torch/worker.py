@@ -16,7 +16,8 @@ import torch
 import models
 import step
 
-VARIANTS = ("plain", "channels_last", "compiled")
+# The last two are for CUDA: the whole step captured in one graph, of eager or of compiled networks.
+VARIANTS = ("plain", "channels_last", "compiled", "graph", "compiled_graph")
 
 
 def peak_bytes():
@@ -46,7 +47,7 @@ def workload(arguments):
 
     def model(name):
         network = models.prepared(name, channels_last)
-        return torch.compile(network) if arguments.variant == "compiled" else network
+        return torch.compile(network) if arguments.variant.startswith("compiled") else network
 
     weak = random_images(arguments.batch, arguments.side, channels_last)
     target = torch.randint(0, 100, (arguments.batch,))
@@ -68,15 +69,35 @@ def workload(arguments):
     return lambda: step.sld_step(student, teacher, sgd, weak, strong, target, arguments.gate)
 
 
-def on_cuda(iterate, autocast):
-    """The same iteration, waiting for the GPU at its end."""
+def on_cuda(iterate, autocast, captured, warmup):
+    """The same iteration, waiting for the GPU at its end; captured in one CUDA graph if asked for."""
+
+    def run():
+        # A graph may not keep the weights that autocast has cached outside of it.
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast, cache_enabled=not captured):
+            iterate()
+
+    replay = captured_graph(run, warmup) if captured else run
 
     def wait():
-        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
-            iterate()
+        replay()
         torch.cuda.synchronize()
 
     return wait
+
+
+def captured_graph(run, warmup):
+    """What `run` does, as the replay of a CUDA graph, captured after runs on a stream of their own."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(warmup):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
 
 
 def main():
@@ -99,6 +120,9 @@ def main():
     arguments = parser.parse_args()
     if arguments.teacher and not arguments.student:
         parser.error("--teacher needs --student")
+    captured = arguments.variant.endswith("graph")
+    if captured and not arguments.cuda:
+        parser.error(f"--variant {arguments.variant} needs --cuda")
 
     torch.set_num_threads(arguments.threads)
     torch.set_num_interop_threads(1)
@@ -111,7 +135,7 @@ def main():
     imported = peak_bytes()
     iterate = workload(arguments)
     if arguments.cuda:
-        iterate = on_cuda(iterate, arguments.cuda == "amp")
+        iterate = on_cuda(iterate, arguments.cuda == "amp", captured, max(3, arguments.warmup))
     for _ in range(arguments.warmup):
         iterate()
     times = []

@@ -6,7 +6,7 @@ use super::interrupt::{self, Interrupted};
 use super::running::{self, Start};
 use super::session::RunData;
 use crate::config::{Config, ConfigError, Overrides};
-use crate::data::synthetic::{self, SyntheticConfig};
+use crate::data::synthetic::{self, Difficulty, SyntheticConfig};
 use crate::run::RunLock;
 use crate::say;
 use crate::training::{Evaluator, snapshot};
@@ -56,6 +56,13 @@ const TEACHER_SCHEDULE: Schedule = (8, "[6, 7]");
 const STUDENT_SCHEDULE: Schedule = (6, "[4, 5]");
 /// The last epoch without SLD's second level; 150 of 240 in the published schedule.
 const GATE_EPOCH: u32 = 4;
+
+/// The task: many classes, as swaps need wrong answers to mend, and few images that are ambiguous in
+/// themselves, whose label says no more than the teacher's answer does.
+fn task(seed: u64) -> SyntheticConfig {
+    let difficulty = Difficulty { ambiguity: 0.03, ..Difficulty::default() };
+    SyntheticConfig { classes: 40, seed, difficulty, ..SyntheticConfig::default() }
+}
 
 /// One of the students, or the teacher.
 struct Entry {
@@ -118,7 +125,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let stop = interrupt::stop_politely();
     let device = args.device.open()?;
     let started = Instant::now();
-    let task = SyntheticConfig { seed: args.seed, ..SyntheticConfig::default() };
+    let task = task(args.seed);
     say!(
         "A task of {} classes: {} training and {} test images, drawn from seed {}; {}.",
         task.classes,
