@@ -82,6 +82,8 @@ fn a_file_that_breaks_ends_the_run_with_its_path_and_loses_no_step() {
         let steps: u32 =
             said.split("stopped after ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         assert_eq!((0..4).contains(&steps), run == "train", "{said}");
+        let saved = nn::checkpoint::read(&root.with_extension(run).join("latest")).unwrap();
+        assert_eq!(saved.extra["steps"].as_i64(), Some(steps.into()), "{said}");
         // Still broken: the same, and nothing is lost.
         refused(&mut train(root, run, &["--resume"], &[]), &[path]);
         std::fs::write(&file, contents).unwrap();
