@@ -67,7 +67,7 @@ pub const EXCERPTS: &[Excerpt] = &[
     Excerpt {
         name: "distillation_kd.rs",
         path: "sld/src/distill/kd.rs",
-        from: "let (s, t) = logits.pair",
+        from: "let (s, t) = batch.pair",
         to: "(\"kd\", kd * self.kd_weight),",
     },
     Excerpt {
@@ -79,7 +79,7 @@ pub const EXCERPTS: &[Excerpt] = &[
     Excerpt {
         name: "distillation_sld.rs",
         path: "sld/src/distill/sld.rs",
-        from: "let (y, gate) = (&logits.stacked_labels()",
+        from: "let (y, gate) = (&batch.stacked_labels()",
         to: "let (weak_s, weak_t)",
     },
 ];

@@ -1,4 +1,11 @@
 pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
+    let gradients = grad_where_any(loss, wrt);
+    wrt.iter().zip(gradients).map(|(t, gradient)| gradient.unwrap_or_else(|| t.zeros_like())).collect()
+}
+
+/// As [`grad`], with `None` where no path leads from one to the other.
+#[track_caller]
+pub fn grad_where_any(loss: &Tensor, wrt: &[Tensor]) -> Vec<Option<Tensor>> {
     let order = ancestors_on_path(loss, wrt);
     let mut gradients: HashMap<u64, Tensor> = HashMap::new();
     gradients.insert(identity(loss), Tensor::full(loss.shape(), 1.0));
@@ -20,5 +27,5 @@ pub fn grad(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
             gradients.insert(identity(input), total);
         }
     }
-    wrt.iter().map(|t| gradients.get(&identity(t)).cloned().unwrap_or_else(|| t.zeros_like())).collect()
+    wrt.iter().map(|t| gradients.get(&identity(t)).cloned()).collect()
 }
