@@ -5,6 +5,7 @@
 //! made of ordinary tensors, a gradient can be differentiated again.
 
 use std::collections::{HashMap, HashSet};
+use std::f64::consts::FRAC_2_SQRT_PI;
 
 use crate::scope::{self, BACKWARD, Scope};
 use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
@@ -101,6 +102,7 @@ fn vector_jacobian(node: &Tensor, g: &Tensor) -> Vec<Option<Tensor>> {
                 UnaryOp::Abs => Some(g * x.sign()),
                 UnaryOp::Reciprocal => Some(-(g * node * node)),
                 UnaryOp::Tanh => Some(g * (1.0 - node * node)),
+                UnaryOp::Erf => Some(g * (-x.square()).exp() * FRAC_2_SQRT_PI),
                 // `0 < relu(x)` rather than `0 < x`: the output is what later layers keep.
                 UnaryOp::Relu => Some(zero().less(node).select(g, &zero())),
                 UnaryOp::Sign | UnaryOp::Floor => None,

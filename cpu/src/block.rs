@@ -249,6 +249,7 @@ fn unary(op: UnaryOp, a: &[f32], out: &mut [f32]) {
         UnaryOp::Abs => each([a], out, |[a]| a.abs()),
         UnaryOp::Reciprocal => each([a], out, |[a]| 1.0 / a),
         UnaryOp::Tanh => each([a], out, |[a]| math::tanh(a)),
+        UnaryOp::Erf => each([a], out, |[a]| math::erf(a)),
         UnaryOp::Relu => each([a], out, |[a]| relu(a)),
         UnaryOp::Sign => each([a], out, |[a]| truth(a > 0.0) - truth(a < 0.0)),
         UnaryOp::Floor => each([a], out, |[a]| a.floor()),

@@ -6,7 +6,7 @@ use autograd::{Tensor, Variable, VariableStore, grad, grad_where_any, scope};
 
 use crate::checkpoint::{OptimizerState, ParamGroup, Scalar};
 use crate::error::Result;
-use crate::layers::scope::within;
+use crate::layers::within;
 use crate::optimizer::{Losses, Optimizer, SgdOptions};
 use crate::state::{finite, load_by_position, named};
 

@@ -120,7 +120,8 @@ impl Initializer {
         (0..count).map(|_| (bound * (2.0 * self.generator.random::<f64>() - 1.0)) as f32).collect()
     }
 
-    fn normal(&mut self, count: usize, std: f64) -> Vec<f32> {
+    /// `N(0, std)`.
+    pub fn normal(&mut self, count: usize, std: f64) -> Vec<f32> {
         let mut values = Vec::with_capacity(count + 1);
         while values.len() < count {
             // 1 - u lies in (0, 1], where the logarithm is finite.

@@ -4,7 +4,7 @@ use autograd::{Tensor, Variable, VariableStore, grad, scope};
 
 use crate::checkpoint::OptimizerState;
 use crate::error::Result;
-use crate::layers::scope::within;
+use crate::layers::within;
 
 /// The losses of a step, scalars of shape `[]`.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use autograd::Tensor;
 use nn::checkpoint::Checkpoint;
 use nn::initialization::{Biases, Initialization, Initializer, Weights};
-use nn::layers::{Builder, ConvSpec, Convolution, Linear};
+use nn::layers::{ConvSpec, Convolution, Linear};
 use nn::optimizer::MultiStep;
-use nn::{Features, Forward, Model, Output};
+use nn::{Forward, Model, Output};
 use schedule::Device;
 use sld::augment::Normalization;
 use sld::data::Dataset;
@@ -29,8 +29,7 @@ impl nn::models::Network for Plain {
     fn forward(&self, images: &Tensor, _: &mut Forward) -> Output {
         let x = self.first.forward(images).relu();
         let pooled = self.second.forward(&x).relu().global_average_pool();
-        let features = Features { pooled: pooled.clone(), ..Features::none() };
-        Output { logits: self.classifier.forward(&pooled), features }
+        self.classifier.forward(&pooled).into()
     }
 }
 
@@ -41,12 +40,11 @@ fn plain(seed: u64) -> Model {
         linear: Weights::Normal(0.3),
         linear_bias: Biases::Zero,
     };
-    let (network, state) = Builder::build(Initializer::new(initialization, seed), |b| Plain {
+    Model::new("plain", CLASSES, Initializer::new(initialization, seed), |b| Plain {
         first: b.convolution("first", ConvSpec::new(3, 8, 3).with_bias()),
         second: b.convolution("second", ConvSpec::new(8, 12, 3)),
         classifier: b.linear("classifier", 12, CLASSES),
-    });
-    Model::new("plain", CLASSES, Box::new(network), state)
+    })
 }
 
 /// So many images of 32x32.

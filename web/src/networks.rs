@@ -23,17 +23,14 @@ pub const SIDE: usize = 32;
 pub fn build(name: &str, classes: usize, seed: u64) -> nn::Result<Model> {
     let width =
         |family: &str| name.strip_prefix(family)?.parse().ok().filter(|width| (1..=512).contains(width));
-    let initializer = || Initializer::new(INITIALIZATION, seed);
-    let (network, state): (Box<dyn Network>, _) = if let Some(hidden) = width("perceptron") {
-        let (network, state) = Builder::build(initializer(), |b| Perceptron::new(b, hidden, classes));
-        (Box::new(network), state)
+    let initializer = Initializer::new(INITIALIZATION, seed);
+    if let Some(hidden) = width("perceptron") {
+        Ok(Model::new(name, classes, initializer, |b| Perceptron::new(b, hidden, classes)))
     } else if let Some(channels) = width("convnet") {
-        let (network, state) = Builder::build(initializer(), |b| ConvNet::new(b, channels, classes));
-        (Box::new(network), state)
+        Ok(Model::new(name, classes, initializer, |b| ConvNet::new(b, channels, classes)))
     } else {
-        return nn::models::build(name, classes, seed);
-    };
-    Ok(Model::new(name, classes, network, state))
+        nn::models::build(name, classes, seed)
+    }
 }
 
 /// The weights that a network looks at its images with: those of its first layer.
@@ -60,7 +57,7 @@ impl Network for Perceptron {
         let before = self.hidden.forward(&flat);
         let hidden = before.relu();
         let logits = self.fc.forward(&hidden);
-        Output { logits, features: Features { pooled: hidden, ..Features::none() } }
+        Output { logits, features: Features::new(vec![], hidden) }
     }
 }
 

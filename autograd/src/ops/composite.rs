@@ -1,4 +1,4 @@
-//! What is written in the primitives: softmax, losses, normalisation, accuracy, dropout.
+//! What is written in the primitives: activations, softmax, attention, losses, normalisation, accuracy, dropout.
 //!
 //! None of these has a gradient of its own; [`crate::grad`] derives it, and the schedule fuses it.
 
@@ -17,6 +17,48 @@ pub struct BatchNorm {
 }
 
 impl Tensor {
+    /// `x Phi(x)` with the normal distribution's `Phi(x) = (1 + erf(x / sqrt(2))) / 2`: Hendrycks and Gimpel,
+    /// *Gaussian Error Linear Units* (2016); PyTorch's default.
+    ///
+    /// ```
+    /// # use autograd::Tensor;
+    /// let y = Tensor::constant(&[3], vec![-1.0, 0.0, 1.0]).gelu().evaluate()?;
+    /// assert!((y[0] + 0.158655).abs() < 1e-6 && y[1] == 0.0 && (y[2] - 0.841345).abs() < 1e-6);
+    /// # autograd::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn gelu(&self) -> Tensor {
+        self * ((self * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5)
+    }
+
+    /// `x sigmoid(x)`, also called swish: Elfwing, Uchibe and Doya, *Sigmoid-Weighted Linear Units for Neural
+    /// Network Function Approximation in Reinforcement Learning* (2017).
+    #[track_caller]
+    pub fn silu(&self) -> Tensor {
+        self * self.sigmoid()
+    }
+
+    /// `relu6(x + 3) / 6`, straight lines in the place of the sigmoid: Howard et al., *Searching for
+    /// MobileNetV3* (2019).
+    ///
+    /// ```
+    /// # use autograd::Tensor;
+    /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 0.0, 3.0]).hardsigmoid().evaluate()?, [0.0, 0.5, 1.0]);
+    /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 0.0, 3.0]).hardswish().evaluate()?, [0.0, 0.0, 3.0]);
+    /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 1.0, 9.0]).relu6().evaluate()?, [0.0, 1.0, 6.0]);
+    /// # autograd::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn hardsigmoid(&self) -> Tensor {
+        (self + 3.0).relu6() * (1.0 / 6.0)
+    }
+
+    /// `x relu6(x + 3) / 6`: Howard et al., *Searching for MobileNetV3* (2019).
+    #[track_caller]
+    pub fn hardswish(&self) -> Tensor {
+        self * self.hardsigmoid()
+    }
+
     /// `exp(x_i) / sum_j exp(x_j)` along one axis, computed on `x - max(x)`.
     #[track_caller]
     pub fn softmax(&self, axis: usize) -> Tensor {
@@ -30,6 +72,16 @@ impl Tensor {
     pub fn log_softmax(&self, axis: usize) -> Tensor {
         let shifted = self - self.max(axis).detach();
         &shifted - shifted.exp().sum(&[axis]).log()
+    }
+
+    /// Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al., *Attention Is All You
+    /// Need*, 2017): queries (self) `[.., T, d]`, keys `[.., S, d]` and values `[.., S, e]` to `[.., T, e]`.
+    #[track_caller]
+    pub fn attention(&self, keys: &Tensor, values: &Tensor) -> Tensor {
+        let last = self.rank().wrapping_sub(1);
+        let scale = 1.0 / (self.dim(last) as f64).sqrt();
+        let scores = (self * scale).matmul(&keys.transpose());
+        scores.softmax(last).matmul(values)
     }
 
     /// 1 at the label, 0 elsewhere: integer labels `[N] -> [N, classes]`. A label outside
@@ -162,6 +214,40 @@ impl Tensor {
         let scale = gamma * (variance + eps).sqrt().reciprocal();
         let shift = beta - mean * &scale;
         self * scale + shift
+    }
+
+    /// Layer normalisation over the last axis (Ba, Kiros and Hinton 2016): each row of `[.., C]` less its
+    /// mean, divided by its deviation `sqrt(variance + eps)` (biased), times `gamma`, plus `beta` (`[C]`).
+    #[track_caller]
+    pub fn layer_norm(&self, gamma: &Tensor, beta: &Tensor, eps: f64) -> Tensor {
+        let channels = self.dim(self.rank().wrapping_sub(1));
+        if self.rank() == 0 || gamma.shape() != [channels] || beta.shape() != [channels] {
+            let message = "needs [.., C] and gamma, beta of shape [C]".into();
+            return Tensor::invalid("layer_norm", &[self, gamma, beta], message);
+        }
+        self.standardized(&[self.rank() - 1], eps) * gamma + beta
+    }
+
+    /// Group normalisation (Wu and He 2018): as [`Tensor::layer_norm`], but mean and deviation are those of
+    /// each image's channels in one of `groups` groups: `[N, .., C]`.
+    #[track_caller]
+    pub fn group_norm(&self, groups: usize, gamma: &Tensor, beta: &Tensor, eps: f64) -> Tensor {
+        let channels = self.dim(self.rank().wrapping_sub(1));
+        let fits = groups > 0 && channels.is_multiple_of(groups);
+        if self.rank() < 2 || !fits || gamma.shape() != [channels] || beta.shape() != [channels] {
+            let message = format!("needs [N, .., C] in {groups} equal groups and gamma, beta of shape [C]");
+            return Tensor::invalid("group_norm", &[self, gamma, beta], message);
+        }
+        let pixels: usize = self.shape()[1..self.rank() - 1].iter().product();
+        let split = self.reshape(&[self.dim(0), pixels, groups, channels / groups]);
+        split.standardized(&[1, 3], eps).reshape(self.shape()) * gamma + beta
+    }
+
+    /// Less its mean along the axes, divided by its deviation along them.
+    #[track_caller]
+    fn standardized(&self, axes: &[usize], eps: f64) -> Tensor {
+        let scale = (self.variance(axes) + eps).sqrt().reciprocal();
+        (self - self.mean(axes)) * scale
     }
 
     /// Zeroes each element with probability `rate` and scales the rest by `1 / (1 - rate)`. `seed` and

@@ -76,6 +76,11 @@ impl Tensor {
     pub fn tanh(&self) -> Tensor {
         self.unary(UnaryOp::Tanh)
     }
+    /// The error function: `2 / sqrt(pi)` times the integral of `exp(-t^2)` from 0 to x.
+    #[track_caller]
+    pub fn erf(&self) -> Tensor {
+        self.unary(UnaryOp::Erf)
+    }
     /// `max(x, 0)`, with gradient 0 at 0.
     #[track_caller]
     pub fn relu(&self) -> Tensor {

@@ -65,26 +65,35 @@ impl Tensor {
     }
 
     /// A transposed convolution, as PyTorch's `conv_transpose2d`: self `[N,H,W,Cin]`, weight
-    /// `[Cin,Cout,kh,kw]`, result `[N,(H-1) stride - 2 padding + kh,..,Cout]`. It is the gradient of the
-    /// convolution with that weight by its image. One group, no dilation.
+    /// `[Cin,Cout/groups,kh,kw]`, result `[N,Ho,Wo,Cout]` with
+    /// `Ho = (H-1) stride - 2 padding + dilation (kh-1) + 1 + extra`, `Wo` alike. It is the gradient of the
+    /// convolution with that weight by its image. A strided convolution gives images of several sizes the same
+    /// size: `extra`, less than the stride, says which of them is meant (PyTorch's `output_padding`).
     #[track_caller]
-    pub fn conv2d_transposed(&self, weight: &Tensor, conv: Conv2d) -> Tensor {
+    pub fn conv2d_transposed(&self, weight: &Tensor, conv: Conv2d, extra: usize) -> Tensor {
         let operands = [self, weight];
         let fail = |message: &str| Tensor::invalid("transposed convolution", &operands, message.into());
-        let (&[n, h, w, cin], &[inputs, cout, kh, kw]) = (self.shape(), weight.shape()) else {
-            return fail("takes an image [N,H,W,C] and a weight [Cin,Cout,kh,kw]");
+        let (&[n, h, w, cin], &[inputs, per_group, kh, kw]) = (self.shape(), weight.shape()) else {
+            return fail("takes an image [N,H,W,C] and a weight [Cin,Cout/groups,kh,kw]");
         };
-        if operands.iter().any(|t| t.dtype() != DType::F32) || inputs != cin || conv.stride.contains(&0) {
-            return fail("the weight's first dim is the image's channels, both f32, the stride at least 1");
+        let Conv2d { stride, padding, dilation, groups } = conv;
+        if operands.iter().any(|t| t.dtype() != DType::F32 || t.is_empty()) || inputs != cin {
+            return fail("the weight's first dim is the image's channels, both f32 and not empty");
         }
-        if conv.groups != 1 || conv.dilation != [1, 1] || h == 0 || w == 0 {
-            return fail("one group, no dilation, an image that is not empty");
+        if groups == 0 || stride.contains(&0) || dilation.contains(&0) || cin % groups != 0 {
+            return fail("stride, dilation and groups are at least 1, and the groups share the channels");
+        }
+        if stride.iter().any(|&stride| extra >= stride) {
+            return fail("what the output has in addition is less than the stride");
         }
         let size = |size: usize, kernel: usize, d: usize| {
-            ((size - 1) * conv.stride[d] + kernel).checked_sub(2 * conv.padding[d]).filter(|&size| size > 0)
+            let reached = (size - 1) * stride[d] + dilation[d] * (kernel - 1) + 1 + extra;
+            reached.checked_sub(2 * padding[d]).filter(|&size| size > 0)
         };
         match (size(h, kh, 0), size(w, kw, 1)) {
-            (Some(height), Some(width)) => self.conv2d_input_grad(weight, conv, &[n, height, width, cout]),
+            (Some(height), Some(width)) => {
+                self.conv2d_input_grad(weight, conv, &[n, height, width, per_group * groups])
+            }
             _ => fail("the padding leaves nothing of the result"),
         }
     }

@@ -1,10 +1,13 @@
 //! Makes layers and keeps their parameters and buffers in state-dict order.
 
-use autograd::Variable;
+use autograd::{Tensor, Variable};
 
+use super::attention::{MultiHeadAttention, SqueezeExcitation};
 use super::batch_norm::{BatchNorm, ConvNorm};
 use super::convolution::{ConvSpec, Convolution, TransposedConvolution};
+use super::embedding::Embedding;
 use super::linear::Linear;
+use super::norm::{GroupNorm, LayerNorm};
 use crate::initialization::{Initialization, Initializer};
 
 /// What an entry of a state dict is for.
@@ -18,7 +21,7 @@ pub enum Kind {
     Variance,
     /// `num_batches_tracked`: a whole number, int64 in files.
     Counter,
-    /// Neither learned nor a batch norm's: what a method remembers from step to step.
+    /// Neither learned nor one of these: what else a layer or a method remembers from step to step.
     Memory,
 }
 
@@ -68,22 +71,22 @@ impl Builder<'_> {
     pub fn convolution(&mut self, name: &str, spec: ConvSpec) -> Convolution {
         let shape = spec.weight_shape();
         let mut at = self.at(name);
-        let weight = at.add("weight", &shape, Kind::Parameter, |draw| draw.convolution(&shape));
-        let bias = spec
-            .bias
-            .then(|| at.add("bias", &shape[..1], Kind::Parameter, |draw| draw.convolution_bias(&shape)));
+        let weight = at.parameter("weight", &shape, |draw| draw.convolution(&shape));
+        let bias = spec.bias.then(|| at.parameter("bias", &shape[..1], |draw| draw.convolution_bias(&shape)));
         Convolution { weight, bias, conv: spec.conv() }
     }
 
-    /// A transposed convolution: `NAME.weight` `[inputs, outputs, k, k]`, of which PyTorch takes the second
-    /// dim for the fan-in, and `NAME.bias`. The spec's groups and bias are not read.
+    /// A transposed convolution: `NAME.weight` `[inputs, outputs/groups, k, k]`, of which PyTorch takes the
+    /// second dim for the fan-in, and, if it has one, `NAME.bias`.
     pub fn transposed_convolution(&mut self, name: &str, spec: ConvSpec) -> TransposedConvolution {
-        let [outputs, inputs, kernel, _] = spec.weight_shape();
-        let (shape, drawn_as) = ([inputs, outputs, kernel, kernel], [outputs, outputs, kernel, kernel]);
+        let ConvSpec { inputs, outputs, kernel, groups, .. } = spec;
+        let shape = [inputs, outputs / groups, kernel, kernel];
+        let drawn_as = [outputs, outputs / groups, kernel, kernel];
         let mut at = self.at(name);
-        let weight = at.add("weight", &shape, Kind::Parameter, |draw| draw.convolution(&shape));
-        let bias = at.add("bias", &[outputs], Kind::Parameter, |draw| draw.convolution_bias(&drawn_as));
-        TransposedConvolution { weight, bias, conv: spec.conv() }
+        let weight = at.parameter("weight", &shape, |draw| draw.convolution(&shape));
+        let bias =
+            spec.bias.then(|| at.parameter("bias", &[outputs], |draw| draw.convolution_bias(&drawn_as)));
+        TransposedConvolution { weight, bias, conv: spec.conv(), extra: 0 }
     }
 
     /// Batch norm: `NAME.weight`, `bias`, `running_mean`, `running_var`, `num_batches_tracked`.
@@ -98,6 +101,61 @@ impl Builder<'_> {
         BatchNorm { weight, bias, running_mean, running_var, batches }
     }
 
+    /// Layer normalisation: `NAME.weight` and `NAME.bias` `[channels]`.
+    pub fn layer_norm(&mut self, name: &str, channels: usize) -> LayerNorm {
+        let (weight, bias) = self.scale_and_shift(name, channels);
+        LayerNorm::new(weight, bias)
+    }
+
+    /// Group normalisation, channels in `groups` groups: `NAME.weight` and `NAME.bias` `[channels]`.
+    pub fn group_norm(&mut self, name: &str, groups: usize, channels: usize) -> GroupNorm {
+        let (weight, bias) = self.scale_and_shift(name, channels);
+        GroupNorm { weight, bias, groups }
+    }
+
+    fn scale_and_shift(&mut self, name: &str, channels: usize) -> (Variable, Variable) {
+        let mut at = self.at(name);
+        let mut add = |name, value| at.parameter(name, &[channels], |_| vec![value; channels]);
+        (add("weight", 1.0), add("bias", 0.0))
+    }
+
+    /// A vector of so many channels for each of `0..numbers`: `NAME.weight` `[numbers, channels]`.
+    pub fn embedding(&mut self, name: &str, numbers: usize, channels: usize) -> Embedding {
+        let weight = self
+            .at(name)
+            .parameter("weight", &[numbers, channels], |draw| draw.normal(numbers * channels, 1.0));
+        Embedding { weight }
+    }
+
+    /// Multi-head attention, which so many heads share the channels of: `NAME.in_proj_weight` and
+    /// `NAME.in_proj_bias`, `NAME.out_proj`. Initial values are PyTorch's: Glorot's uniform ones, zeros, and
+    /// those of a linear layer.
+    pub fn attention(&mut self, name: &str, channels: usize, heads: usize) -> MultiHeadAttention {
+        let (all, bound) = (3 * channels, (6.0 / (4 * channels) as f64).sqrt());
+        let mut at = self.at(name);
+        let weight =
+            at.parameter("in_proj_weight", &[all, channels], |draw| draw.uniform(all * channels, bound));
+        let bias = at.parameter("in_proj_bias", &[all], |_| vec![0.0; all]);
+        let mut out = at.at("out_proj");
+        let shape = [channels, channels];
+        let output = Linear {
+            weight: out.parameter("weight", &shape, |draw| draw.linear(&shape)),
+            bias: out.parameter("bias", &shape[..1], |_| vec![0.0; channels]),
+        };
+        MultiHeadAttention { weight, bias, output, heads }
+    }
+
+    /// Squeeze and excitation by way of so many channels: the convolutions `NAME.fc1` and `NAME.fc2`.
+    pub fn squeeze_excitation(&mut self, name: &str, channels: usize, squeezed: usize) -> SqueezeExcitation {
+        let mut at = self.at(name);
+        SqueezeExcitation {
+            squeeze: at.convolution("fc1", ConvSpec::new(channels, squeezed, 1).with_bias()),
+            excite: at.convolution("fc2", ConvSpec::new(squeezed, channels, 1).with_bias()),
+            activation: Tensor::relu,
+            gate: Tensor::sigmoid,
+        }
+    }
+
     /// A convolution and the batch norm of its output.
     pub fn conv_norm(&mut self, conv: &str, norm: &str, spec: ConvSpec) -> ConvNorm {
         ConvNorm { conv: self.convolution(conv, spec), norm: self.batch_norm(norm, spec.outputs) }
@@ -108,8 +166,8 @@ impl Builder<'_> {
         let shape = [outputs, inputs];
         let mut at = self.at(name);
         Linear {
-            weight: at.add("weight", &shape, Kind::Parameter, |draw| draw.linear(&shape)),
-            bias: at.add("bias", &shape[..1], Kind::Parameter, |draw| draw.linear_bias(&shape)),
+            weight: at.parameter("weight", &shape, |draw| draw.linear(&shape)),
+            bias: at.parameter("bias", &shape[..1], |draw| draw.linear_bias(&shape)),
         }
     }
 
@@ -129,7 +187,24 @@ impl Builder<'_> {
         self
     }
 
-    fn add(
+    /// A parameter, which an optimizer trains: `values` draws its initial values, row-major.
+    ///
+    /// # Panics
+    /// If these are not as many as the shape has elements.
+    pub fn parameter(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: impl FnOnce(&mut Initializer) -> Vec<f32>,
+    ) -> Variable {
+        self.add(name, shape, Kind::Parameter, values)
+    }
+
+    /// An entry of the state dict of any kind: what a layer's parameters and running statistics are made with.
+    ///
+    /// # Panics
+    /// As [`Builder::parameter`].
+    pub fn add(
         &mut self,
         name: &str,
         shape: &[usize],

@@ -3,8 +3,8 @@
 use super::scope::within;
 use autograd::{Conv2d, Tensor, Variable};
 
-/// A square convolution to be made. Padding is `kernel / 2`, which keeps the size at stride 1, unless
-/// another is given.
+/// A square convolution, or a transposed one, to be made. Padding is `kernel / 2`, which keeps the size at
+/// stride 1, unless another is given.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
     pub inputs: usize,
@@ -12,6 +12,7 @@ pub struct ConvSpec {
     pub kernel: usize,
     pub stride: usize,
     pub padding: usize,
+    pub dilation: usize,
     pub groups: usize,
     pub bias: bool,
 }
@@ -19,9 +20,18 @@ pub struct ConvSpec {
 impl ConvSpec {
     /// `kernel x kernel`, stride 1, padding `kernel / 2`, which keeps the size, one group, no bias.
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        ConvSpec { inputs, outputs, kernel, stride: 1, padding: kernel / 2, groups: 1, bias: false }
+        ConvSpec {
+            inputs,
+            outputs,
+            kernel,
+            stride: 1,
+            padding: kernel / 2,
+            dilation: 1,
+            groups: 1,
+            bias: false,
+        }
     }
-    /// Each channel on its own, 3x3.
+    /// Each channel on its own, 3x3 (depthwise).
     pub fn depthwise(channels: usize) -> Self {
         ConvSpec::new(channels, channels, 3).groups(channels)
     }
@@ -30,6 +40,10 @@ impl ConvSpec {
     }
     pub fn padding(self, padding: usize) -> Self {
         ConvSpec { padding, ..self }
+    }
+    /// With the kernel's taps so many pixels apart. (The padding stays as it is.)
+    pub fn dilation(self, dilation: usize) -> Self {
+        ConvSpec { dilation, ..self }
     }
     pub fn groups(self, groups: usize) -> Self {
         ConvSpec { groups, ..self }
@@ -41,11 +55,20 @@ impl ConvSpec {
         [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
     }
     pub(super) fn conv(&self) -> Conv2d {
-        Conv2d::new(self.stride, self.padding).groups(self.groups)
+        Conv2d::new(self.stride, self.padding).groups(self.groups).dilation(self.dilation)
     }
 }
 
 /// A convolution with weight `[Cout, Cin/groups, k, k]` and perhaps a bias `[Cout]`.
+///
+/// ```
+/// # use autograd::Tensor;
+/// # use nn::{initialization::{Initialization, Initializer}, layers::*};
+/// # let initializer = Initializer::new(Initialization::PYTORCH, 1);
+/// let (depthwise, state) = Builder::build(initializer, |b| b.convolution("dw", ConvSpec::depthwise(8)));
+/// assert_eq!(depthwise.forward(&Tensor::input("x", &[2, 5, 5, 8])).shape(), [2, 5, 5, 8]);
+/// assert_eq!(state[0].variable.shape(), [8, 1, 3, 3]);
+/// ```
 pub struct Convolution {
     pub(super) weight: Variable,
     pub(super) bias: Option<Variable>,
@@ -65,11 +88,23 @@ impl Convolution {
     }
 }
 
-/// A transposed convolution with weight `[Cin, Cout, k, k]` and bias `[Cout]`.
+/// A transposed convolution with weight `[Cin, Cout/groups, k, k]` and perhaps a bias `[Cout]`.
+///
+/// ```
+/// # use autograd::Tensor;
+/// # use nn::{initialization::{Initialization, Initializer}, layers::*};
+/// # let initializer = Initializer::new(Initialization::PYTORCH, 1);
+/// let spec = ConvSpec::new(8, 4, 2).stride(2).padding(0).with_bias();
+/// let (up, _) = Builder::build(initializer, |b| b.transposed_convolution("up", spec));
+/// assert_eq!(up.forward(&Tensor::input("x", &[2, 5, 5, 8])).shape(), [2, 10, 10, 4]);
+/// ```
 pub struct TransposedConvolution {
     pub(super) weight: Variable,
-    pub(super) bias: Variable,
+    pub(super) bias: Option<Variable>,
     pub(super) conv: Conv2d,
+    /// Pixels that the output has in addition, on one side: 0, unless another is given (PyTorch's
+    /// `output_padding`).
+    pub extra: usize,
 }
 
 impl TransposedConvolution {
@@ -77,6 +112,10 @@ impl TransposedConvolution {
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let _layer = within(&self.weight);
-        x.conv2d_transposed(&self.weight.tensor(), self.conv) + self.bias.tensor()
+        let y = x.conv2d_transposed(&self.weight.tensor(), self.conv, self.extra);
+        match &self.bias {
+            Some(bias) => y + bias.tensor(),
+            None => y,
+        }
     }
 }

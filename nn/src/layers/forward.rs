@@ -73,6 +73,11 @@ impl Forward {
         self.mode
     }
 
+    /// Whether running statistics move and dropout drops.
+    pub fn is_training(&self) -> bool {
+        matches!(self.mode, Mode::Train { .. })
+    }
+
     /// New values of running statistics, in the order of their first use, to add to a step.
     pub fn into_updates(mut self) -> Vec<(Variable, Tensor)> {
         let order = std::mem::take(&mut self.order);
@@ -83,7 +88,7 @@ impl Forward {
     /// the identity otherwise (Srivastava et al. 2014).
     #[track_caller]
     pub fn dropout(&mut self, x: &Tensor, rate: f64) -> Tensor {
-        if !matches!(self.mode, Mode::Train { .. }) || rate == 0.0 {
+        if !self.is_training() || rate == 0.0 {
             return x.clone();
         }
         let Some((seed, step)) = &self.randomness else {
@@ -99,12 +104,14 @@ impl Forward {
         if self.repeats { times } else { 1 }
     }
 
-    /// The variable's value after the passes so far.
-    pub(super) fn current(&self, variable: &Variable) -> Tensor {
+    /// The variable's value after the passes so far: what the next update of a running statistic starts from.
+    pub fn current(&self, variable: &Variable) -> Tensor {
         self.values.get(&variable.id()).cloned().unwrap_or_else(|| variable.tensor())
     }
 
-    pub(super) fn update(&mut self, variable: &Variable, value: Tensor) {
+    /// Gives a running statistic its new value, which [`Forward::into_updates`] hands to the step. Of several
+    /// updates the last holds.
+    pub fn update(&mut self, variable: &Variable, value: Tensor) {
         if self.values.insert(variable.id(), value).is_none() {
             self.order.push(variable.clone());
         }

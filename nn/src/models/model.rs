@@ -1,17 +1,33 @@
 //! A network with its name and its state dict.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use autograd::{Tensor, Variable};
 
 use super::cost;
 use crate::error::{Error, Result};
-use crate::layers::{BatchNorm, Forward, Kind, StateEntry};
+use crate::initialization::Initializer;
+use crate::layers::{BatchNorm, Builder, Forward, Kind, StateEntry};
 
-/// What a family's file provides: images in, logits and features out.
+/// A network: images in, logits and features out.
 pub trait Network: Send + Sync {
-    /// `images` is `[N, H, W, 3]`.
+    /// `images` is `[N, H, W, channels]`; the logits are `[N, classes]`.
     fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output;
+
+    /// Channels of its images: 3, red, green and blue, unless it says otherwise.
+    fn channels(&self) -> usize {
+        3
+    }
+}
+
+impl Network for Box<dyn Network> {
+    fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
+        (**self).forward(images, forward)
+    }
+    fn channels(&self) -> usize {
+        (**self).channels()
+    }
 }
 
 /// What a pass through a network gives. What is not used is not computed.
@@ -20,6 +36,13 @@ pub struct Output {
     /// `[N, classes]`.
     pub logits: Tensor,
     pub features: Features,
+}
+
+impl From<Tensor> for Output {
+    /// Logits of a network that shows nobody its features.
+    fn from(logits: Tensor) -> Output {
+        Output { logits, features: Features::none() }
+    }
 }
 
 /// Intermediate results, for distillation from features.
@@ -40,8 +63,9 @@ pub struct Features {
 }
 
 impl Features {
-    /// Collects features stage by stage: pairs (before ReLU, after ReLU).
-    pub(super) fn new(stages: Vec<(Tensor, Tensor)>, pooled: Tensor) -> Features {
+    /// Features stage by stage, the stem's first: pairs (before its last ReLU, after it), and what the
+    /// classifier sees.
+    pub fn new(stages: Vec<(Tensor, Tensor)>, pooled: Tensor) -> Features {
         let (before_relu, stages) = stages.into_iter().unzip();
         Features { stages, before_relu, norms: Vec::new(), pooled }
     }
@@ -51,8 +75,8 @@ impl Features {
         Features::new(Vec::new(), Tensor::full(&[0], 0.0))
     }
 
-    /// With the batch norms before each stage's last ReLU.
-    pub(super) fn with_norms<'a>(self, norms: impl IntoIterator<Item = &'a BatchNorm>) -> Features {
+    /// With the batch norms before the last ReLU of each stage but the stem.
+    pub fn with_norms<'a>(self, norms: impl IntoIterator<Item = &'a BatchNorm>) -> Features {
         Features { norms: norms.into_iter().map(BatchNorm::scale_and_shift).collect(), ..self }
     }
 
@@ -75,22 +99,39 @@ pub struct Model {
     classes: usize,
     state: Vec<StateEntry>,
     network: Arc<dyn Network>,
+    /// Why it cannot be used.
+    mistake: Option<String>,
 }
 
 impl Model {
-    /// A network of one's own, with the state that its [`Builder`](crate::layers::Builder) made. The networks
-    /// of the registry come from [`build`](super::build).
-    pub fn new(name: &str, classes: usize, network: Box<dyn Network>, state: Vec<StateEntry>) -> Model {
-        Model { name: name.to_string(), classes, state, network: network.into() }
+    /// A network of one's own: `make` makes its layers with the [`Builder`], which names their parameters and
+    /// takes initial values from `initializer`. The networks of the registry come from [`build`](super::build).
+    ///
+    /// Of two entries with one name [`Model::forward`] makes an invalid tensor that says so.
+    pub fn new<N: Network + 'static>(
+        name: &str,
+        classes: usize,
+        initializer: Initializer,
+        make: impl FnOnce(&mut Builder) -> N,
+    ) -> Model {
+        let (network, state) = Builder::build(initializer, make);
+        let mut names = HashSet::new();
+        let again = state.iter().map(|entry| entry.variable.name()).find(|name| !names.insert(*name));
+        let mistake = again.map(|name| format!("two of its layers make a `{name}`; give them other names"));
+        Model { name: name.to_string(), classes, network: Arc::new(network), mistake, state }
     }
 
-    /// The registry's name.
+    /// Its name, of the registry's networks the registry's.
     pub fn name(&self) -> &str {
         &self.name
     }
     /// Number of logits.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+    /// Channels of its images.
+    pub fn channels(&self) -> usize {
+        self.network.channels()
     }
     /// Parameters and buffers in state-dict order.
     pub fn state(&self) -> &[StateEntry] {
@@ -115,21 +156,33 @@ impl Model {
     /// Multiply-accumulates of convolutions and matrix products for one image of `height x width`
     /// (without biases, batch norm and pooling, as is customary).
     pub fn macs(&self, height: usize, width: usize) -> Result<u64> {
-        let image = Tensor::input("image", &[1, height, width, 3]);
+        let image = Tensor::input("image", &[1, height, width, self.channels()]);
         let logits = self.forward(&image, &mut Forward::eval_unfolded()).logits;
         logits.check().map_err(Error::from)?;
         Ok(cost::macs(&logits))
     }
 
-    /// The network applied to `[N, H, W, 3]`, channels last.
+    /// The network applied to `[N, H, W, channels]`, channels last.
     #[track_caller]
     pub fn forward(&self, images: &Tensor, forward: &mut Forward) -> Output {
-        if images.rank() == 4 && images.dim(3) == 3 && !images.is_empty() {
-            return self.network.forward(images, forward);
+        let channels = self.channels();
+        let refuse = |operand: &Tensor, message: String| {
+            let invalid = Tensor::invalid("network", &[operand], message);
+            Output { logits: invalid.clone(), features: Features::new(vec![], invalid) }
+        };
+        if let Some(mistake) = &self.mistake {
+            return refuse(images, format!("{}: {mistake}", self.name));
         }
-        let message = "takes RGB images [N, H, W, 3], channels last".into();
-        let invalid = Tensor::invalid("network", &[images], message);
-        Output { logits: invalid.clone(), features: Features::new(vec![], invalid) }
+        if images.rank() != 4 || images.dim(3) != channels || images.is_empty() {
+            let colours = if channels == 3 { "RGB " } else { "" };
+            return refuse(images, format!("takes {colours}images [N, H, W, {channels}], channels last"));
+        }
+        let output = self.network.forward(images, forward);
+        let expected = [images.dim(0), self.classes];
+        if output.logits.check().is_ok() && output.logits.shape() != expected {
+            return refuse(&output.logits, format!("the logits of {} are to be {expected:?}", self.name));
+        }
+        output
     }
 }
 

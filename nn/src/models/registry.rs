@@ -21,8 +21,7 @@ struct Entry {
 
 impl Entry {
     fn build(&self, classes: usize, initializer: Initializer) -> Model {
-        let (network, state) = Builder::build(initializer, |b| (self.make)(b, classes));
-        Model::new(self.name, classes, network, state)
+        Model::new(self.name, classes, initializer, |b| (self.make)(b, classes))
     }
 }
 

@@ -90,7 +90,8 @@ impl Evaluator {
         batch: usize,
         [height, width]: [usize; 2],
     ) -> autograd::Result<Evaluator> {
-        let images = Tensor::input("images", &[batch, height, width, 3]);
+        let shape = [batch, height, width, model.channels()];
+        let images = Tensor::input("images", &shape);
         let logits = model.forward(&images, &mut Forward::eval()).logits;
         let executable = device.compile_step(&Step::new().output("logits", &logits))?;
         Ok(Evaluator {
@@ -98,7 +99,7 @@ impl Evaluator {
             network: model.name().into(),
             batch,
             classes: model.classes(),
-            image_len: height * width * 3,
+            image_len: shape[1..].iter().product(),
         })
     }
 

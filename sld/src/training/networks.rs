@@ -122,7 +122,7 @@ impl Networks {
         [height, width]: [usize; 2],
     ) -> (Batch, Vec<(Variable, Tensor)>) {
         let about = distiller.about();
-        let images = Tensor::input("images", &[about.views * size, height, width, 3]);
+        let images = Tensor::input("images", &[about.views * size, height, width, self.student.channels()]);
         let training = || match self.repeat_wrn_updates {
             true => Forward::train(about.views),
             false => Forward::train(about.views).without_repeated_updates(),
