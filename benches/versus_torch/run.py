@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 PROGRAM = HERE.parents[1] / "target" / "release" / "sld"
 PAIRS = ("wrn_16_2:wrn_16_1", "resnet56:resnet20", "wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4")
 OURS = "ours"
+BEFORE = "ours before"
+SIDE = 32
 BURN = "burn flex"
 BURN_PROGRAM = HERE.parent / "versus_burn" / "target" / "release" / "versus-burn"
 BURN_WORKLOAD = ["--vanilla", "resnet20"]
@@ -98,10 +100,13 @@ def commands(arguments, workload):
     """The command and environment of every program that is to run a workload."""
     common = ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     common += ["--iterations", str(arguments.iterations)]
-    images = ["--side", str(arguments.side)]
+    # Left out where it is the default: builds before pictures of other sizes do not know it.
+    images = ["--side", str(arguments.side)] if arguments.side != SIDE else []
     programs = {}
     if not arguments.torch_only:
         programs[OURS] = ([str(arguments.program), "bench", "step", *workload, *images, *common, "--json"], {})
+        if arguments.before:
+            programs[BEFORE] = ([str(arguments.before), *programs[OURS][0][1:]], {})
     if arguments.burn and workload == BURN_WORKLOAD:
         programs[BURN] = ([str(arguments.burn), *common, "--json"], {})
     threads = {"OMP_NUM_THREADS": str(arguments.threads)}
@@ -141,7 +146,7 @@ def report(title, series, is_eval):
         print(f"  {name:28}{one.median:11.1f}{one.minimum:12.1f}", end="")
         print(f"{one.peak_bytes / 2**20:10.0f}", end="")
         print(f"{one.images / one.median * 1e3:10.0f}" if is_eval else "")
-    theirs = {name: one for name, one in series.items() if name not in (OURS, BURN)}
+    theirs = {name: one for name, one in series.items() if name.startswith("torch")}
     if not theirs:
         return
     best = min(theirs, key=lambda name: theirs[name].median)
@@ -155,6 +160,11 @@ def report(title, series, is_eval):
     median, minimum = ours.median / theirs[best].median, ours.minimum / theirs[fastest].minimum
     print(f"  ours/PyTorch: {median:.2f} of the median ({best}), ", end="")
     print(f"{minimum:.2f} of the minimum ({fastest})")
+    if BEFORE in series:
+        before = series[BEFORE]
+        print(f"  ours before/PyTorch: {before.median / theirs[best].median:.2f} of the median, ", end="")
+        print(f"{before.minimum / theirs[fastest].minimum:.2f} of the minimum; ours/before: ", end="")
+        print(f"{ours.median / before.median:.2f}, {ours.minimum / before.minimum:.2f}")
     if BURN in series:
         print(f"  ours/burn: {ours.median / series[BURN].median:.2f} of the median")
     if is_eval:
@@ -219,7 +229,7 @@ def parse():
     parser.add_argument("--eval", nargs="*", metavar="MODEL", help="default: resnet20")
     parser.add_argument("--gate", action="store_true", help="SLD with the swapped-student term")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--side", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--side", type=int, default=SIDE, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=10, help="timed, in each round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -230,6 +240,7 @@ def parse():
         default=["plain", "channels_last", "channels_last_retain"],
     )
     parser.add_argument("--program", type=Path, default=PROGRAM, help="our program")
+    parser.add_argument("--before", type=Path, metavar="PROGRAM", help="another build of it, to compare with")
     parser.add_argument(
         "--burn",
         type=Path,

@@ -5,6 +5,7 @@
 //! load as they are.
 
 mod cost;
+mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v2_tiny;

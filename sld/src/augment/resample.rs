@@ -258,7 +258,7 @@ impl pulp::WithSimd for Down<'_> {
             for (place, block) in blocks.iter_mut().enumerate() {
                 let mut sums = [HALF; BLOCK];
                 for (row, &weight) in input.chunks_exact(stride).zip(weights) {
-                    let row: &[u8; BLOCK] = row[place * BLOCK..][..BLOCK].try_into().expect("a block");
+                    let row = &row.as_chunks::<BLOCK>().0[place];
                     for i in 0..BLOCK {
                         sums[i] += i32::from(row[i]) * weight;
                     }
