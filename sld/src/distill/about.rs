@@ -24,7 +24,7 @@ pub struct About {
 
 impl About {
     /// A method with a teacher that reads one view.
-    pub(super) const DEFAULT: About = About {
+    pub const DEFAULT: About = About {
         name: "",
         aliases: &[],
         title: "",

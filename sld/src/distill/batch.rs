@@ -53,7 +53,7 @@ impl Batch {
 
     /// The student's and the teacher's logits of the views that the method reads, if they are there and
     /// fit each other and the labels; else an invalid tensor that says what is wrong.
-    pub(super) fn pair(&self, about: About) -> Result<(Tensor, Tensor), Tensor> {
+    pub fn pair(&self, about: About) -> Result<(Tensor, Tensor), Tensor> {
         let student = self.student_rows(about)?;
         let teacher = &self.teacher(about)?.logits;
         if teacher.shape() != self.student.logits.shape() {
@@ -65,7 +65,7 @@ impl Batch {
     }
 
     /// The student's part of [`Batch::pair`].
-    pub(super) fn student_rows(&self, about: About) -> Result<Tensor, Tensor> {
+    pub fn student_rows(&self, about: About) -> Result<Tensor, Tensor> {
         let (views, logits) = (about.views, &self.student.logits);
         let rows = views * self.size();
         let fits = logits.rank() == 2
@@ -86,12 +86,12 @@ impl Batch {
 
     /// `weight` times the cross entropy of the student's logits: the first term of every method that reads
     /// features.
-    pub(super) fn cross_entropy(&self, about: About, weight: f64) -> Result<Tensor, Tensor> {
+    pub fn cross_entropy(&self, about: About, weight: f64) -> Result<Tensor, Tensor> {
         Ok(nn::loss::cross_entropy(&self.student_rows(about)?, &self.labels) * weight)
     }
 
     /// Both networks' features; no gradient flows into the teacher's.
-    pub(super) fn features(&self, about: About) -> Result<(&Features, Features), Tensor> {
+    pub fn features(&self, about: About) -> Result<(&Features, Features), Tensor> {
         self.student_rows(about)?;
         Ok((&self.student.features, self.teacher(about)?.features.detach()))
     }
@@ -101,7 +101,7 @@ impl Batch {
     }
 
     /// The invalid tensor of a method that cannot take these networks, and why.
-    pub(super) fn refuse(&self, about: About, why: impl Into<String>) -> Tensor {
+    pub fn refuse(&self, about: About, why: impl Into<String>) -> Tensor {
         Tensor::invalid(about.name, &[&self.student.logits], why.into())
     }
 }

@@ -104,7 +104,7 @@ impl Loss {
     }
 
     /// The sum of weighted terms.
-    pub(super) fn sum(terms: Vec<(&'static str, Tensor)>) -> Loss {
+    pub fn sum(terms: Vec<(&'static str, Tensor)>) -> Loss {
         let mut parts = terms.iter().map(|term| term.1.clone());
         let first = parts.next().unwrap_or_else(|| Tensor::scalar(0.0));
         let total = parts.fold(first, |sum, part| sum + part);

@@ -17,6 +17,7 @@ pub use value::{Node, Value, parse};
 
 /// Declares a struct whose fields are config keys: lines of
 /// `/// help` `"PATH": field: Type = default, check, ...;`.
+#[macro_export]
 macro_rules! settings {
     ($(#[$meta:meta])* pub struct $name:ident {
         $($(#[doc = $help:literal])+ $path:literal: $field:ident: $type:ty = $default:expr $(, $check:expr)*;)*
@@ -53,7 +54,7 @@ macro_rules! settings {
         }
     };
 }
-pub(crate) use settings;
+pub use settings;
 
 /// Defines an enum with the names its values have in a config.
 macro_rules! choice {
