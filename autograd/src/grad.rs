@@ -209,6 +209,9 @@ fn vector_jacobian(node: &Tensor, g: &Tensor) -> Vec<Option<Tensor>> {
         Op::MaxPoolScatter(window) => vec![None, Some(input(0).max_pool_gather(g, *window))],
         Op::AveragePool(window) => vec![Some(g.average_pool_transposed(*window, input(0).shape()))],
         Op::AveragePoolTransposed(window) => vec![Some(g.average_pool(*window))],
+        // Every process's input is in every process's sum. What is differentiated is the sum of all
+        // processes' losses.
+        Op::AllReduce(transfer) => vec![Some(g.all_reduce(*transfer))],
     }
 }
 

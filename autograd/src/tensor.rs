@@ -220,6 +220,16 @@ pub enum Op {
     MaxPoolScatter(Window),
     AveragePool(Window),
     AveragePoolTransposed(Window),
+    /// The sum over the processes that run the same program, element by element.
+    AllReduce(Transfer),
+}
+
+/// How numbers travel between processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    F32,
+    /// Rounded to bfloat16 on the way: half the bytes.
+    Bf16,
 }
 
 impl Op {
@@ -256,6 +266,7 @@ impl Op {
             Op::MaxPoolScatter(_) => "max_pool_scatter",
             Op::AveragePool(_) => "average_pool",
             Op::AveragePoolTransposed(_) => "average_pool_transposed",
+            Op::AllReduce(_) => "all_reduce",
         }
     }
 }

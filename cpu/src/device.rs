@@ -26,9 +26,15 @@ impl CpuDevice {
     /// A device that computes on `threads` threads, the caller's included (0: one for each core that
     /// this process may use).
     pub fn new(threads: usize) -> CpuDevice {
+        CpuDevice::with_memory(threads, None)
+    }
+
+    /// The same; compiling a step that needs more than `most_bytes` fails, or without that more than is free.
+    pub fn with_memory(threads: usize, most_bytes: Option<u64>) -> CpuDevice {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { available() } else { threads };
-        let shared = Shared { isa: Isa::best(), pool: ThreadPool::new(threads), state: State::default() };
+        let shared =
+            Shared { isa: Isa::best(), pool: ThreadPool::new(threads), state: State::default(), most_bytes };
         CpuDevice { shared: Arc::new(shared) }
     }
 

@@ -14,6 +14,25 @@ pub fn lines(len: usize) -> usize {
     len.next_multiple_of(LINE)
 }
 
+/// Bytes of memory that this machine, or the group of processes that this one is in, has left; `None` where that
+/// cannot be told.
+pub fn free_bytes() -> Option<u64> {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let machine = 1024 * (kib("MemAvailable:")? + kib("SwapFree:").unwrap_or(0));
+    // What files keep cached gives way.
+    let taken = || {
+        let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("anon "))?.trim().parse::<u64>().ok()
+    };
+    let group = number("/sys/fs/cgroup/memory.max").and_then(|limit| Some(limit.saturating_sub(taken()?)));
+    Some(group.map_or(machine, |group| group.min(machine)))
+}
+
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);

@@ -133,38 +133,67 @@ impl Gpu {
             return Ok(at_once(Ok(Vec::new())));
         }
         let kept = lock(&self.staging).take().filter(|b| b.size() >= size);
-        let staging = match kept {
-            Some(staging) => staging,
-            None => self.scoped("reading back", || {
-                self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("read back"),
-                    size: size.next_multiple_of(4096),
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                })
-            })?,
-        };
+        let staging = kept.map_or_else(|| self.staging(elements), Ok)?;
+        let copied = self.copy_to(buffer, &staging, elements)?;
+        let values = self.fetch(staging.clone(), copied, elements);
+        let gpu = self.clone();
+        Ok(Box::pin(async move {
+            let values = values.await?;
+            *lock(&gpu.staging) = Some(staging);
+            Ok(values)
+        }))
+    }
+
+    /// A buffer to read so many elements back through.
+    pub fn staging(&self, elements: usize) -> Result<wgpu::Buffer> {
+        self.scoped("reading back", || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read back"),
+                size: (elements as u64 * 4).next_multiple_of(4096),
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Sends a copy of a buffer's first elements, after everything submitted so far.
+    pub fn copy_to(
+        &self,
+        buffer: &wgpu::Buffer,
+        staging: &wgpu::Buffer,
+        elements: usize,
+    ) -> Result<wgpu::SubmissionIndex> {
         self.scoped("reading back", || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
-            self.queue.submit([encoder.finish()]);
-        })?;
+            encoder.copy_buffer_to_buffer(buffer, 0, staging, 0, (elements * 4) as u64);
+            self.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// What was copied to a staging buffer, which then can be used again. What was submitted later is not
+    /// waited for.
+    pub fn fetch(
+        self: &Arc<Self>,
+        staging: wgpu::Buffer,
+        copied: wgpu::SubmissionIndex,
+        elements: usize,
+    ) -> Pending<Vec<f32>> {
+        let size = (elements * 4) as u64;
         let mapped = Answer::new();
         let callback = mapped.clone();
         staging.map_async(wgpu::MapMode::Read, 0..size, move |result| callback.give(result));
         let gpu = self.clone();
-        Ok(Box::pin(async move {
+        Box::pin(async move {
             let failed = |error: &dyn std::fmt::Display| Error::Device(format!("reading back: {error}"));
-            let mapped = mapped.after(|| gpu.wait(None)).await?;
+            let mapped = mapped.after(|| gpu.wait(Some(copied.clone()))).await?;
             gpu.settled().await?;
             mapped.map_err(|error| failed(&error))?;
             let view = staging.get_mapped_range(0..size).map_err(|error| failed(&error))?;
             let values = bytemuck::pod_collect_to_vec(&view[..]);
             drop(view);
             staging.unmap();
-            *lock(&gpu.staging) = Some(staging);
             Ok(values)
-        }))
+        })
     }
 }
 

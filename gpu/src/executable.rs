@@ -1,11 +1,12 @@
 //! A compiled schedule: pipelines and bind groups made once, replayed by every call.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
-use schedule::{BufferId, Kernel, Pending, Schedule};
+use schedule::{BufferId, Communicator, Exchange, Kernel, Pending, PendingSum, Schedule, pending};
 use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
 
 use crate::context::Gpu;
@@ -24,8 +25,19 @@ pub struct GpuExecutable {
     memory: Memory,
     prepare: Vec<Dispatch>,
     dispatches: Vec<Dispatch>,
+    /// The sums over processes.
+    sums: Vec<Sum>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     bytes: u64,
+}
+
+/// A sum over processes, and the numbers of the dispatches before which it begins and must be there.
+struct Sum {
+    exchange: Exchange,
+    begin: usize,
+    finish: usize,
+    /// Where the processor reads the values.
+    staging: wgpu::Buffer,
 }
 
 impl GpuExecutable {
@@ -51,18 +63,78 @@ impl GpuExecutable {
         for kernel in &run.prepare {
             builder.add(context, kernel, true)?;
         }
-        for kernel in &run.kernels {
+        let exchanges = run.exchanges();
+        let mut sums = Vec::with_capacity(exchanges.len());
+        for &exchange in &exchanges {
+            sums.push(Sum { exchange, begin: 0, finish: usize::MAX, staging: gpu.staging(exchange.len)? });
+        }
+        for (number, kernel) in run.kernels.iter().enumerate() {
+            let so_far = builder.calls();
+            for sum in &mut sums {
+                if sum.exchange.kernel == number {
+                    sum.begin = so_far;
+                } else if sum.exchange.needed == number {
+                    sum.finish = so_far;
+                }
+            }
             builder.add(context, kernel, false)?;
         }
         let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
-        let bytes = memory.bytes + extra;
-        Ok(GpuExecutable { gpu, memory, prepare, dispatches, in_flight: VecDeque::new(), bytes })
+        let bytes = memory.bytes + extra + sums.iter().map(|sum| sum.staging.size()).sum::<u64>();
+        Ok(GpuExecutable { gpu, memory, prepare, dispatches, sums, in_flight: VecDeque::new(), bytes })
     }
 
-    /// Sends the kernels that are to be prepared, if asked for, and those of a call, if asked for.
-    fn submit(&mut self, prepare: bool, call: bool) -> Result<()> {
+    /// Sends the kernels of a call in pieces, between which sums over processes begin, and end: as late as
+    /// their first reader allows, so that the device goes on computing meanwhile.
+    fn run_among(&mut self, prepare: bool, processes: &dyn Communicator) -> Result<()> {
+        let mut sent = 0;
+        let mut prepare = prepare;
+        // The sums before `oldest` are done. The values of those before `next` were copied to where the processor
+        // reads them; of these, first the ones that are `under_way` were handed to the processes.
+        let (mut next, mut oldest) = (0, 0);
+        let mut copied = VecDeque::new();
+        let mut under_way: VecDeque<Box<dyn PendingSum>> = VecDeque::new();
+        loop {
+            let begin = self.sums.get(next).map_or(usize::MAX, |sum| sum.begin);
+            let finish = self.sums[oldest..next].iter().map(|sum| sum.finish).min().unwrap_or(usize::MAX);
+            let until = begin.min(finish).min(self.dispatches.len());
+            if until > sent || prepare {
+                self.submit(prepare, sent..until)?;
+                (sent, prepare) = (until, false);
+            }
+            if finish <= begin && oldest < next {
+                // In the order of their beginning, up to the one that is needed.
+                let last = self.sums[oldest..next].iter().rposition(|sum| sum.finish <= finish).unwrap_or(0);
+                for sum in &self.sums[oldest + under_way.len()..next] {
+                    let Some(copied) = copied.pop_front() else { break };
+                    let values =
+                        pending::wait(self.gpu.fetch(sum.staging.clone(), copied, sum.exchange.len))?;
+                    under_way.push_back(processes.begin_sum(values, sum.exchange.transfer)?);
+                }
+                for sum in &self.sums[oldest..=oldest + last] {
+                    let Some(pending) = under_way.pop_front() else { break };
+                    let values = pending.finish()?;
+                    if let Some(buffer) = self.memory.of(sum.exchange.output) {
+                        self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&values));
+                    }
+                }
+                oldest += last + 1;
+            } else if let Some(sum) = self.sums.get(next) {
+                let Some(buffer) = self.memory.of(sum.exchange.input) else {
+                    return Err(Error::Step("a sum over processes has no memory".into()));
+                };
+                copied.push_back(self.gpu.copy_to(buffer, &sum.staging, sum.exchange.len)?);
+                next += 1;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends the kernels that are to be prepared, if asked for, and some of a call.
+    fn submit(&mut self, prepare: bool, call: Range<usize>) -> Result<()> {
         let prepare = if prepare { &self.prepare[..] } else { &[] };
-        let call = if call { &self.dispatches[..] } else { &[] };
+        let call = &self.dispatches[call];
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -95,15 +167,18 @@ impl Compiled for GpuExecutable {
         }
     }
 
-    fn run(&mut self, prepare: bool) -> Result<()> {
+    fn run(&mut self, prepare: bool, processes: &dyn Communicator) -> Result<()> {
         self.gpu.check()?;
-        self.submit(prepare, true)?;
+        match self.sums.is_empty() {
+            true => self.submit(prepare, 0..self.dispatches.len())?,
+            false => self.run_among(prepare, processes)?,
+        }
         self.gpu.check()
     }
 
     fn profile(&mut self, prepare: bool) -> Result<Pending<Vec<(String, f64)>>> {
         if prepare {
-            self.submit(true, false)?;
+            self.submit(true, 0..0)?;
         }
         let seconds = profile::measure(&self.gpu, &self.dispatches)?;
         let labels: Vec<String> = self.dispatches.iter().map(|d| d.label.clone()).collect();
@@ -136,6 +211,11 @@ struct Builder {
 }
 
 impl Builder {
+    /// Launches of a call so far.
+    fn calls(&self) -> usize {
+        self.places.iter().filter(|(prepare, _)| !prepare).count()
+    }
+
     fn add(&mut self, context: Context, kernel: &Kernel, prepare: bool) -> Result<()> {
         let Assembled { prepare: first, launches, scratch, kept } = assemble(context, kernel)?;
         let base = self.kept.len();

@@ -71,6 +71,7 @@
 //! What a layer remembers beside its parameters is an entry of another [`layers::Kind`] ([`layers::Builder::add`]);
 //! its new value goes to [`Forward::update`] in training.
 
+pub mod buckets;
 pub mod checkpoint;
 pub mod dot;
 pub mod error;

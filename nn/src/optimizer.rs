@@ -214,6 +214,11 @@ impl GradientSums {
         GradientSums { slots: parameters.iter().map(slot).collect() }
     }
 
+    /// The variables that the sums are in.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.slots.iter().map(|(_, sum)| sum)
+    }
+
     /// The sums as they are.
     pub fn tensors(&self) -> Vec<Tensor> {
         self.slots.iter().map(|(_, sum)| sum.tensor()).collect()

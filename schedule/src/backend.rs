@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::{Error, Result, Variable, VariableStore};
 
+use crate::communicator::Communicator;
 use crate::ir::{BufferId, Kernel, Schedule};
 use crate::pending::{self, Pending};
 use crate::step::Options;
@@ -51,8 +52,8 @@ pub trait Compiled {
     fn copy_out(&mut self, buffer: BufferId, len: usize) -> Result<Pending<Vec<f32>>>;
     /// Runs the kernels of a call, after those of [`Schedule::prepare`] and whatever else depends on
     /// frozen state alone if `prepare` says so.
-    fn run(&mut self, prepare: bool) -> Result<()>;
-    /// The same, with the seconds of each kernel.
+    fn run(&mut self, prepare: bool, processes: &dyn Communicator) -> Result<()>;
+    /// The same, with the seconds of each kernel. Only for schedules without sums over processes.
     fn profile(&mut self, prepare: bool) -> Result<Pending<Vec<(String, f64)>>>;
     /// See [`Executable::bytes`](crate::Executable::bytes).
     fn bytes(&self) -> u64;

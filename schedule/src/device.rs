@@ -1,5 +1,6 @@
 //! What a device is to the rest of the project: something that compiles a schedule and keeps state.
 
+use crate::communicator::{Alone, Communicator};
 use crate::ir::{Kernel, Schedule};
 use crate::pending::{self, Pending};
 use crate::step::{Options, Step};
@@ -52,9 +53,14 @@ pub trait Device: VariableStore {
 
 /// A compiled step.
 pub trait Executable {
-    /// Runs one step. All inputs must be given, by name. After an error the executable and the device
-    /// are still usable.
-    fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()>;
+    /// Runs one step, in one process. All inputs must be given, by name. After an error the executable and
+    /// the device are still usable.
+    fn call(&mut self, inputs: &[(&str, Value)]) -> Result<()> {
+        self.call_among(inputs, &Alone)
+    }
+
+    /// The same as one of several processes, which all run the same program.
+    fn call_among(&mut self, inputs: &[(&str, Value)], processes: &dyn Communicator) -> Result<()>;
 
     /// Reads an output of the latest call (waits for it on an asynchronous device).
     fn output(&mut self, name: &str) -> Result<Vec<f32>> {

@@ -162,5 +162,6 @@ fn shape_text(kernel: &Kernel) -> String {
             format!("{}x{}x{} {}->{}", g.batch, g.height, g.width, g.in_channels, g.out_channels)
         }
         Body::Pool { geometry: g, .. } => format!("{}x{}x{}x{}", g.batch, g.height, g.width, g.channels),
+        Body::AllReduce { .. } => "all processes".into(),
     }
 }

@@ -10,8 +10,9 @@
 //!    rearrangements around it as its prologue and epilogue.
 //! 4. `merge`: kernels over the same elements become one; batch norm's sums join the convolution
 //!    that made their input.
-//! 5. `group`: independent maps become one launch.
-//! 6. `memory`: state is updated in place, temporaries share slots.
+//! 5. `advance`: sums over processes begin as early as they can.
+//! 6. `group`: independent maps become one launch.
+//! 7. `memory`: state is updated in place, temporaries share slots.
 //!
 //! A [`Schedule`] (`ir`) is the result, and the whole of what a device needs to know; `explain` prints it as a table and
 //! `flow` as a graph.
@@ -38,7 +39,9 @@
 //!   ([`Schedule::memories`]).
 //! * **Slot**: memory that several temporaries use one after the other.
 
+mod advance;
 pub mod backend;
+mod communicator;
 mod device;
 mod draft;
 mod explain;
@@ -58,6 +61,7 @@ mod work;
 
 use autograd::{Error, Result};
 
+pub use communicator::{Alone, Communicator, PendingSum};
 pub use device::{Device, Executable, Value};
 
 pub use ir::*;
@@ -86,6 +90,7 @@ impl Step {
         let mut draft = lower::lower(&graph, &options)?;
         if options.fuse {
             merge::merge(&mut draft, &options);
+            advance::advance(&mut draft);
             group::group(&mut draft, &options);
         }
         Ok(memory::plan(draft))

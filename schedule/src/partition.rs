@@ -55,7 +55,8 @@ pub fn class(op: &Op) -> Class {
         | Op::MaxPoolGather(_)
         | Op::MaxPoolScatter(_)
         | Op::AveragePool(_)
-        | Op::AveragePoolTransposed(_) => Class::Heavy,
+        | Op::AveragePoolTransposed(_)
+        | Op::AllReduce(_) => Class::Heavy,
         // The graph has none of these left: they were errors, or simplified away.
         Op::Invalid | Op::Cast | Op::Detach => Class::View,
     }
@@ -115,7 +116,8 @@ fn frozen(graph: &Graph) -> Vec<bool> {
     let mut frozen: Vec<bool> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let fixed = match &node.op {
-            Op::Input(_) => false,
+            // What others add may change although nothing here does.
+            Op::Input(_) | Op::AllReduce(_) => false,
             Op::State(variable) => !updated.contains(&variable.id()),
             _ => node.inputs.iter().all(|&i| frozen[i]),
         };

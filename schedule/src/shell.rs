@@ -4,6 +4,7 @@
 use autograd::{Error, Result};
 
 use crate::backend::{Backend, Compiled, Variables};
+use crate::communicator::Communicator;
 use crate::device::{Device, Executable, Value};
 use crate::ir::{Buffer, BufferId, Kernel, Role, Schedule};
 use crate::pending::{Pending, at_once};
@@ -113,7 +114,7 @@ impl<B: Backend> Shell<B> {
 }
 
 impl<B: Backend> Executable for Shell<B> {
-    fn call(&mut self, given: &[(&str, Value)]) -> Result<()> {
+    fn call_among(&mut self, given: &[(&str, Value)], processes: &dyn Communicator) -> Result<()> {
         self.check(given)?;
         for (name, value) in given {
             let same = |(id, other, _): (BufferId, &str, bool)| (other == *name).then_some(id);
@@ -127,7 +128,7 @@ impl<B: Backend> Executable for Shell<B> {
                 }
             }
         }
-        self.run(B::Compiled::run)
+        self.run(|compiled, prepare| compiled.run(prepare, processes))
     }
 
     fn output_async(&mut self, name: &str) -> Pending<Vec<f32>> {
@@ -141,6 +142,9 @@ impl<B: Backend> Executable for Shell<B> {
     fn profile_async(&mut self) -> Pending<Vec<(String, f64)>> {
         if !self.called {
             return at_once(Err(Error::Step("the profile repeats a call: call once before".into())));
+        }
+        if !self.schedule.exchanges().is_empty() {
+            return at_once(Err(Error::Step("a step with sums over processes has no profile".into())));
         }
         self.run(B::Compiled::profile).unwrap_or_else(|error| at_once(Err(error)))
     }

@@ -111,6 +111,10 @@ impl Check<'_> {
                 inputs.iter().zip(sizes).try_for_each(|(&input, size)| self.len(input, size))?;
                 self.len(*output, result)
             }
+            Body::AllReduce { input, output, .. } => {
+                self.buffer(*input)?;
+                self.len(*output, self.schedule.buffers[*input].len())
+            }
         }
     }
 

@@ -39,6 +39,7 @@ impl Schedule {
             }
             Body::MatMul { batch, m, n, k, .. } => 2 * (batch * m * n * k) as u64,
             Body::Convolution { geometry, .. } => geometry.flops(),
+            Body::AllReduce { .. } => 0,
             Body::Pool { geometry, .. } => {
                 let g = geometry;
                 let [kh, kw] = g.window.size;

@@ -54,6 +54,8 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
         Body::Reduce { .. } => reduce::assemble(context, label, &kernel.body)?,
         Body::MatMul { .. } => matmul::assemble(context, label, &kernel.body)?,
         Body::Convolution { .. } => convolution::assemble(context, label, &kernel.body)?,
+        // Between launches: the device's.
+        Body::AllReduce { .. } => Assembled::default(),
         Body::Pool { kind, geometry, inputs, output } => {
             pool::assemble(context, label, *kind, geometry, inputs, *output)?
         }

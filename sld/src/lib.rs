@@ -6,6 +6,7 @@
 pub mod augment;
 #[cfg(not(target_family = "wasm"))]
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod data;
 pub mod distill;

@@ -1,9 +1,9 @@
 //! The `sld` program.
 
 use clap::Parser;
+use sld::cli;
 use sld::cli::interrupt::{self, Interrupted};
-use sld::cli::output::OutputError;
-use sld::{cli, warn};
+use sld::cli::output::{OutputError, error_text, last_words};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -38,20 +38,8 @@ fn exit_code(why: &anyhow::Error) -> ExitCode {
         // `sld explain ... | head`: as a shell counts the end by SIGPIPE.
         return ExitCode::from(141);
     }
-    warn!("error: {}", message(why));
+    last_words(format_args!("error: {}", error_text(why)));
     ExitCode::FAILURE
-}
-
-/// The error and its causes; a cause that the text before already ends in is not said again.
-fn message(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| {
-        let cause = cause.to_string();
-        match text.is_empty() {
-            true => cause,
-            false if text.contains(&cause) => text,
-            false => format!("{text}: {cause}"),
-        }
-    })
 }
 
 /// Where nobody is logged in at a screen (containers, servers), Mesa's device selection looks for one when

@@ -81,6 +81,8 @@ fn trained(method: &dyn Distiller, dot: bool, latest: Option<Checkpoint>) -> [Op
         epochs: 2,
         batch_size: 4,
         accumulate: 1,
+        transfer: autograd::tensor::Transfer::F32,
+        sync_batch_norm: false,
         test_batch_size: 12,
         schedule: MultiStep { base: 0.01, stages: vec![1], factor: 0.1 },
         seed: 3,

@@ -245,6 +245,8 @@ fn meddled(
     let settings = Settings {
         epochs: 2,
         accumulate: 1,
+        transfer: autograd::tensor::Transfer::F32,
+        sync_batch_norm: false,
         batch_size: 4,
         test_batch_size: 4,
         schedule: MultiStep { base: rate, stages: vec![], factor: 0.1 },

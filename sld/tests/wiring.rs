@@ -609,6 +609,8 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     ("SOLVER.TRAINER", "ours", &[("DISTILLER.TYPE", "SLD")], |c| c.method().views() == 2),
     ("SOLVER.BATCH_SIZE", "37", &[], |c| session::settings(c).batch_size == 37),
     ("SOLVER.ACCUMULATE", "5", &[], |c| session::settings(c).accumulate == 5),
+    ("SOLVER.SYNC_BN", "true", &[], |c| session::settings(c).sync_batch_norm),
+    ("SOLVER.TRANSFER", "bf16", &[], |c| session::settings(c).transfer == autograd::tensor::Transfer::Bf16),
     ("SOLVER.EPOCHS", "17", &[], |c| session::settings(c).epochs == 17),
     ("SOLVER.LR", "0.0123", &[], |c| rates(c, [1, 150, 151]) == [0.0123, 0.0123, 0.0123 * 0.1]),
     ("SOLVER.LR_DECAY_STAGES", "[3]", &[], |c| rates(c, [3, 4, 240]) == [0.05, 0.05 * 0.1, 0.05 * 0.1]),

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use autograd::tensor::{BinaryOp, Op, UnaryOp};
+use autograd::tensor::{BinaryOp, Op, Transfer, UnaryOp};
 use autograd::{Conv2d, DType, Tensor, Variable, Window, grad};
 
 use crate::compare::norm;
@@ -489,7 +489,7 @@ impl Builder {
 
     fn composite(&mut self) -> Option<Tensor> {
         let x = self.matrix();
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             0 => Some(x.softmax(self.dice.below(2))),
             1 => Some(x.log_softmax(self.dice.below(2))),
             2 => {
@@ -502,6 +502,7 @@ impl Builder {
                 Some(x.dropout(0.3, &seed, &step, stream))
             }
             4 => Some(x.detach()),
+            5 => Some(x.all_reduce(Transfer::F32)),
             _ => Some(x.sigmoid()),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use autograd::tensor::{BinaryOp, UnaryOp};
+use autograd::tensor::{BinaryOp, Transfer, UnaryOp};
 use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
 use schedule::{Device, Options, Step, Value};
 use serde_json::{Value as Json, json};
@@ -236,6 +236,7 @@ pub fn own_cases() -> Vec<Case> {
     cases.extend([
         own("dropout/half", "dropout", json!({"rate": 0.5}), vec![float("x", &[7, 9])]),
         own("to_integer/times", "to_integer_times", json!({}), vec![float("x", &[3, 7])]),
+        own("all_reduce/times", "all_reduce_times", json!({}), vec![float("x", &[3, 5])]),
         own("constant/times", "constant_times", json!({}), vec![float("x", &[2, 3])]),
         own("variable/times", "variable_times", json!({}), vec![float("x", &[2, 3])]),
         own(
@@ -521,6 +522,7 @@ pub fn express(op: &str, attributes: &Json, inputs: &[(String, Tensor)]) -> Vec<
             x().binary(op.expect("a row of the table"), &input("y")) * x()
         }
         "to_integer_times" => (x() * 3.0).to_integer().float() * x(),
+        "all_reduce_times" => x().all_reduce(Transfer::F32) * x(),
         "constant_times" => {
             let values = formula::values("operations/constant", x().len(), 0.0, 1.0);
             x() * Tensor::constant(x().shape(), values)

@@ -4,7 +4,7 @@
 use autograd::tensor::{BinaryOp, Op, ReduceOp, UnaryOp};
 
 /// One more than the largest number.
-pub const COUNT: usize = 28 + UnaryOp::ALL.len() + BinaryOp::ALL.len();
+pub const COUNT: usize = 29 + UnaryOp::ALL.len() + BinaryOp::ALL.len();
 
 /// Each primitive's number, below [`COUNT`]; `Invalid` is 0.
 pub fn number(op: &Op) -> usize {
@@ -37,7 +37,8 @@ pub fn number(op: &Op) -> usize {
         Op::MaxPoolScatter(_) => 25,
         Op::AveragePool(_) => 26,
         Op::AveragePoolTransposed(_) => 27,
-        Op::Unary(op) => 28 + *op as usize,
-        Op::Binary(op) => 28 + UnaryOp::ALL.len() + *op as usize,
+        Op::AllReduce(_) => 28,
+        Op::Unary(op) => 29 + *op as usize,
+        Op::Binary(op) => 29 + UnaryOp::ALL.len() + *op as usize,
     }
 }

@@ -182,7 +182,7 @@ fn spaces(body: &Body) -> Vec<(&[usize], &Program, &[Store])> {
             (&rhs.shape, &rhs.program, &[]),
             (&epilogue.shape, &epilogue.program, &epilogue.stores),
         ],
-        Body::Pool { .. } => vec![],
+        Body::Pool { .. } | Body::AllReduce { .. } => vec![],
     }
 }
 

@@ -154,6 +154,8 @@ fn apply(
         Op::MaxPoolScatter(window) => pool::max_scatter(window, operands[0], operands[1]),
         Op::AveragePool(window) => pool::average(shape, window, operands[0]),
         Op::AveragePoolTransposed(window) => pool::average_transposed(shape, window, operands[0]),
+        // Here is one process.
+        Op::AllReduce(_) => operands[0].clone(),
     })
 }
 

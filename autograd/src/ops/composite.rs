@@ -2,7 +2,7 @@
 //!
 //! None of these has a gradient of its own; [`crate::grad`] derives it, and the schedule fuses it.
 
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, Transfer};
 
 /// What training-mode batch normalisation gives.
 pub struct BatchNorm {
@@ -12,7 +12,7 @@ pub struct BatchNorm {
     pub mean: Tensor,
     /// Per-channel biased batch variance, `[views, C]`.
     pub variance: Tensor,
-    /// Elements a channel and view were averaged over.
+    /// Elements a channel and view were averaged over in this process.
     pub count: usize,
 }
 
@@ -169,6 +169,21 @@ impl Tensor {
     /// statistics: two augmentations of one batch go through a network together without mixing.
     #[track_caller]
     pub fn batch_norm(&self, gamma: &Tensor, beta: &Tensor, eps: f64, views: usize) -> BatchNorm {
+        self.batch_norm_among(gamma, beta, eps, views, None)
+    }
+
+    /// The same among processes that normalise parts of one batch. With a `share` (a scalar of shape `[]`; of
+    /// all processes together they are 1) the statistics are those of all images: the processes' own, weighted
+    /// so. Without, every process uses its own.
+    #[track_caller]
+    pub fn batch_norm_among(
+        &self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        eps: f64,
+        views: usize,
+        share: Option<&Tensor>,
+    ) -> BatchNorm {
         let rank = self.rank();
         let channels = self.dim(rank.wrapping_sub(1));
         if rank < 2
@@ -187,6 +202,17 @@ impl Tensor {
         let folded: Vec<usize> = (1..rank).collect();
         let count = folded.iter().map(|&a| x.dim(a)).product();
         let (mean, variance) = (x.mean(&folded), x.variance(&folded));
+        let (mean, variance) = match share {
+            None => (mean, variance),
+            Some(share) => {
+                let whole = (&mean * share).all_reduce(Transfer::F32);
+                // The deviation of the parts' means adds to the variance of each. Its derivative by the mean
+                // of all is zero.
+                let apart = (&mean - whole.detach()).square();
+                let variance = ((variance + apart) * share).all_reduce(Transfer::F32);
+                (whole, variance)
+            }
+        };
         // One multiply-add an element: the scale is made once a channel.
         let scale = (&variance + eps).sqrt().reciprocal() * gamma;
         // Stretched to the views first, so that its gradient is the same per-view channel sum that

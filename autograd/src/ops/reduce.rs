@@ -1,8 +1,18 @@
 //! Folds along axes. All keep the folded axes with size 1; `squeeze` drops them.
 
-use crate::tensor::{DType, Op, ReduceOp, Tensor};
+use crate::tensor::{DType, Op, ReduceOp, Tensor, Transfer};
 
 impl Tensor {
+    /// The sum over all processes that run the same program, each on data of its own; the tensor itself
+    /// where there is one process.
+    #[track_caller]
+    pub fn all_reduce(&self, transfer: Transfer) -> Tensor {
+        if self.dtype() != DType::F32 {
+            return Tensor::invalid("all_reduce", &[self], "needs f32".into());
+        }
+        Tensor::make(Op::AllReduce(transfer), vec![self.clone()], self.shape().to_vec(), DType::F32)
+    }
+
     #[track_caller]
     fn reduce(&self, op: ReduceOp, axes: &[usize]) -> Tensor {
         let mut axes = axes.to_vec();

@@ -35,13 +35,14 @@ impl BatchNorm {
         let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
         match forward.mode() {
             Mode::Train { views } => {
-                let normalized = x.batch_norm(&weight, &bias, EPSILON, views);
-                if normalized.count < 2 && normalized.output.check().is_ok() {
+                let normalized = x.batch_norm_among(&weight, &bias, EPSILON, views, forward.share());
+                let count = forward.count_of_all(normalized.count);
+                if count < 2 && normalized.output.check().is_ok() {
                     let message = "one value a channel has no variance; give a larger batch or image".into();
                     return Tensor::invalid("batch_norm", &[x], message);
                 }
                 let times = forward.repeats(times);
-                self.update(&normalized.mean, &normalized.variance, normalized.count, times, forward);
+                self.update(&normalized.mean, &normalized.variance, count, times, forward);
                 normalized.output
             }
             Mode::Eval | Mode::EvalUnfolded => {

@@ -27,9 +27,17 @@ pub struct Forward {
     mode: Mode,
     repeats: bool,
     randomness: Option<(Tensor, Tensor)>,
+    synchronized: Option<Synchronized>,
     dropouts: u32,
     order: Vec<Variable>,
     values: HashMap<u64, Tensor>,
+}
+
+/// See [`Forward::synchronized`].
+struct Synchronized {
+    share: Tensor,
+    own: usize,
+    all: usize,
 }
 
 impl Forward {
@@ -38,6 +46,7 @@ impl Forward {
             mode,
             repeats: true,
             randomness: None,
+            synchronized: None,
             dropouts: 0,
             order: Vec::new(),
             values: HashMap::new(),
@@ -69,6 +78,13 @@ impl Forward {
         self
     }
 
+    /// Batch norm's statistics are those of all processes that pass parts of one batch: `own` images of
+    /// `all` here, a share of `share` (a scalar of shape `[]`; 0 where the part is no part of the batch).
+    pub fn synchronized(mut self, share: &Tensor, own: usize, all: usize) -> Forward {
+        self.synchronized = Some(Synchronized { share: share.clone(), own, all });
+        self
+    }
+
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -97,6 +113,16 @@ impl Forward {
         };
         self.dropouts += 1;
         x.dropout(rate, seed, step, self.dropouts - 1)
+    }
+
+    /// This process's share in batch norm's statistics, if they are those of all processes.
+    pub(super) fn share(&self) -> Option<&Tensor> {
+        self.synchronized.as_ref().map(|synchronized| &synchronized.share)
+    }
+
+    /// Of `own` values that statistics are of here: how many they are of in all processes that share them.
+    pub(super) fn count_of_all(&self, own: usize) -> usize {
+        self.synchronized.as_ref().map_or(own, |synchronized| own / synchronized.own * synchronized.all)
     }
 
     /// How often one pass updates a running statistic that the reference updates `times` times.

@@ -1,5 +1,7 @@
 //! Kernels: one launch each.
 
+use autograd::tensor::Transfer;
+
 use super::geometry::{ConvGeometry, ConvKind, PoolGeometry, PoolKind};
 use super::program::{BufferId, Instr, Program, Reg, Store};
 
@@ -11,7 +13,7 @@ pub struct Kernel {
     pub body: Body,
 }
 
-/// The six kinds of kernel.
+/// The kinds of kernel: six that compute, and one that waits for other processes.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// Elementwise, in one launch: most often one part; several, each over a space of its own and in no
@@ -36,6 +38,9 @@ pub enum Body {
     Convolution { kind: ConvKind, geometry: ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue },
     /// Pooling or one of its gradients; operands are dense buffers; see [`PoolKind`].
     Pool { kind: PoolKind, geometry: PoolGeometry, inputs: Vec<BufferId>, output: BufferId },
+    /// The sum of `input` over all processes, by a [`Communicator`](crate::Communicator). A device reads the
+    /// input where the kernel stands, and may write the output any time before its first reader.
+    AllReduce { transfer: Transfer, input: BufferId, output: BufferId },
 }
 
 /// Evaluates `program` at every index of `shape` and stores. All loads of an index happen before its
@@ -128,15 +133,17 @@ impl Kernel {
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
                 vec![&lhs.program, &rhs.program, &epilogue.program]
             }
-            Body::Pool { .. } => vec![],
+            Body::Pool { .. } | Body::AllReduce { .. } => vec![],
         }
     }
 
     /// Buffers it reads, each once, ascending.
     pub fn reads(&self) -> Vec<BufferId> {
         let mut reads: Vec<BufferId> = self.programs().iter().flat_map(|p| p.buffers()).collect();
-        if let Body::Pool { inputs, .. } = &self.body {
-            reads.extend(inputs);
+        match &self.body {
+            Body::Pool { inputs, .. } => reads.extend(inputs),
+            Body::AllReduce { input, .. } => reads.push(*input),
+            _ => {}
         }
         reads.sort_unstable();
         reads.dedup();
@@ -152,7 +159,7 @@ impl Kernel {
                 let sums = epilogue.channel_reductions.iter().map(|r| r.output);
                 epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
             }
-            Body::Pool { output, .. } => vec![*output],
+            Body::Pool { output, .. } | Body::AllReduce { output, .. } => vec![*output],
         };
         writes.sort_unstable();
         writes.dedup();
@@ -188,6 +195,7 @@ impl Kernel {
                 of(programs, &mut epilogue.stores).into_iter().chain(sums).collect()
             }
             Body::Pool { inputs, output, .. } => inputs.iter_mut().chain([output]).collect(),
+            Body::AllReduce { input, output, .. } => vec![input, output],
         }
     }
 }

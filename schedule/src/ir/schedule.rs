@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use autograd::Variable;
 use autograd::scope::Scope;
+use autograd::tensor::Transfer;
 
-use super::kernel::Kernel;
+use super::kernel::{Body, Kernel};
 use super::program::BufferId;
 
 /// A compiled step, still independent of any device.
@@ -66,6 +67,20 @@ pub enum Role {
     Output,
 }
 
+/// A sum over processes in a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its kernel: the input is read there.
+    pub kernel: usize,
+    /// The first kernel that needs the sum, or the number of kernels.
+    pub needed: usize,
+    pub transfer: Transfer,
+    pub input: BufferId,
+    pub output: BufferId,
+    /// Elements.
+    pub len: usize,
+}
+
 impl Schedule {
     /// All kernels: those that run once, then those of a call.
     pub fn all_kernels(&self) -> impl Iterator<Item = &Kernel> {
@@ -107,6 +122,19 @@ impl Schedule {
         self.buffers.iter().enumerate().map(number).collect()
     }
 
+    /// The sums over processes in a call, in order.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        let memories = self.memories();
+        let exchange = |(kernel, body): (usize, &Kernel)| {
+            let Body::AllReduce { transfer, input, output } = body.body else { return None };
+            let touches = |later: &&Kernel| later.buffers().iter().any(|&b| memories[b] == memories[output]);
+            let later = &self.kernels[kernel + 1..];
+            let needed = kernel + 1 + later.iter().take_while(|later| !touches(later)).count();
+            Some(Exchange { kernel, needed, transfer, input, output, len: self.buffers[input].len() })
+        };
+        self.kernels.iter().enumerate().filter_map(exchange).collect()
+    }
+
     /// For every buffer whether it is frozen: it changes only when a caller or another step writes state.
     /// That is so for constants, prepared buffers, and state that this step does not update.
     pub fn frozen(&self) -> Vec<bool> {
@@ -127,6 +155,28 @@ impl Schedule {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    /// Bytes of inputs and constants.
+    pub fn given_bytes(&self) -> u64 {
+        let given = self.buffers.iter().filter(|b| matches!(b.role, Role::Input { .. } | Role::Constant(_)));
+        4 * given.map(Buffer::len).sum::<usize>() as u64
+    }
+
+    /// The variables that it reads or writes, some of them more than once.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        (0..self.buffers.len()).filter_map(|buffer| self.variable(buffer))
+    }
+
+    /// The variables that it writes, each once.
+    pub fn updated(&self) -> Vec<Variable> {
+        let mut updated: Vec<Variable> = Vec::new();
+        for variable in self.kernels.iter().flat_map(Kernel::writes).filter_map(|b| self.variable(b)) {
+            if updated.iter().all(|other| other.id() != variable.id()) {
+                updated.push(variable.clone());
+            }
+        }
+        updated
     }
 
     /// Bytes of temporaries (the slots), outputs and prepared buffers: what one compiled step holds

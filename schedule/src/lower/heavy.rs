@@ -35,6 +35,12 @@ impl Context<'_> {
             Op::Convolution(_) | Op::ConvolutionInputGrad(_) | Op::ConvolutionWeightGrad(_) => {
                 self.convolution(core, tail)?
             }
+            Op::AllReduce(transfer) => {
+                let operand = self.plain_operand(node.inputs[0])?;
+                let input = operand.as_buffer().ok_or(Stop::Materialise(vec![node.inputs[0]]))?;
+                let output = self.buffer_of[&core];
+                (node.op.name().to_string(), Body::AllReduce { transfer: *transfer, input, output })
+            }
             _ => (node.op.name().to_string(), self.pool(core)?),
         };
         let extra =

@@ -1,5 +1,6 @@
 //! Which device computes: `--device auto|cpu|gpu|NAME`.
 
+use crate::cluster::{Cluster, cores};
 use crate::warn;
 use anyhow::Context;
 use std::fmt;
@@ -15,6 +16,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The first GPU, or the first whose name contains the text, in any letter case.
     Gpu(Option<String>),
+    /// For each process of a machine the next GPU.
+    Spread,
 }
 
 impl FromStr for DeviceChoice {
@@ -26,6 +29,7 @@ impl FromStr for DeviceChoice {
             ("auto", _) => Ok(Self::Auto),
             ("cpu", _) => Ok(Self::Cpu),
             ("gpu", _) => Ok(Self::Gpu(None)),
+            (_, Some("auto")) => Ok(Self::Spread),
             (_, Some("")) => {
                 Err("name the GPU after the colon, such as gpu:nvidia; `sld devices` lists them".into())
             }
@@ -44,6 +48,7 @@ impl fmt::Display for DeviceChoice {
             Self::Cpu => f.write_str("cpu"),
             Self::Gpu(None) => f.write_str("gpu"),
             Self::Gpu(Some(name)) => write!(f, "gpu:{name}"),
+            Self::Spread => f.write_str("gpu:auto"),
         }
     }
 }
@@ -51,10 +56,11 @@ impl fmt::Display for DeviceChoice {
 /// The options of every command that computes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto, cpu, gpu, or a GPU's number or part of its name as `sld devices` shows them.
+    /// Where to compute: auto, cpu, gpu, a GPU's number or part of its name as `sld devices` shows them, or
+    /// gpu:auto, which gives each of the processes of a machine the next GPU.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
-    /// CPU threads; one for each core if not given.
+    /// CPU threads; one for each core if not given (of several processes each takes its share of the cores).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// What convolutions and matrix products of a GPU multiply in: f32, or mixed (operands rounded to 16
@@ -69,7 +75,25 @@ impl DeviceArgs {
     /// # Errors
     /// No such GPU, or its driver refuses; the message lists what there is or says what to install.
     pub fn open(&self) -> anyhow::Result<Box<dyn schedule::Device>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.open_among(&schedule::Alone)
+    }
+
+    /// Opens the device of one of the processes of a cluster. `auto` gives each the next real GPU of its machine
+    /// then.
+    ///
+    /// # Errors
+    /// As for [`DeviceArgs::open`]; the cluster's.
+    pub fn open_among(&self, cluster: &dyn Cluster) -> anyhow::Result<Box<dyn schedule::Device>> {
+        let cores = cores::share(cluster)?;
+        let neighbours = cluster.neighbours();
+        let place = neighbours.iter().position(|&rank| rank == cluster.rank()).unwrap_or(0);
+        // This process's of so many GPUs.
+        let next = |gpus: usize| {
+            if place == 0 && neighbours.len() > gpus {
+                warn!("note: {} processes share {gpus} GPUs of this machine", neighbours.len());
+            }
+            place % gpus
+        };
         let threads = self.threads.map_or(cores, |n| n as usize);
         let on_cpu = || -> Box<dyn schedule::Device> {
             if self.precision == gpu::Precision::Mixed {
@@ -86,8 +110,18 @@ impl DeviceArgs {
                     format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
                 })
             }
-            DeviceChoice::Auto => match gpu::adapters().iter().find(|adapter| !adapter.software) {
-                Some(adapter) => self.open_gpu(adapter).or_else(|why| {
+            DeviceChoice::Spread => {
+                // The first of them are no software, if there are any such.
+                let mut all = gpu::adapters();
+                let kind = all.first().map(|adapter| adapter.software);
+                all.retain(|adapter| Some(adapter.software) == kind);
+                match all.len() {
+                    0 => self.open_gpu(&gpu::choose(None)?),
+                    count => self.open_gpu(&all[next(count)]),
+                }
+            }
+            DeviceChoice::Auto => match own_gpu(next) {
+                Some(adapter) => self.open_gpu(&adapter).or_else(|why| {
                     warn!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
                     Ok(on_cpu())
                 }),
@@ -109,6 +143,16 @@ impl DeviceArgs {
     }
 }
 
+/// A real GPU: of those there are the one that `next` says.
+fn own_gpu(next: impl Fn(usize) -> usize) -> Option<gpu::Adapter> {
+    let mut real: Vec<gpu::Adapter> =
+        gpu::adapters().into_iter().filter(|adapter| !adapter.software).collect();
+    match real.len() {
+        0 => None,
+        count => Some(real.swap_remove(next(count))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +167,7 @@ mod tests {
             ("gpu:RTX 4090", named("RTX 4090"), "gpu:RTX 4090"),
             ("GPU:1", named("1"), "gpu:1"),
             ("Nvidia", named("Nvidia"), "gpu:Nvidia"),
+            ("gpu:AUTO", DeviceChoice::Spread, "gpu:auto"),
             ("0", named("0"), "gpu:0"),
         ] {
             assert_eq!(text.parse(), Ok(choice.clone()), "{text}");

@@ -3,9 +3,13 @@
 use super::device::DeviceArgs;
 use super::session;
 use crate::config::{Config, Overrides};
-use crate::training::step;
+use crate::data::loader::part;
+use crate::training::memory::shown;
+use crate::training::step::{self, Division};
+use crate::training::{Memory, Networks};
 use crate::{out, outln, warn};
 use clap::Args;
+use nn::optimizer::GradientSums;
 use schedule::{Device, Step};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,19 +51,49 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let images = session::Images::of(&config);
     let networks = session::networks(&config, images)?;
-    let batch = config.solver.batch_size as usize;
-    let (step, _) = step::expressions(&networks, config.method(), batch, images.size);
+    let (batch, parts) = (config.solver.batch_size as usize, config.solver.accumulate as usize);
+    let sums = (parts > 1).then(|| GradientSums::new(&networks.optimizer.differentiated()));
+    let division = Division { sums: sums.as_ref(), ..Division::default() };
+    let size = part(batch, parts, 0).len();
+    let (step, _) = step::program(&networks, config.method(), size, images.size, division);
     if let Some(wanted) = &args.wgsl {
         return print_shader(&*device, &step, wanted);
     }
     let schedule = step.schedule_with(device.options())?;
     match args.format {
         Format::Table => {
-            outln!("{} step for {}, batch {batch}", config.method().name(), device.name())?;
+            let in_parts = if parts > 1 { format!(", in parts of {size}") } else { String::new() };
+            outln!("{} step for {}, batch {batch}{in_parts}", config.method().name(), device.name())?;
             out!("{}", schedule.table())?;
+            if let Some(sums) = &sums {
+                let update =
+                    step::update_expressions(&networks, sums, None).schedule_with(device.options())?;
+                outln!("the update that follows the parts")?;
+                out!("{}", update.table())?;
+            }
+            print_memory(&*device, &networks, &config, images.size)?;
         }
         Format::Mermaid => out!("{}", schedule.mermaid())?,
         Format::Graphviz => out!("{}", schedule.graphviz())?,
+    }
+    Ok(())
+}
+
+/// Prints the memory that training takes, in as many parts as the config says and in more.
+fn print_memory(
+    device: &dyn Device,
+    networks: &Networks,
+    config: &Config,
+    image: [usize; 2],
+) -> anyhow::Result<()> {
+    let (batch, parts) = (config.solver.batch_size as usize, config.solver.accumulate as usize);
+    outln!("memory on the device, without what kernels keep for themselves")?;
+    for parts in [1, 2, 4, 8].map(|times| times * parts).into_iter().filter(|&parts| parts <= batch) {
+        let memory = Memory::of_training(device, networks, config.method(), batch, parts, image)?;
+        let [total, state, step] = [memory.total(), memory.state, memory.step].map(shown);
+        outln!(
+            "  SOLVER.ACCUMULATE {parts:<4} {total:>9}: {state} of state, {step} for a part of the batch"
+        )?;
     }
     Ok(())
 }

@@ -29,10 +29,38 @@ pub fn print(text: Arguments) -> Result<(), OutputError> {
     stdout.write_fmt(text).and_then(|()| stdout.flush()).map_err(OutputError)
 }
 
+/// Whether this process keeps to itself what it would tell along the way: others tell it.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on only [`print()`] and [`last_words`] print.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line to the standard error output if that is possible, before the program ends.
+pub fn last_words(text: Arguments) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// An error and its causes; a cause that the text before already ends in is not said again.
+pub fn error_text(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.is_empty() {
+            true => cause,
+            false if text.contains(&cause) => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
+}
+
 /// Prints text to the standard output if that is possible. The first time it is not, the standard error
 /// output gets a word about it.
 pub fn try_print(text: Arguments) {
     static TOLD: AtomicBool = AtomicBool::new(false);
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(why) = print(text)
         && !TOLD.swap(true, Ordering::Relaxed)
     {
@@ -42,6 +70,9 @@ pub fn try_print(text: Arguments) {
 
 /// Prints text to the standard error output if that is possible.
 pub fn try_print_error(text: Arguments) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     // There is nobody left to tell.
     let _ = io::stderr().lock().write_fmt(text);
 }

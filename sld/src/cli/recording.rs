@@ -10,6 +10,15 @@ use crate::run::{Accuracy, EpochMetrics, LATEST, RunError, RunFolder, SwapMetric
 use crate::training::snapshot::Progress;
 use crate::training::{EpochResult, Evaluation, Metric, Observer, StepResult};
 
+/// The observer of a process that is not rank 0, which has nothing to say.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn epoch(&mut self, _: &EpochResult, _: &Checkpoint, _: &Checkpoint, _: bool) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
 /// Shows progress and writes the run's files.
 pub struct Recorder<'a> {
     config: &'a Config,

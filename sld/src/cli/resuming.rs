@@ -13,7 +13,7 @@ use crate::training::Changed;
 const INIT: &str = "DISTILLER.STUDENT_CHECKPOINT";
 /// Keys that decide nothing of what a run computes. Images, teacher and the weights to begin with are known by
 /// their checksums, wherever they lie.
-const WITHOUT_EFFECT: &[&str] = &[
+pub const WITHOUT_EFFECT: &[&str] = &[
     "EXPERIMENT.PROJECT",
     "EXPERIMENT.NAME",
     "EXPERIMENT.TAG",

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use nn::checkpoint::Role;
-use schedule::Device;
+use schedule::{Alone, Device};
 
-use super::recording::Recorder;
-use super::resuming::Resume;
+use super::recording::{Recorder, Silent};
+use super::resuming::{self, Resume};
 use super::session::{self, RunData};
+use crate::cluster::{Cluster, agreement};
 use crate::config::Config;
 use crate::run::{Claim, Evaluation as RunEvaluation, ModelInfo, Reached, RunInfo, epochs_in_words};
 use crate::say;
@@ -60,9 +61,16 @@ impl fmt::Display for Finished {
     }
 }
 
-/// Trains the config's student in `folder`. `None` if it was interrupted. Nothing in the folder is written
-/// before everything that can be refused was looked at; then the heading is printed, so that what prevents the run
-/// is not told below a page of settings.
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    Finished(Finished),
+    Interrupted,
+    /// Whatever came of it: rank 0 knows, and this process is another.
+    Followed,
+}
+
+/// Trains the config's student in `folder`, in one process. `None` if it was interrupted.
 pub fn train(
     device: &dyn Device,
     config: &Config,
@@ -72,27 +80,52 @@ pub fn train(
     stop: &AtomicBool,
     heading: &str,
 ) -> anyhow::Result<Option<Finished>> {
+    let ended = train_among(&Alone, device, config, folder, data, start, stop, heading)?;
+    Ok(match ended {
+        Ended::Finished(finished) => Some(finished),
+        Ended::Interrupted | Ended::Followed => None,
+    })
+}
+
+/// Trains the config's student in `folder`, as one of the processes of a cluster. Only rank 0 reads and writes the
+/// folder. Nothing in it is written before everything that can be refused was looked at; then the heading is
+/// printed, so that what prevents the run is not told below a page of settings.
+#[allow(clippy::too_many_arguments)] // each is a thing of its own
+pub fn train_among(
+    cluster: &dyn Cluster,
+    device: &dyn Device,
+    config: &Config,
+    folder: &Path,
+    data: &RunData,
+    start: Start,
+    stop: &AtomicBool,
+    heading: &str,
+) -> anyhow::Result<Ended> {
     let started = Instant::now();
-    let claim = Claim::new(folder)?;
-    let (mut resume, change) = match start {
-        Start::New => {
+    let claim = cluster.leads().then(|| Claim::new(folder)).transpose()?;
+    let (mut resume, change) = match (&claim, start) {
+        (None, _) => (None, false),
+        (Some(claim), Start::New) => {
             claim.require_empty()?;
             (None, false)
         }
-        Start::Resume { change } => (Resume::find(&claim)?, change),
+        (Some(claim), Start::Resume { change }) => (Resume::find(claim)?, change),
     };
     match &mut resume {
         Some(resume) => {
             resume.compare_settings(config)?;
             resume.agree(change)?;
         }
-        None if start != Start::New => {
+        None if claim.is_some() && start != Start::New => {
             say!("# nothing saved in {} yet: starting from the beginning", folder.display());
         }
         None => {}
     }
     let networks = session::networks(config, session::Images::of_data(&data.train))?;
     let mut info = describe(device, config, data, &networks);
+    if cluster.size() > 1 {
+        info.device = format!("{} and {} more", info.device, cluster.size() - 1);
+    }
     if let Some(teacher) = &networks.teacher {
         let digest = load_teacher(device, teacher, config)?;
         info.teacher = Some(ModelInfo { digest, ..ModelInfo::of(teacher) });
@@ -102,6 +135,7 @@ pub fn train(
         resume.compare_files(config, &info);
         resume.agree(change)?;
     }
+    agreement::check(cluster, &facts(config, &info))?;
     if !heading.is_empty() {
         say!("{heading}");
     }
@@ -109,21 +143,21 @@ pub fn train(
         say!("# extra parameters of {}: {}", config.method().name(), networks.extra_values());
     }
     if let (Some(teacher), Some(described)) = (&networks.teacher, &mut info.teacher) {
-        let accuracy = evaluate(device, teacher, config, data).context("the teacher")?.top1();
+        let accuracy = evaluate(cluster, device, teacher, config, data).context("the teacher")?.top1();
         say!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
         described.top1 = Some(accuracy);
     }
-    let mut trainer = Trainer::new(
-        device,
-        &networks,
-        config.method(),
-        session::settings(config),
-        data.train.clone(),
-        data.test.clone(),
-        data.held_out.clone(),
-    )?
-    .stop_when(stop);
+    let images = [Some(data.train.clone()), Some(data.test.clone()), data.held_out.clone()];
+    let settings = session::settings(config);
+    let mut trainer =
+        Trainer::among(cluster, device, &networks, config.method(), settings, images)?.stop_when(stop);
     info.device_bytes = trainer.device_bytes();
+    let Some(claim) = claim else {
+        return Ok(match trainer.run(&mut Silent)? {
+            Outcome::Interrupted => Ended::Interrupted,
+            Outcome::Finished { .. } => Ended::Followed,
+        });
+    };
     let run = match resume {
         None => claim.begin(config, &info)?,
         Some(resume) => {
@@ -142,13 +176,13 @@ pub fn train(
             if !recorder.run.history().is_empty() {
                 write_report(folder)?;
             }
-            Ok(None)
+            Ok(Ended::Interrupted)
         }
         Outcome::Finished { best, best_epoch } => {
             // A finished run that is resumed has no epoch to show for itself: measure it once more.
             let last = match recorder.last.take() {
                 Some(last) => last,
-                None => evaluate(device, &networks.student, config, data)?,
+                None => evaluate(&Alone, device, &networks.student, config, data)?,
             };
             let evaluation = RunEvaluation {
                 epoch: config.solver.epochs,
@@ -159,7 +193,7 @@ pub fn train(
             recorder.terminal.clear();
             write_report(folder)?;
             let on_test = recorder.run.best().map_or(best, |epoch| epoch.test.top1);
-            Ok(Some(Finished {
+            Ok(Ended::Finished(Finished {
                 folder: folder.into(),
                 epochs: config.solver.epochs as usize,
                 top1: last.top1(),
@@ -214,7 +248,27 @@ fn begin_with(
     snapshot::digest(device, student)
 }
 
+/// What all processes have to agree on.
+fn facts(config: &Config, info: &RunInfo) -> Vec<(String, String)> {
+    let values = config.values().into_iter().filter(|(key, _)| !resuming::WITHOUT_EFFECT.contains(key));
+    let teacher = info.teacher.as_ref().map_or(String::new(), |teacher| teacher.digest.clone());
+    let files = [
+        ("weights to begin with (checksum)", info.student.digest.clone()),
+        ("version", info.version.clone()),
+        ("training images (checksum)", info.train_digest.clone()),
+        ("test images (checksum)", info.test_digest.clone()),
+        ("teacher's weights (checksum)", teacher),
+    ];
+    files
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .chain(values.map(|(key, value)| (key.to_owned(), value)))
+        .collect()
+}
+
+/// On all test images, by all processes of a cluster.
 fn evaluate(
+    cluster: &dyn Cluster,
     device: &dyn Device,
     model: &nn::Model,
     config: &Config,
@@ -222,7 +276,7 @@ fn evaluate(
 ) -> anyhow::Result<Evaluation> {
     let size = [data.test.height(), data.test.width()];
     let batch = (config.dataset.test_batch_size as usize).min(data.test.len());
-    Evaluator::compile(device, model, batch, size)?.run(&data.test, session::workers(config), |_, _| ())
+    Evaluator::compile(device, model, batch, size)?.run_among(cluster, &data.test, session::workers(config))
 }
 
 fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {

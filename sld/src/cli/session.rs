@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use autograd::tensor::Transfer;
 use nn::models;
 use nn::optimizer::{MultiStep, SgdOptions};
 
 use super::terminal;
-use crate::config::{Config, DatasetKind};
+use crate::config::{Config, DatasetKind, TransferKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::pictures::{self, Folder};
 use crate::data::synthetic::{self, SyntheticConfig};
@@ -184,6 +185,11 @@ pub fn settings(config: &Config) -> Settings {
         epochs: solver.epochs as usize,
         batch_size: solver.batch_size as usize,
         accumulate: solver.accumulate as usize,
+        transfer: match solver.transfer {
+            TransferKind::F32 => Transfer::F32,
+            TransferKind::Bf16 => Transfer::Bf16,
+        },
+        sync_batch_norm: solver.sync_bn,
         test_batch_size: config.dataset.test_batch_size as usize,
         schedule: MultiStep {
             base: solver.lr,

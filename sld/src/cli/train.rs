@@ -2,13 +2,16 @@
 
 use super::device::DeviceArgs;
 use super::interrupt::{self, Interrupted};
-use super::running::{self, Start};
+use super::output;
+use super::running::{self, Ended, Start};
 use super::session;
+use crate::cluster::{self, Cluster};
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::{say, warn};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Overrides:
@@ -24,6 +27,8 @@ Examples:
     sld train --cfg configs/own/teacher.yaml --data photos --init resnet34-b627a593.pth
   Go on where a run was stopped; the result is bit for bit that of an uninterrupted run:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --resume
+  Four processes, each with a GPU or its share of the cores (docs/cluster.md):
+    mpirun -np 4 sld train --cfg configs/imagenet/r34_r18/sld.yaml
   Choose the best epoch on held-out training images instead of the test set:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --val-fraction 0.1
 
@@ -63,6 +68,9 @@ pub struct TrainArgs {
     /// Share of the training images held out to choose the best epoch on (DATASET.VAL_FRACTION).
     #[arg(long, value_name = "F")]
     pub val_fraction: Option<f64>,
+    /// Of several processes: seconds after which one that does not answer is taken for dead, and all are ended.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rank_timeout: u64,
     /// Config keys and their values: SOLVER.LR 0.1 SOLVER.EPOCHS 20
     #[arg(value_name = "KEY VALUE", allow_negative_numbers = true)]
     pub overrides: Vec<OsString>,
@@ -97,22 +105,51 @@ impl TrainArgs {
     }
 }
 
-/// Trains.
+/// Trains, alone or as one of the processes that a launcher of MPI started.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    let cluster = cluster::join(Duration::from_secs(args.rank_timeout))?;
+    if !cluster.leads() {
+        output::be_quiet();
+    }
+    let ended = run_among(&args, &*cluster);
+    match &ended {
+        Err(why) if cluster.size() > 1 && !why.is::<Interrupted>() => {
+            if !cluster.leads() {
+                // Rank 0 probably met the same, and says so for all.
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            output::last_words(format_args!("error: rank {}: {}", cluster.rank(), output::error_text(why)));
+            cluster.abandon();
+        }
+        _ => {}
+    }
+    ended
+}
+
+fn run_among(args: &TrainArgs, cluster: &dyn Cluster) -> anyhow::Result<()> {
     let (config, folder) = args.resolve()?;
     config.warnings.iter().for_each(|warning| warn!("warning: {warning}"));
     let stop = interrupt::stop_politely();
-    let device = args.device.open()?;
+    let device = args.device.open_among(cluster)?;
     let data = session::RunData::load(&config)?;
     let start = if args.resume { Start::Resume { change: args.change } } else { Start::New };
     let heading =
         format!("{}# run folder: {}\n# device: {}", config.to_yaml(), folder.display(), device.name());
-    let finished = running::train(&*device, &config, &folder, &data, start, stop, &heading)?;
-    let Some(finished) = finished else {
-        say!("interrupted after a whole step; everything is saved. Go on with\n  {}", resuming_command());
-        return Err(Interrupted.into());
-    };
-    say!("{finished}");
+    match running::train_among(cluster, &*device, &config, &folder, &data, start, stop, &heading)? {
+        Ended::Finished(finished) => say!("{finished}"),
+        Ended::Followed => {}
+        Ended::Interrupted => {
+            let launcher = match cluster.size() {
+                1 => String::new(),
+                size => format!("mpirun -np {size} "),
+            };
+            say!(
+                "interrupted after a whole step; everything is saved. Go on with\n  {launcher}{}",
+                resuming_command()
+            );
+            return Err(Interrupted.into());
+        }
+    }
     Ok(())
 }
 

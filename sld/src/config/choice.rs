@@ -26,6 +26,14 @@ choice! {
 }
 
 choice! {
+    /// `SOLVER.TRANSFER`.
+    TransferKind, "way for gradients" {
+        F32 = "f32",
+        Bf16 = "bf16",
+    }
+}
+
+choice! {
     /// `DATASET.TYPE`.
     DatasetKind, "dataset" {
         Cifar100 = "cifar100",

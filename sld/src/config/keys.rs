@@ -1,6 +1,6 @@
 //! Every key that is no method's, and the config that all make up.
 
-use super::choice::{DatasetKind, OptimizerKind, TrainerKind};
+use super::choice::{DatasetKind, OptimizerKind, TrainerKind, TransferKind};
 use super::error::ConfigError;
 use crate::augment::Normalization;
 use crate::data::pictures::Sight;
@@ -143,11 +143,15 @@ settings! {
         /// base: one view of each image; ours: a weak and a strong one; crd: one, and which image it is; dot, crd_dot:
         /// distillation-oriented, with a momentum for each of the two losses.
         "SOLVER.TRAINER": trainer: TrainerKind = TrainerKind::Base;
-        /// Images in a training batch.
+        /// Images in a training batch, in all processes together.
         "SOLVER.BATCH_SIZE": batch_size: u32 = 64, at_least_one;
-        /// Parts that a batch is computed in, one after the other, to save memory; their gradients are summed. The
-        /// same step as in one, but that batch norm, and methods that compare images, see the parts.
+        /// Parts that a batch (of each process) is computed in, one after the other, to save memory; their gradients
+        /// are summed. The same step as in one, but that batch norm, and methods that compare images, see the parts.
         "SOLVER.ACCUMULATE": accumulate: u32 = 1, at_least_one;
+        /// Whether batch norm's statistics are those of all processes' images, not of each process's own.
+        "SOLVER.SYNC_BN": sync_bn: bool = false;
+        /// How gradients travel between processes: f32, or bf16 for half the bytes.
+        "SOLVER.TRANSFER": transfer: TransferKind = TransferKind::F32;
         /// Passes over the training images.
         "SOLVER.EPOCHS": epochs: u32 = 240, at_least_one;
         /// Learning rate of the first epoch.

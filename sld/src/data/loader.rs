@@ -127,8 +127,12 @@ pub struct Batch {
 
 /// How a worker chooses and paints images.
 enum Job {
-    Train { views: Views, seed: u64 },
-    Evaluate,
+    Train {
+        views: Views,
+        seed: u64,
+    },
+    /// The images at these places.
+    Evaluate(Range<usize>),
 }
 
 struct Plan {
@@ -145,7 +149,11 @@ struct Plan {
 
 impl Plan {
     fn batches_per_epoch(&self) -> usize {
-        self.dataset.len().div_ceil(self.batch_size)
+        let images = match &self.job {
+            Job::Train { .. } => self.dataset.len(),
+            Job::Evaluate(range) => range.len(),
+        };
+        images.div_ceil(self.batch_size)
     }
 
     /// Where the batch of the part with the running number `job` belongs.
@@ -156,11 +164,14 @@ impl Plan {
     }
 
     fn order(&self, epoch: u64) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.dataset.len() as u32).collect();
-        if let Job::Train { seed, .. } = self.job {
-            Stream::new(seed, Purpose::Order, epoch, 0).shuffle(&mut order);
+        match &self.job {
+            Job::Train { seed, .. } => {
+                let mut order: Vec<u32> = (0..self.dataset.len() as u32).collect();
+                Stream::new(*seed, Purpose::Order, epoch, 0).shuffle(&mut order);
+                order
+            }
+            Job::Evaluate(range) => range.clone().map(|index| index as u32).collect(),
         }
-        order
     }
 
     /// The number of the part with the running number `job` in its batch.
@@ -170,7 +181,7 @@ impl Plan {
 
     fn views(&self) -> usize {
         match self.job {
-            Job::Evaluate | Job::Train { views: Views::Weak, .. } => 1,
+            Job::Evaluate(_) | Job::Train { views: Views::Weak, .. } => 1,
             Job::Train { views: Views::WeakAndStrong, .. } => 2,
         }
     }
@@ -319,7 +330,7 @@ impl Shared {
             Reading(self, index)
         });
         EASEL.with_borrow_mut(|easel| match self.plan.job {
-            Job::Evaluate => easel.plain(data, &self.plan.table, index, weak),
+            Job::Evaluate(_) => easel.plain(data, &self.plan.table, index, weak),
             Job::Train { seed, .. } => {
                 easel.views(data, &self.plan.table, index, (seed, epoch), weak, strong)
             }
@@ -366,8 +377,22 @@ impl Loader {
     /// # Errors
     /// [`DataError::Setting`] for a batch size of 0 or an empty data set.
     pub fn evaluate(dataset: Arc<Dataset>, batch_size: usize, threads: usize) -> Result<Self, DataError> {
+        let all = 0..dataset.len();
+        Self::evaluate_some(dataset, all, batch_size, threads)
+    }
+
+    /// The same over the images at some places only.
+    ///
+    /// # Errors
+    /// As for [`Loader::evaluate`].
+    pub fn evaluate_some(
+        dataset: Arc<Dataset>,
+        images: Range<usize>,
+        batch_size: usize,
+        threads: usize,
+    ) -> Result<Self, DataError> {
         let start = Position { epoch: 0, batch: 0 };
-        Self::start(dataset, (batch_size, Parts::WHOLE), Job::Evaluate, start, threads, threads + 2)
+        Self::start(dataset, (batch_size, Parts::WHOLE), Job::Evaluate(images), start, threads, threads + 2)
     }
 
     fn start(
@@ -400,7 +425,7 @@ impl Loader {
             );
             return Err(DataError::Setting(message));
         }
-        if matches!(plan.job, Job::Evaluate) {
+        if matches!(plan.job, Job::Evaluate(_)) {
             plan.total = Some(batches as u64);
         }
         let no_thread =

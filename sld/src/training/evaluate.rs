@@ -1,5 +1,6 @@
 //! Measuring a network on images: top-1, top-5, cross entropy, classes confused.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use autograd::Tensor;
@@ -7,8 +8,9 @@ use nn::layers::Forward;
 use nn::models::Model;
 use schedule::{Device, Executable, Step, Value, pending};
 
+use crate::cluster::Cluster;
 use crate::data::Dataset;
-use crate::data::loader::Loader;
+use crate::data::loader::{Loader, part};
 
 /// A network's results on a data set.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +37,18 @@ impl Evaluation {
     }
     fn new(classes: usize) -> Evaluation {
         Evaluation { confusion: vec![vec![0; classes]; classes], ..Evaluation::default() }
+    }
+
+    /// Adds what all processes counted. Sums the loss, as [`Evaluation::add`].
+    fn total(&mut self, cluster: &dyn Cluster) -> anyhow::Result<()> {
+        let counts = self.confusion.iter().flatten().map(|&count| f64::from(count));
+        let numbers = [self.images as f64, self.top1_correct as f64, self.top5_correct as f64, self.loss];
+        let mut all: Vec<f64> = numbers.into_iter().chain(counts).collect();
+        cluster.sum(&mut all)?;
+        (self.images, self.top1_correct) = (all[0] as usize, all[1] as usize);
+        (self.top5_correct, self.loss) = (all[2] as usize, all[3]);
+        self.confusion.iter_mut().flatten().zip(&all[4..]).for_each(|(own, &sum)| *own = sum as u32);
+        Ok(())
     }
 
     /// Adds one image. Sums the loss; [`Evaluator::run`] divides.
@@ -124,10 +138,53 @@ impl Evaluator {
         &mut self,
         dataset: &Arc<Dataset>,
         threads: usize,
+        each: impl FnMut(&[f32], &[u32]),
+    ) -> anyhow::Result<Evaluation> {
+        let mut result = self.count(dataset, 0..dataset.len(), threads, each).await?;
+        result.loss /= result.images.max(1) as f64;
+        Ok(result)
+    }
+
+    /// Evaluates all images together with the other processes of a cluster, each its part.
+    ///
+    /// # Errors
+    /// As for [`Evaluator::run`], in all processes for what one of them met; the cluster's.
+    pub fn run_among(
+        &mut self,
+        cluster: &dyn Cluster,
+        dataset: &Arc<Dataset>,
+        threads: usize,
+    ) -> anyhow::Result<Evaluation> {
+        let own = part(dataset.len(), cluster.size(), cluster.rank());
+        let counted = pending::wait(self.count(dataset, own, threads.max(1), |_, _| ()));
+        let (mut result, bad) = match counted {
+            Ok(result) => (result, None),
+            Err(why) => (Evaluation::new(self.classes), Some(why.downcast::<NotFinite>()?)),
+        };
+        // JSON has no NaN: the value travels as its bits.
+        let bad = bad.map(|b| (b.network, b.images, b.image, b.class, b.value.to_bits()));
+        for bad in cluster.gather(serde_json::to_vec(&bad)?)? {
+            let bad: Option<(String, String, usize, usize, u32)> = serde_json::from_slice(&bad)?;
+            if let Some((network, images, image, class, bits)) = bad {
+                let value = f32::from_bits(bits);
+                return Err(NotFinite { network, images, image, class, value }.into());
+            }
+        }
+        result.total(cluster)?;
+        result.loss /= result.images.max(1) as f64;
+        Ok(result)
+    }
+
+    /// The sums over the images at some places.
+    async fn count(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        images: Range<usize>,
+        threads: usize,
         mut each: impl FnMut(&[f32], &[u32]),
     ) -> anyhow::Result<Evaluation> {
         let mut result = Evaluation::new(self.classes);
-        let mut loader = Loader::evaluate(Arc::clone(dataset), self.batch, threads)?;
+        let mut loader = Loader::evaluate_some(Arc::clone(dataset), images, self.batch, threads)?;
         while let Some(batch) = loader.next() {
             let mut batch = batch?;
             let logits = self.logits_async(&mut batch.images, dataset.name(), &batch.indices).await?;
@@ -143,7 +200,6 @@ impl Evaluator {
             each(&logits, &batch.labels);
             loader.recycle(batch);
         }
-        result.loss /= result.images.max(1) as f64;
         Ok(result)
     }
 

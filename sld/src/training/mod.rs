@@ -5,7 +5,9 @@
 //! moves state between files and the device, [`trainer`] is the loop. How a run looks to people
 //! (progress, logs, reports) is not known here: the loop tells a [`trainer::Observer`].
 
+pub mod batches;
 pub mod evaluate;
+pub mod memory;
 mod networks;
 pub mod roofline;
 pub mod snapshot;
@@ -14,6 +16,7 @@ pub mod timing;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
+pub use memory::Memory;
 pub use networks::{Networks, Setup};
 pub use step::{Metric, Scalars, TrainStep};
 pub use trainer::{Changed, EpochResult, Observer, Outcome, Settings, StepResult, Trainer};

@@ -65,7 +65,7 @@ impl Networks {
         setup: Setup,
     ) -> anyhow::Result<Networks> {
         let mut networks = Networks::without_modules(student, teacher, setup);
-        let (batch, _) = networks.pass(distiller, PROBE, setup.size);
+        let (batch, _) = networks.pass(distiller, PROBE, setup.size, None);
         for output in [Some(&batch.student), batch.teacher.as_ref()].into_iter().flatten() {
             output.logits.check()?;
         }
@@ -108,24 +108,26 @@ impl Networks {
     fn make_modules(&self, distiller: &dyn Distiller, setup: Setup) -> Result<(Modules, Losses), Error> {
         // Of another sequence than the student's, which the seed itself gives.
         let mut modules = Modules::new(!setup.seed);
-        let (batch, _) = self.pass(distiller, PROBE, setup.size);
+        let (batch, _) = self.pass(distiller, PROBE, setup.size, None);
         let loss = distiller.loss(&batch, &mut modules);
         loss.total.check()?;
         Ok((modules, loss.losses()))
     }
 
-    /// Both networks on a batch, and what that changes of their running statistics.
+    /// Both networks on a batch of `size` images, and what that changes of their running statistics. These are of
+    /// `synchronized` images in all processes, if it is given ([`Forward::synchronized`]).
     pub fn pass(
         &self,
         distiller: &dyn Distiller,
         size: usize,
         [height, width]: [usize; 2],
+        synchronized: Option<usize>,
     ) -> (Batch, Vec<(Variable, Tensor)>) {
         let about = distiller.about();
         let images = Tensor::input("images", &[about.views * size, height, width, self.student.channels()]);
-        let training = || match self.repeat_wrn_updates {
-            true => Forward::train(about.views),
-            false => Forward::train(about.views).without_repeated_updates(),
+        let training = || {
+            let forward = among(Forward::train(about.views), size, synchronized);
+            if self.repeat_wrn_updates { forward } else { forward.without_repeated_updates() }
         };
         let mut updates = Vec::new();
         // The teacher first: what it computes on the way is gone before the student's activations, which are kept
@@ -151,6 +153,13 @@ impl Networks {
         (Batch { student, teacher, labels, factor, images: self.images }, updates)
     }
 
+    /// The layers of the method's own for such a batch.
+    pub fn own(&self, size: usize, synchronized: Option<usize>) -> Modules {
+        let mut modules = Modules::of(&self.modules);
+        modules.forward = among(modules.forward, size, synchronized);
+        modules
+    }
+
     /// The teacher, where its statistics move as the student's do.
     pub fn learning_teacher(&self) -> Option<&Model> {
         self.teacher.as_ref().filter(|_| self.teacher_learns)
@@ -169,6 +178,14 @@ impl Networks {
     pub fn extra_values(&self) -> usize {
         let counted = self.modules.iter().filter(|e| matches!(e.kind, Kind::Parameter | Kind::Memory));
         counted.map(|entry| entry.variable.len()).sum()
+    }
+}
+
+/// Synchronizes a pass of `own` images with other processes, if they are `all` together. Input: `share` `[]`.
+fn among(forward: Forward, own: usize, all: Option<usize>) -> Forward {
+    match all {
+        Some(all) => forward.synchronized(&Tensor::input("share", &[]), own, all),
+        None => forward,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::augment::Normalization;
 use crate::data::{Dataset, Files};
 
 /// Where training stands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Progress {
     /// The epoch in work, counted from 1; after the last batch of an epoch, the next one.
     pub epoch: usize,

@@ -4,10 +4,11 @@
 //! sums on the device, then the update reads these. The loss of a part is weighted with its share of the
 //! batch's images, so that the sums are the gradients of the batch's mean loss.
 
+use autograd::tensor::Transfer;
 use autograd::{Result, Tensor, Variable, scope};
-use nn::layers::Modules;
+use nn::buckets;
 use nn::optimizer::GradientSums;
-use schedule::{Device, Executable, Pending, Step, Value, pending};
+use schedule::{Alone, Communicator, Device, Executable, Pending, Step, Value, pending};
 
 use super::networks::Networks;
 use crate::distill::{Distiller, Observation, Own};
@@ -18,7 +19,7 @@ pub struct TrainStep {
     executable: Box<dyn Executable>,
     /// What the output `metrics` holds.
     metrics: Vec<Metric>,
-    batch: usize,
+    size: (usize, Option<usize>),
     scalars: Vec<&'static str>,
 }
 
@@ -29,20 +30,23 @@ pub struct Scalars {
     pub rate: f32,
     /// [`Distiller::factor`], for methods that change with the epoch.
     pub factor: f32,
-    /// The share of a part in the batch's images.
+    /// The share of these images in the whole batch.
     pub weight: f32,
+    /// Their share in batch norm's statistics.
+    pub share: f32,
 }
 
 impl Scalars {
     /// Those of a whole batch.
     pub fn new(rate: f32, factor: Option<f32>) -> Scalars {
-        Scalars { rate, factor: factor.unwrap_or(1.0), weight: 1.0 }
+        Scalars { rate, factor: factor.unwrap_or(1.0), weight: 1.0, share: 1.0 }
     }
 
     fn get(&self, name: &str) -> [f32; 1] {
         match name {
             "rate" => [self.rate],
             "factor" => [self.factor],
+            "share" => [self.share],
             _ => [self.weight],
         }
     }
@@ -87,35 +91,57 @@ pub fn expressions(
     batch: usize,
     image: [usize; 2],
 ) -> (Step, Vec<Metric>) {
-    let pass = Pass::new(networks, distiller, batch, image, None);
-    let step = Step::new()
-        .output("metrics", &pass.values)
-        .updates(networks.optimizer.updates(&pass.gradients, &Tensor::input("rate", &[])))
-        .updates(pass.statistics);
-    (step, pass.metrics)
+    program(networks, distiller, batch, image, Division::default())
 }
 
-/// The expressions of a part of a batch: as [`expressions`], but gradients are added to `sums`. The input
-/// `weight` `[]` takes the place of `rate`.
-pub fn part_expressions(
+/// How a step's program is one of several, which compute parts of a batch one after the other or in processes
+/// side by side. By default it is the only one.
+#[derive(Clone, Copy, Default)]
+pub struct Division<'a> {
+    /// What a part's gradients are added to; the update is a program of its own then.
+    pub sums: Option<&'a GradientSums>,
+    /// How gradients travel between processes, if there are several.
+    pub transfer: Option<Transfer>,
+    /// Images that batch norm's statistics are of, in all processes, if they are to share them.
+    pub synchronized: Option<usize>,
+}
+
+/// The expressions of a program for `batch` images: as [`expressions`], or as a division asks. Further inputs are
+/// then `weight` `[]`, the share of these images in the whole batch, which the loss is multiplied with, and
+/// `share` `[]`, their share in batch norm's statistics. A part of a batch takes no `rate`.
+pub fn program(
     networks: &Networks,
     distiller: &dyn Distiller,
-    sums: &GradientSums,
-    images: usize,
+    batch: usize,
     image: [usize; 2],
+    division: Division,
 ) -> (Step, Vec<Metric>) {
-    let pass = Pass::new(networks, distiller, images, image, Some(&Tensor::input("weight", &[])));
-    let step = Step::new()
-        .output("metrics", &pass.values)
-        .updates(sums.add(&pass.gradients))
-        .updates(pass.statistics);
+    let pass = Pass::new(networks, distiller, batch, image, division);
+    let updates = match (division.sums, division.transfer) {
+        (Some(sums), _) => sums.add(&pass.gradients),
+        (None, transfer) => update(networks, &pass.gradients, transfer),
+    };
+    let step = Step::new().output("metrics", &pass.values).updates(updates).updates(pass.statistics);
     (step, pass.metrics)
 }
 
 /// The expressions of the update that follows the parts of a batch. Input: `rate` `[]`.
-pub fn update_expressions(networks: &Networks, sums: &GradientSums) -> Step {
-    let updates = networks.optimizer.updates(&sums.tensors(), &Tensor::input("rate", &[]));
-    Step::new().updates(updates).updates(sums.clear())
+pub fn update_expressions(networks: &Networks, sums: &GradientSums, transfer: Option<Transfer>) -> Step {
+    Step::new().updates(update(networks, &sums.tensors(), transfer)).updates(sums.clear())
+}
+
+fn update(networks: &Networks, gradients: &[Tensor], transfer: Option<Transfer>) -> Vec<(Variable, Tensor)> {
+    let rate = Tensor::input("rate", &[]);
+    match transfer {
+        None => networks.optimizer.updates(gradients, &rate),
+        Some(transfer) => {
+            let summed = {
+                let _part = scope::part("exchange");
+                buckets::all_reduce(gradients, transfer)
+            };
+            networks.optimizer.updates(&summed, &rate)
+        }
+    }
 }
 
 /// Forward and backward through the networks.
@@ -135,15 +161,17 @@ impl Pass {
         distiller: &dyn Distiller,
         batch: usize,
         image: [usize; 2],
-        weight: Option<&Tensor>,
+        division: Division,
     ) -> Pass {
-        let (batch, mut statistics) = networks.pass(distiller, batch, image);
+        let (batch, mut statistics) = networks.pass(distiller, batch, image, division.synchronized);
         // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
         let _part = scope::part("loss");
-        let mut modules = Modules::of(&networks.modules);
+        let mut modules = networks.own(batch.size(), division.synchronized);
         let loss = distiller.loss(&batch, &mut modules);
         statistics.extend(modules.into_updates());
-        let weighted = |value: &Tensor| weight.map_or_else(|| value.clone(), |weight| value * weight);
+        let weight =
+            (division.sums.is_some() || division.transfer.is_some()).then(|| Tensor::input("weight", &[]));
+        let weighted = |value: &Tensor| weight.as_ref().map_or_else(|| value.clone(), |w| value * w);
         let gradients = networks.optimizer.gradients(&loss.losses().map(weighted));
 
         let weak = batch.weak(&batch.student.logits);
@@ -172,26 +200,24 @@ impl TrainStep {
         batch: usize,
         image: [usize; 2],
     ) -> Result<TrainStep> {
-        TrainStep::of(device, expressions(networks, distiller, batch, image), batch)
+        TrainStep::compile_divided(device, networks, distiller, batch, image, Division::default())
     }
 
-    /// Compiles [`part_expressions`].
-    pub fn compile_part(
+    /// Compiles [`program`].
+    pub fn compile_divided(
         device: &dyn Device,
         networks: &Networks,
         distiller: &dyn Distiller,
-        sums: &GradientSums,
-        images: usize,
+        batch: usize,
         image: [usize; 2],
+        division: Division,
     ) -> Result<TrainStep> {
-        TrainStep::of(device, part_expressions(networks, distiller, sums, images, image), images)
-    }
-
-    fn of(device: &dyn Device, (step, metrics): (Step, Vec<Metric>), batch: usize) -> Result<TrainStep> {
+        let (step, metrics) = program(networks, distiller, batch, image, division);
         let executable = device.compile_step(&step)?;
         let has = |name: &&str| executable.schedule().has_input(name);
-        let scalars = ["rate", "factor", "weight"].into_iter().filter(has).collect();
-        Ok(TrainStep { executable, metrics, batch, scalars })
+        let scalars = ["rate", "factor", "weight", "share"].into_iter().filter(has).collect();
+        let size = (batch, division.synchronized);
+        Ok(TrainStep { executable, metrics, size, scalars })
     }
 
     /// Runs the program on its images and returns the value of each metric: its mean over these. `own` are the
@@ -214,6 +240,29 @@ impl TrainStep {
         scalars: Scalars,
         own: &[(&'static str, Own)],
     ) -> Result<Pending<Vec<f32>>> {
+        self.run_as(images, labels, scalars, own, &Alone)
+    }
+
+    /// The same as one of several processes.
+    pub fn run_among(
+        &mut self,
+        images: &[f32],
+        labels: &[i32],
+        scalars: Scalars,
+        own: &[(&'static str, Own)],
+        processes: &dyn Communicator,
+    ) -> Result<Vec<f32>> {
+        pending::wait(self.run_as(images, labels, scalars, own, processes)?)
+    }
+
+    fn run_as(
+        &mut self,
+        images: &[f32],
+        labels: &[i32],
+        scalars: Scalars,
+        own: &[(&'static str, Own)],
+        processes: &dyn Communicator,
+    ) -> Result<Pending<Vec<f32>>> {
         let values: Vec<(&str, [f32; 1])> =
             self.scalars.iter().map(|&name| (name, scalars.get(name))).collect();
         let mut inputs = vec![("images", Value::F32(images)), ("labels", Value::I32(labels))];
@@ -222,7 +271,7 @@ impl TrainStep {
             Own::F32(values) => (*name, Value::F32(values)),
             Own::I32(values) => (*name, Value::I32(values)),
         }));
-        self.executable.call(&inputs)?;
+        self.executable.call_among(&inputs, processes)?;
         Ok(self.executable.output_async("metrics"))
     }
 
@@ -234,9 +283,13 @@ impl TrainStep {
     pub fn bytes(&self) -> u64 {
         self.executable.bytes()
     }
-    /// Images in a batch.
-    pub fn batch(&self) -> usize {
-        self.batch
+    /// Variables that it changes.
+    pub fn updated(&self) -> Vec<Variable> {
+        self.executable.schedule().updated()
+    }
+    /// Its images, and those that it shares batch norm's statistics with ([`Division::synchronized`]).
+    pub fn size(&self) -> (usize, Option<usize>) {
+        self.size
     }
     /// The compiled program, for its schedule, memory and profile.
     pub fn executable(&mut self) -> &mut dyn Executable {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
+use autograd::tensor::Transfer;
 use nn::checkpoint::{Checkpoint, Scalar};
-use nn::optimizer::{GradientSums, MultiStep};
-use schedule::{Device, Executable, Value};
+use nn::optimizer::MultiStep;
+use schedule::{Alone, Device};
 
+use super::batches::{Batches, Sharing};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::networks::Networks;
 use super::snapshot::{self, Progress};
-use super::step::{Metric, Scalars, TrainStep, update_expressions};
-use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, Waited, part};
+use super::step::{Metric, Scalars};
+use crate::cluster::Cluster;
+use crate::data::loader::{Batch, Loader, Position, Waited};
 use crate::data::{DataError, Dataset};
 use crate::distill::{Distiller, Drawn};
 
@@ -23,8 +26,12 @@ use crate::distill::{Distiller, Drawn};
 pub struct Settings {
     pub epochs: usize,
     pub batch_size: usize,
-    /// Parts that a batch is computed in, one after the other, at least 1.
+    /// Parts that a process computes its share of a batch in, one after the other, at least 1.
     pub accumulate: usize,
+    /// How gradients travel between processes.
+    pub transfer: Transfer,
+    /// Whether batch norm's statistics are those of all processes.
+    pub sync_batch_norm: bool,
     pub test_batch_size: usize,
     pub schedule: MultiStep,
     /// Seeds the order of the images and their augmentation.
@@ -146,16 +153,9 @@ pub struct Trainer<'a> {
     held_out: Option<Arc<Dataset>>,
     progress: Progress,
     stop: Option<&'a AtomicBool>,
-    /// Compiled steps, or parts of steps: a full batch's, and when they are needed those of other sizes.
-    steps: Vec<TrainStep>,
-    accumulation: Option<Accumulation>,
+    cluster: &'a dyn Cluster,
+    batches: Batches<'a>,
     evaluator: Evaluator,
-}
-
-/// What batches in parts need beside the parts' programs.
-struct Accumulation {
-    sums: GradientSums,
-    update: Box<dyn Executable>,
 }
 
 impl<'a> Trainer<'a> {
@@ -173,7 +173,23 @@ impl<'a> Trainer<'a> {
         test: Arc<Dataset>,
         held_out: Option<Arc<Dataset>>,
     ) -> anyhow::Result<Trainer<'a>> {
-        ensure!(settings.batch_size > 0, "a batch needs at least one image");
+        Trainer::among(&Alone, device, networks, distiller, settings, [Some(train), Some(test), held_out])
+    }
+
+    /// The same as one of several processes, which all have the same networks, settings and images: those to
+    /// train on, to test on, and held-out ones.
+    ///
+    /// # Errors
+    /// As for [`Trainer::new`].
+    pub fn among(
+        cluster: &'a dyn Cluster,
+        device: &'a dyn Device,
+        networks: &'a Networks,
+        distiller: &'a dyn Distiller,
+        settings: Settings,
+        [train, test, held_out]: [Option<Arc<Dataset>>; 3],
+    ) -> anyhow::Result<Trainer<'a>> {
+        let (train, test) = (train.context("no training images")?, test.context("no test images")?);
         ensure!(!train.is_empty(), "there are no training images");
         let classes = train.classes().len();
         for model in [Some(&networks.student), networks.teacher.as_ref()].into_iter().flatten() {
@@ -191,20 +207,16 @@ impl<'a> Trainer<'a> {
         let test_batch_size = settings.test_batch_size.min(test.len());
         let settings = Settings { test_batch_size, ..settings };
         let image = [train.height(), train.width()];
-        let parts = settings.accumulate.max(1);
-        check_parts(settings.batch_size, train.len(), parts, distiller)?;
-        let accumulation = match parts {
-            1 => None,
-            _ => {
-                let sums = GradientSums::new(&networks.optimizer.differentiated());
-                let update = device.compile_step(&update_expressions(networks, &sums))?;
-                Some(Accumulation { sums, update })
-            }
+        let sharing = Sharing {
+            batch_size: settings.batch_size,
+            accumulate: settings.accumulate.max(1),
+            transfer: settings.transfer,
+            sync_batch_norm: settings.sync_batch_norm,
         };
+        let batches = Batches::fitting(device, networks, distiller, cluster, sharing, &train)?;
         let evaluator = Evaluator::compile(device, &networks.student, settings.test_batch_size, image)?;
         let progress = Progress::start(settings.seed);
-        let largest = part(settings.batch_size.min(train.len()), parts, 0).len();
-        let mut trainer = Trainer {
+        Ok(Trainer {
             device,
             networks,
             distiller,
@@ -214,12 +226,10 @@ impl<'a> Trainer<'a> {
             held_out,
             progress,
             stop: None,
-            steps: Vec::new(),
-            accumulation,
+            cluster,
+            batches,
             evaluator,
-        };
-        trainer.step_for(largest)?;
-        Ok(trainer)
+        })
     }
 
     /// Ends the run after the step in which `flag` is raised.
@@ -251,10 +261,7 @@ impl<'a> Trainer<'a> {
 
     /// What the device holds of this run: the largest step's memory, and all state.
     pub fn device_bytes(&self) -> u64 {
-        let step = self.steps.iter().map(TrainStep::bytes).max().unwrap_or(0);
-        let sums =
-            self.accumulation.as_ref().map_or(0, |_| 4 * self.networks.student.parameter_count() as u64);
-        step + sums + self.networks.state_bytes()
+        self.batches.bytes() + self.networks.state_bytes()
     }
 
     /// Where the run stands.
@@ -264,18 +271,10 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the last epoch, or until stopped.
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
-        let views = if self.distiller.views() == 2 { Views::WeakAndStrong } else { Views::Weak };
-        let parts = self.settings.accumulate.max(1);
-        let config = LoaderConfig {
-            batch_size: self.settings.batch_size,
-            parts: Parts { of: parts, first: 0, count: parts },
-            views,
-            seed: self.settings.seed,
-            threads: self.settings.workers.max(1),
-            prefetch: self.settings.workers.max(1) + 2,
-        };
+        self.follow()?;
         let start = Position { epoch: self.progress.epoch as u64, batch: self.progress.batch };
-        let mut loader = Loader::train(Arc::clone(&self.train), config, start)?;
+        let (seed, workers) = (self.settings.seed, self.settings.workers);
+        let mut loader = self.batches.loader(&self.train, seed, workers, start)?;
 
         while self.progress.epoch <= self.settings.epochs {
             let started = Instant::now();
@@ -284,16 +283,19 @@ impl<'a> Trainer<'a> {
                 Ok(finished) => finished,
                 Err(why) => return Err(self.keep(why, observer)?),
             };
+            self.follow_statistics()?;
             // A state that cannot go on takes no good one's place.
             if let Err(why) = self.check_state() {
                 return Err(self.diverged(why.to_string(), observer)?);
             }
             if !finished {
-                let latest = self.snapshot()?;
-                observer.interrupted(&self.progress, &latest)?;
+                if self.cluster.leads() {
+                    let latest = self.snapshot()?;
+                    observer.interrupted(&self.progress, &latest)?;
+                }
                 return Ok(Outcome::Interrupted);
             }
-            if self.progress.epoch == 1 {
+            if self.progress.epoch == 1 && self.cluster.leads() {
                 observer.trained(&self.snapshot()?)?;
             }
             let train_seconds = started.elapsed().as_secs_f64();
@@ -330,9 +332,11 @@ impl<'a> Trainer<'a> {
                 sums: vec![],
                 ..self.progress.clone()
             };
-            let student = snapshot::student_checkpoint(self.device, self.networks, &self.test)?;
-            let student = self.with_recipe(student);
-            observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
+            if self.cluster.leads() {
+                let student = snapshot::student_checkpoint(self.device, self.networks, &self.test)?;
+                let student = self.with_recipe(student);
+                observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
+            }
         }
         Ok(Outcome::Finished { best: self.progress.best, best_epoch: self.progress.best_epoch })
     }
@@ -343,9 +347,13 @@ impl<'a> Trainer<'a> {
         let epoch = self.progress.epoch;
         let rate = self.settings.schedule.lr_at(epoch) as f32;
         let scalars = Scalars::new(rate, self.distiller.factor(epoch).map(|f| f as f32));
+        let mut stop = self.any_stops()?;
         while self.progress.batch < batches {
+            if stop {
+                return Ok(false);
+            }
             let Some(parts) = self.next_batch(loader)? else { return Ok(false) };
-            self.train_batch(parts, loader, scalars, observer)?;
+            stop = self.train_batch(parts, loader, scalars, observer)?;
             let means = self.means();
             observer.step(&StepResult {
                 epoch,
@@ -365,7 +373,8 @@ impl<'a> Trainer<'a> {
     fn next_batch(&self, loader: &mut Loader) -> anyhow::Result<Option<Vec<Batch>>> {
         let mut parts = Vec::new();
         while parts.len() < self.settings.accumulate.max(1) {
-            if self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            // (Several processes stop after a step, together.)
+            if self.cluster.size() == 1 && self.any_stops()? {
                 return Ok(None);
             }
             match loader.wait(Duration::from_millis(200))? {
@@ -377,55 +386,38 @@ impl<'a> Trainer<'a> {
         Ok(Some(parts))
     }
 
-    /// One step: a batch, part by part.
+    /// One step: a batch, part by part. Tells whether to stop after it.
     fn train_batch(
         &mut self,
         parts: Vec<Batch>,
         loader: &mut Loader,
         scalars: Scalars,
         observer: &mut dyn Observer,
-    ) -> anyhow::Result<()> {
-        let mut bad = None;
-        for batch in parts {
-            if batch.counted == 0 {
-                continue;
-            }
-            let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
-            let at = self.step_for(labels.len())?;
-            let weight = labels.len() as f32 / batch.whole as f32;
-            let own = self.distiller.inputs(&Drawn {
-                seed: self.settings.seed,
-                epoch: self.progress.epoch as u64,
-                indices: &batch.indices,
-                labels: self.train.labels(),
-            });
-            let scalars = Scalars { weight, ..scalars };
-            let values = self.steps[at].run(&batch.images, &labels, scalars, &own)?;
-            self.progress.sums.resize(values.len(), 0.0);
-            for (sum, &value) in self.progress.sums.iter_mut().zip(&values) {
-                *sum += f64::from(value) * labels.len() as f64;
-            }
-            self.progress.images += labels.len();
-            match values.iter().all(|value| value.is_finite()) {
-                true => loader.recycle(batch),
-                false => bad = bad.or(Some((values, batch))),
-            }
-        }
+    ) -> anyhow::Result<bool> {
+        let flag = self.stop;
+        let stop = || flag.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let (distiller, seed, epoch) = (self.distiller, self.settings.seed, self.progress.epoch as u64);
+        let labels = self.train.labels();
+        let own = |indices: &[u32]| distiller.inputs(&Drawn { seed, epoch, indices, labels });
+        let trained = self.batches.train(parts, loader, scalars, own, stop)?;
         self.progress.batch += 1;
         self.progress.steps += 1;
-        if let Some((values, batch)) = bad {
-            let why = self.culprit(&values, batch)?;
+        if !trained.is_finite() {
+            let own = trained.bad.map(|(values, batch)| self.culprit(&values, batch)).transpose()?;
+            let why = self.first_of_all(own)?.unwrap_or_else(|| "the sum of the metrics overflowed".into());
             return Err(self.diverged(why, observer)?);
         }
-        if let Some(accumulation) = &mut self.accumulation {
-            accumulation.update.call(&[("rate", Value::F32(&[scalars.rate]))])?;
+        self.progress.sums.resize(trained.sums.len(), 0.0);
+        for (sum, &value) in self.progress.sums.iter_mut().zip(&trained.sums) {
+            *sum += value;
         }
-        Ok(())
+        self.progress.images += trained.images;
+        Ok(trained.stop)
     }
 
     /// Saves what was reached, if images that cannot be read are what ends the run.
     fn keep(&self, why: anyhow::Error, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
-        if !why.is::<DataError>() {
+        if !why.is::<DataError>() || !self.cluster.leads() {
             return Ok(why);
         }
         self.check_state()?;
@@ -434,26 +426,16 @@ impl<'a> Trainer<'a> {
         Ok(why.context(format!("stopped after {steps} steps, which are saved: --resume goes on behind them")))
     }
 
-    /// Index of the compiled step, or part of one, for so many images; compiled when first needed.
-    fn step_for(&mut self, batch: usize) -> anyhow::Result<usize> {
-        if let Some(at) = self.steps.iter().position(|step| step.batch() == batch) {
-            return Ok(at);
-        }
-        let image = [self.train.height(), self.train.width()];
-        let (device, networks, distiller) = (self.device, self.networks, self.distiller);
-        let step = match &self.accumulation {
-            None => TrainStep::compile(device, networks, distiller, batch, image)?,
-            Some(Accumulation { sums, .. }) => {
-                TrainStep::compile_part(device, networks, distiller, sums, batch, image)?
-            }
-        };
-        self.steps.push(step);
-        Ok(self.steps.len() - 1)
+    /// What the first process says that has anything to say.
+    fn first_of_all(&self, own: Option<String>) -> anyhow::Result<Option<String>> {
+        let all = self.cluster.gather(own.unwrap_or_default().into_bytes())?;
+        let said = all.into_iter().find(|text| !text.is_empty());
+        Ok(said.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Means over the epoch so far. All compiled steps have the same metrics.
     fn means(&self) -> Vec<(Metric, f64)> {
-        let metrics = self.steps.first().map_or(&[][..], TrainStep::metrics);
+        let metrics = self.batches.metrics();
         let count = self.progress.images.max(1) as f64;
         metrics.iter().zip(&self.progress.sums).map(|(&metric, &sum)| (metric, sum / count)).collect()
     }
@@ -473,8 +455,68 @@ impl<'a> Trainer<'a> {
     /// Test images, and held-out ones if there are any.
     fn evaluate(&mut self) -> anyhow::Result<(Evaluation, Option<Evaluation>)> {
         let workers = self.settings.workers;
-        let mut on = |images| self.evaluator.run(images, workers, |_, _| ());
+        let mut on = |images| self.evaluator.run_among(self.cluster, images, workers);
         Ok((on(&self.test)?, self.held_out.as_ref().map(on).transpose()?))
+    }
+
+    /// Whether any process is to stop.
+    fn any_stops(&self) -> anyhow::Result<bool> {
+        let own = self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let mut all = [f64::from(u8::from(own))];
+        self.cluster.sum(&mut all)?;
+        Ok(all[0] > 0.0)
+    }
+
+    /// Takes over where rank 0 stands: its progress and its state.
+    fn follow(&mut self) -> anyhow::Result<()> {
+        if self.cluster.size() == 1 {
+            return Ok(());
+        }
+        let progress = self.cluster.broadcast(serde_json::to_vec(&self.progress)?)?;
+        self.progress = serde_json::from_slice(&progress)?;
+        self.take_over()
+    }
+
+    /// Takes over rank 0's state between epochs: batch norm's running statistics are those of each process's own
+    /// images. What all compute alike must have stayed so.
+    fn follow_statistics(&self) -> anyhow::Result<()> {
+        if self.cluster.size() == 1 {
+            return Ok(());
+        }
+        let mut sum = 0;
+        for variable in self.networks.optimizer.parameters() {
+            for value in self.device.read(&variable)? {
+                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
+            }
+        }
+        // Devices that are not alike may round otherwise; what they would drift apart is taken over with the rest.
+        let own = (self.device.name(), sum);
+        let all = self.cluster.gather(serde_json::to_vec(&own)?)?;
+        let all: Vec<(String, u32)> =
+            all.iter().map(|said| serde_json::from_slice(said)).collect::<Result<_, _>>()?;
+        if let Some(rank) = all.iter().position(|(device, sum)| *device == all[0].0 && *sum != all[0].1) {
+            bail!(
+                "after {} steps rank {rank} has other parameters than rank 0: a machine computes wrongly, or \
+                 messages between the processes are damaged; go on from the last checkpoint with --resume",
+                self.progress.steps
+            );
+        }
+        self.take_over()
+    }
+
+    /// Writes rank 0's values of all that training changes.
+    fn take_over(&self) -> anyhow::Result<()> {
+        for variable in self.batches.state() {
+            let own = if self.cluster.leads() { self.device.read(&variable)? } else { Vec::new() };
+            let bytes = own.into_iter().flat_map(f32::to_le_bytes).collect();
+            let bytes = self.cluster.broadcast(bytes)?;
+            if !self.cluster.leads() {
+                let (words, _) = bytes.as_chunks::<4>();
+                let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+                self.device.write(&variable, &values)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether training can go on from the state on the device.
@@ -489,7 +531,7 @@ impl<'a> Trainer<'a> {
 
     /// Why a step gave numbers that are none.
     fn culprit(&self, values: &[f32], mut batch: Batch) -> anyhow::Result<String> {
-        let metrics = self.steps[0].metrics();
+        let metrics = self.batches.metrics();
         let bad = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
         let measured = |&(metric, value): &(&Metric, &f32)| match metric {
             Metric::Term(name) => Some(format!("{name} {value}")),
@@ -523,27 +565,9 @@ impl<'a> Trainer<'a> {
     /// Saves, and makes the error that ends the run.
     fn diverged(&self, why: String, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
         let message = format!("the training diverged: after {} steps {why}", self.progress.steps);
-        observer.diverged(&message, &self.snapshot()?)?;
+        if self.cluster.leads() {
+            observer.diverged(&message, &self.snapshot()?)?;
+        }
         Ok(anyhow::anyhow!(message))
     }
-}
-
-/// Whether every part of a full batch and of an epoch's last one has the images that the method needs.
-fn check_parts(
-    batch_size: usize,
-    images: usize,
-    parts: usize,
-    distiller: &dyn Distiller,
-) -> anyhow::Result<()> {
-    let least = distiller.about().smallest_batch as usize;
-    for whole in [batch_size.min(images), images % batch_size].into_iter().filter(|&n| n > 0 && parts > 1) {
-        let smallest = (0..parts).map(|number| part(whole, parts, number).len()).filter(|&n| n > 0).min();
-        ensure!(
-            smallest.is_none_or(|n| n >= least),
-            "{} needs at least {least} images in a part of a batch; a batch of {whole} in {parts} parts has fewer in \
-             one: take a smaller SOLVER.ACCUMULATE or another SOLVER.BATCH_SIZE",
-            distiller.name()
-        );
-    }
-    Ok(())
 }

@@ -96,6 +96,11 @@ impl Memory {
                 let given = [(names[0], self.operand(lhs)), (names[1], self.operand(rhs))];
                 self.finish(epilogue, of(&result, given), &mut writes);
             }
+            // Here is one process.
+            Body::AllReduce { input, output, .. } => {
+                let sum = self.buffer(*input).to_vec().into_iter().enumerate();
+                writes.extend(sum.map(|(at, value)| (*output, at as i64, value)));
+            }
             Body::Pool { kind, geometry: g, inputs, output } => {
                 let x = Tensor::input("x", &[g.batch, g.height, g.width, g.channels]);
                 let is_max = matches!(kind, PoolKind::MaxGather | PoolKind::MaxScatter);

@@ -1,0 +1,335 @@
+//! One batch: its parts on this process, one after the other, and what all processes make of it together.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use autograd::Variable;
+use autograd::tensor::Transfer;
+use nn::layers::Kind;
+use nn::optimizer::GradientSums;
+use schedule::{Device, Executable, Value};
+
+use super::networks::Networks;
+use super::step::{Division, Metric, Scalars, TrainStep, update_expressions};
+use crate::cluster::Cluster;
+use crate::data::Dataset;
+use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, part};
+use crate::distill::{Distiller, Own};
+
+/// How batches are computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing {
+    /// Images of a batch, in all processes together; the last of an epoch may have fewer.
+    pub batch_size: usize,
+    /// Parts that a process computes its share in, one after the other, at least 1.
+    pub accumulate: usize,
+    /// How gradients travel between processes.
+    pub transfer: Transfer,
+    /// Whether batch norm's statistics are those of all processes.
+    pub sync_batch_norm: bool,
+}
+
+/// The compiled programs of batches.
+pub struct Batches<'a> {
+    device: &'a dyn Device,
+    networks: &'a Networks,
+    distiller: &'a dyn Distiller,
+    cluster: &'a dyn Cluster,
+    sharing: Sharing,
+    image: [usize; 2],
+    /// A full batch's program, and when they are needed those of other sizes.
+    steps: Vec<TrainStep>,
+    accumulation: Option<Accumulation>,
+}
+
+/// What batches in parts need beside the parts' programs.
+struct Accumulation {
+    sums: GradientSums,
+    update: Box<dyn Executable>,
+}
+
+/// What a step came to, in all processes.
+pub struct Trained {
+    pub images: usize,
+    /// Of each metric, over the images.
+    pub sums: Vec<f64>,
+    /// Whether some process is to stop.
+    pub stop: bool,
+    /// A part of this process with numbers that are none: the metrics, and its images. The batch may also be
+    /// another process's.
+    pub bad: Option<(Vec<f32>, Batch)>,
+}
+
+/// The sizes of batches: the full one, and that of an epoch's last.
+fn wholes(batch_size: usize, images: usize) -> Vec<usize> {
+    [batch_size.min(images), images % batch_size].into_iter().filter(|&n| n > 0).collect()
+}
+
+fn is_about_memory(why: &anyhow::Error) -> bool {
+    matches!(why.downcast_ref(), Some(autograd::Error::OutOfMemory(_) | autograd::Error::Limit(_)))
+}
+
+impl Trained {
+    pub fn is_finite(&self) -> bool {
+        self.sums.iter().all(|sum| sum.is_finite())
+    }
+}
+
+impl<'a> Batches<'a> {
+    /// Compiles what full batches of `train` need.
+    ///
+    /// # Errors
+    /// Batches that cannot be shared out so, and whatever compiling reports.
+    pub fn new(
+        device: &'a dyn Device,
+        networks: &'a Networks,
+        distiller: &'a dyn Distiller,
+        cluster: &'a dyn Cluster,
+        sharing: Sharing,
+        train: &Dataset,
+    ) -> anyhow::Result<Batches<'a>> {
+        ensure!(sharing.batch_size > 0, "a batch needs at least one image");
+        let image = [train.height(), train.width()];
+        let mut batches = Batches {
+            device,
+            networks,
+            distiller,
+            cluster,
+            sharing,
+            image,
+            steps: Vec::new(),
+            accumulation: None,
+        };
+        batches.check_memories()?;
+        batches.check_parts(train.len())?;
+        if sharing.accumulate > 1 {
+            let sums = GradientSums::new(&networks.optimizer.differentiated());
+            let update = update_expressions(networks, &sums, batches.transfer());
+            let update = device.compile_step(&update)?;
+            batches.accumulation = Some(Accumulation { sums, update });
+        }
+        // Also of the last batch of an epoch: what a device refuses is refused now.
+        for whole in wholes(sharing.batch_size, train.len()) {
+            for number in 0..sharing.accumulate {
+                let counted = batches.parts_of_all(whole, number);
+                if counted > 0 {
+                    batches.program(batches.size(whole, number))?;
+                }
+            }
+        }
+        Ok(batches)
+    }
+
+    /// As [`Batches::new`]; where the device has too little memory, the error tells how many parts fit.
+    ///
+    /// # Errors
+    /// As for [`Batches::new`].
+    pub fn fitting(
+        device: &'a dyn Device,
+        networks: &'a Networks,
+        distiller: &'a dyn Distiller,
+        cluster: &'a dyn Cluster,
+        sharing: Sharing,
+        train: &Dataset,
+    ) -> anyhow::Result<Batches<'a>> {
+        let with = |accumulate: usize| {
+            let sharing = Sharing { accumulate, ..sharing };
+            Batches::new(device, networks, distiller, cluster, sharing, train)
+        };
+        let why = match with(sharing.accumulate) {
+            Err(why) if is_about_memory(&why) => why,
+            made => return made,
+        };
+        let mut parts = 2 * sharing.accumulate;
+        while parts * cluster.size() <= sharing.batch_size {
+            match with(parts) {
+                Ok(_) => {
+                    return Err(why.context(format!(
+                        "a batch of {} is too much for {}; SOLVER.ACCUMULATE {parts} fits (batch norm then sees the parts)",
+                        sharing.batch_size,
+                        device.name()
+                    )));
+                }
+                Err(again) if is_about_memory(&again) => parts *= 2,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(why.context(format!("{} has too little memory, in however many parts", device.name())))
+    }
+
+    /// The loader of this process's parts, from a place in training on.
+    pub fn loader(
+        &self,
+        train: &Arc<Dataset>,
+        seed: u64,
+        workers: usize,
+        start: Position,
+    ) -> anyhow::Result<Loader> {
+        let views = if self.distiller.about().views == 2 { Views::WeakAndStrong } else { Views::Weak };
+        let threads = workers.max(1);
+        let batch_size = self.sharing.batch_size;
+        let config =
+            LoaderConfig { batch_size, parts: self.parts(), views, seed, threads, prefetch: threads + 2 };
+        Ok(Loader::train(Arc::clone(train), config, start)?)
+    }
+
+    /// What programs measure, in the order of [`Trained::sums`].
+    pub fn metrics(&self) -> &[Metric] {
+        self.steps.first().map_or(&[], TrainStep::metrics)
+    }
+
+    /// Bytes on the device of the largest program, and of what parts of batches need beside it.
+    pub fn bytes(&self) -> u64 {
+        let step = self.steps.iter().map(TrainStep::bytes).max().unwrap_or(0);
+        let beside = |accumulation: &Accumulation| {
+            accumulation.update.bytes()
+                + accumulation.sums.variables().map(|sum| 4 * sum.len() as u64).sum::<u64>()
+        };
+        step + self.accumulation.as_ref().map_or(0, beside)
+    }
+
+    /// All state that training changes, in the same order in every process.
+    pub fn state(&self) -> Vec<Variable> {
+        let mut state = self.steps.first().map_or(Vec::new(), TrainStep::updated);
+        let of_update = self.accumulation.iter().flat_map(|a| a.update.schedule().updated());
+        for variable in of_update {
+            if state.iter().all(|other| other.id() != variable.id()) {
+                state.push(variable);
+            }
+        }
+        state
+    }
+
+    /// Trains on a batch, of which these are this process's parts; the loader gets them back. `own` gives what
+    /// the method's own inputs are for images ([`Distiller::inputs`]); `stop` tells in the end whether this process is
+    /// to stop.
+    pub fn train(
+        &mut self,
+        parts: Vec<Batch>,
+        loader: &mut Loader,
+        scalars: Scalars,
+        own: impl Fn(&[u32]) -> Vec<(&'static str, Own)>,
+        stop: impl Fn() -> bool,
+    ) -> anyhow::Result<Trained> {
+        let mut trained =
+            Trained { images: 0, sums: vec![0.0; self.metrics().len()], stop: false, bad: None };
+        // Without statistics or gradients to share, a part without images is no work.
+        let is_alone = self.cluster.size() == 1;
+        let may_skip = is_alone || (self.accumulation.is_some() && !self.sharing.sync_batch_norm);
+        for (number, batch) in parts.into_iter().enumerate() {
+            let in_all: usize = self.parts_of_all(batch.whole, number);
+            if in_all == 0 || (batch.counted == 0 && may_skip) {
+                continue;
+            }
+            let size = self.size(batch.whole, number);
+            let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+            let weight = batch.counted as f32 / batch.whole as f32;
+            let share = batch.counted as f32 / in_all as f32;
+            let processes = self.cluster.communicator();
+            let program = self.program(size)?;
+            let scalars = Scalars { weight, share, ..scalars };
+            let values =
+                program.run_among(&batch.images, &labels, scalars, &own(&batch.indices), processes)?;
+            // A part that is none measures nothing.
+            if batch.counted > 0 {
+                for (sum, &value) in trained.sums.iter_mut().zip(&values) {
+                    *sum += f64::from(value) * batch.counted as f64;
+                }
+            }
+            trained.images += batch.counted;
+            match batch.counted == 0 || values.iter().all(|value| value.is_finite()) {
+                true => loader.recycle(batch),
+                false => trained.bad = trained.bad.or(Some((values, batch))),
+            }
+        }
+        trained.stop = stop();
+        if !is_alone {
+            let mut all = trained.sums.clone();
+            all.extend([trained.images as f64, f64::from(u8::from(trained.stop))]);
+            self.cluster.sum(&mut all)?;
+            trained.stop = all.pop().unwrap_or(0.0) > 0.0;
+            trained.images = all.pop().unwrap_or(0.0) as usize;
+            trained.sums = all;
+        }
+        if trained.is_finite()
+            && let Some(accumulation) = &mut self.accumulation
+        {
+            let inputs = [("rate", Value::F32(&[scalars.rate]))];
+            accumulation.update.call_among(&inputs, self.cluster.communicator())?;
+        }
+        Ok(trained)
+    }
+
+    /// How gradients travel, if there is another process.
+    fn transfer(&self) -> Option<Transfer> {
+        (self.cluster.size() > 1).then_some(self.sharing.transfer)
+    }
+
+    /// The parts that this process computes.
+    fn parts(&self) -> Parts {
+        let count = self.sharing.accumulate;
+        Parts { of: count * self.cluster.size(), first: count * self.cluster.rank(), count }
+    }
+
+    /// Images that the processes together compute as their part `number` of a batch of `whole` images.
+    fn parts_of_all(&self, whole: usize, number: usize) -> usize {
+        let Parts { of, count, .. } = self.parts();
+        (0..self.cluster.size()).map(|rank| part(whole, of, rank * count + number).len()).sum()
+    }
+
+    /// The size of this process's program for its part `number` of a batch of `whole` images: see
+    /// [`TrainStep::size`].
+    fn size(&self, whole: usize, number: usize) -> (usize, Option<usize>) {
+        let Parts { of, first, .. } = self.parts();
+        let synchronized = self.sharing.sync_batch_norm && self.cluster.size() > 1;
+        let own = part(whole, of, first + number).len().max(1);
+        (own, synchronized.then(|| self.parts_of_all(whole, number)))
+    }
+
+    /// The compiled program of a size, compiled when first needed.
+    fn program(&mut self, size: (usize, Option<usize>)) -> anyhow::Result<&mut TrainStep> {
+        let at = match self.steps.iter().position(|step| step.size() == size) {
+            Some(at) => at,
+            None => {
+                let (images, synchronized) = size;
+                let sums = self.accumulation.as_ref().map(|accumulation| &accumulation.sums);
+                let division = Division { sums, transfer: self.transfer(), synchronized };
+                let (device, networks, distiller) = (self.device, self.networks, self.distiller);
+                let made =
+                    TrainStep::compile_divided(device, networks, distiller, images, self.image, division)?;
+                self.steps.push(made);
+                self.steps.len() - 1
+            }
+        };
+        Ok(&mut self.steps[at])
+    }
+
+    /// Whether what the method remembers can be kept: processes would each remember their own images alone.
+    fn check_memories(&self) -> anyhow::Result<()> {
+        let remembers = self.networks.modules.iter().any(|entry| entry.kind == Kind::Memory);
+        ensure!(
+            self.cluster.size() == 1 || !remembers,
+            "{} remembers every training image in one process's memory, and cannot be trained by {} processes; start \
+             it without mpirun",
+            self.distiller.name(),
+            self.cluster.size()
+        );
+        Ok(())
+    }
+
+    /// Whether every part of a full batch and of an epoch's last one has the images that the method needs.
+    fn check_parts(&self, images: usize) -> anyhow::Result<()> {
+        let Parts { of, .. } = self.parts();
+        let (batch_size, least) = (self.sharing.batch_size, self.distiller.about().smallest_batch as usize);
+        for whole in wholes(batch_size, images).into_iter().filter(|_| of > 1) {
+            let smallest = (0..of).map(|number| part(whole, of, number).len()).filter(|&n| n > 0).min();
+            ensure!(
+                smallest.is_none_or(|n| n >= least),
+                "{} needs at least {least} images in a part of a batch; a batch of {whole} in {of} parts has fewer in \
+                 one: take a smaller SOLVER.ACCUMULATE, fewer processes or another SOLVER.BATCH_SIZE",
+                self.distiller.name()
+            );
+        }
+        Ok(())
+    }
+}

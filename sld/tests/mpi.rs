@@ -1,0 +1,295 @@
+//! Runs of several processes, started by `mpirun`: the same as one process's, whatever happens to them.
+
+mod small;
+
+use nn::checkpoint::{self, Checkpoint};
+use small::{json, json_lines, text};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// `sld train` of a run in `root`, by so many processes.
+fn train(
+    root: &Path,
+    processes: usize,
+    config: &str,
+    output: &str,
+    options: &[&str],
+    keys: &[&str],
+) -> Command {
+    let output = root.join(output);
+    let output = ["--output", output.to_str().expect("a name")];
+    let one = small::train(root, config, &[&output[..], options].concat(), keys);
+    if processes == 1 {
+        return one;
+    }
+    let mut command = Command::new("mpirun");
+    command.args(["-np", &processes.to_string(), "--oversubscribe", "--allow-run-as-root"]);
+    command.arg(one.get_program()).args(one.get_args());
+    command.current_dir(one.get_current_dir().unwrap_or(root));
+    command
+}
+
+fn finished(mut command: Command) -> String {
+    let output = command.output().expect("mpirun starts: install openmpi-bin");
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{command:?}\n{said}\n{}", text(&output.stderr));
+    said
+}
+
+/// It fails and says all of these; gives how long that took.
+fn refused(mut command: Command, parts: &[&str]) -> Duration {
+    let begun = Instant::now();
+    let output: Output = command.output().expect("mpirun starts");
+    let said = text(&output.stderr);
+    assert!(!output.status.success(), "it ran: {}", text(&output.stdout));
+    for part in parts {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+    begun.elapsed()
+}
+
+fn latest(root: &Path, run: &str) -> Checkpoint {
+    checkpoint::read(&root.join(run).join("latest")).expect("a checkpoint")
+}
+
+/// The largest difference of two states, as a share of their largest value.
+fn distance(a: &Checkpoint, b: &Checkpoint) -> f32 {
+    let numbers = |state: &Checkpoint| -> Vec<f32> {
+        let momenta = state.optimizer.iter().flat_map(|optimizer| optimizer.momentum.values());
+        state.tensors.iter().chain(momenta).flat_map(|tensor| tensor.data.to_f32()).collect()
+    };
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len());
+    let largest = a.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest
+}
+
+/// Rounding errors must not grow over the steps.
+const SLOWLY: [&str; 2] = ["SOLVER.LR", "0.001"];
+
+/// Batches of 60 of 200 images: the last one has 20. Three processes share no batch equally.
+#[test]
+fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
+    let folder = small::folder();
+    let root = folder.path();
+    let keys =
+        [&SLOWLY[..], &["SOLVER.EPOCHS", "2", "SOLVER.BATCH_SIZE", "60", "SOLVER.SYNC_BN", "true"]].concat();
+    let said = finished(train(root, 1, "vanilla", "one", &[], &keys));
+    let one = latest(root, "one");
+    let epochs = said.lines().filter(|line| line.starts_with("epoch")).count();
+    for processes in [2, 3] {
+        let (run, again) = (format!("of{processes}"), format!("again{processes}"));
+        let of_all = finished(train(root, processes, "vanilla", &run, &[], &keys));
+        let shown = of_all.lines().filter(|line| line.starts_with("epoch")).count();
+        assert_eq!(shown, epochs, "the user sees one run\n{of_all}");
+        let apart = distance(&one, &latest(root, &run));
+        assert!(apart < 5e-5, "{processes} processes are {apart:e} away");
+        let (a, b) =
+            (json_lines(&root.join("one/metrics.jsonl")), json_lines(&root.join(&run).join("metrics.jsonl")));
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(&b) {
+            for part in ["train", "test"] {
+                let loss = |line: &serde_json::Value| line[part]["loss"].as_f64().expect("a number");
+                assert!((loss(a) - loss(b)).abs() < 1e-4, "{part} loss {} and {}", loss(a), loss(b));
+            }
+        }
+        let images = |run: &str| json(&root.join(run).join("evaluation.json"))["confusion"].to_string();
+        assert_eq!(images("one"), images(&run), "every test image is measured once");
+
+        finished(train(root, processes, "vanilla", &again, &[], &keys));
+        let read = |run: &str| std::fs::read(root.join(run).join("latest")).expect("a file");
+        assert!(read(&run) == read(&again), "{processes} processes, repeated");
+    }
+    // Without synchronization another run, and gradients of 16 bits another again.
+    let keys = [&SLOWLY[..], &["SOLVER.EPOCHS", "2", "SOLVER.BATCH_SIZE", "60"]].concat();
+    finished(train(root, 2, "vanilla", "apart", &[], &keys));
+    assert!(distance(&one, &latest(root, "apart")) > 1e-4);
+    finished(train(root, 2, "vanilla", "half", &[], &[&keys[..], &["SOLVER.TRANSFER", "bf16"]].concat()));
+    let half = distance(&latest(root, "apart"), &latest(root, "half"));
+    assert!((1e-7..1e-2).contains(&half), "{half:e}");
+}
+
+/// The process ids of the processes that `mpirun` started.
+fn processes_of(launcher: &Child) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &launcher.id().to_string()]).output();
+    text(&listed.expect("ps").stdout).split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+/// Started, and past its first epoch.
+fn under_way(mut command: Command, latest: &Path) -> Child {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mpirun starts");
+    let begun = Instant::now();
+    while !latest.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no epoch in two minutes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+#[test]
+fn a_killed_process_ends_all_and_the_run_goes_on_with_another_number() {
+    let folder = small::folder();
+    let root = folder.path();
+    let keys =
+        [&SLOWLY[..], &["SOLVER.BATCH_SIZE", "50", "SOLVER.SYNC_BN", "true", "SOLVER.EPOCHS"]].concat();
+    let long = [&keys[..], &["500"]].concat();
+    let child = under_way(train(root, 2, "vanilla", "killed", &[], &long), &root.join("killed/latest"));
+    let begun = Instant::now();
+    signal("-9", *processes_of(&child).last().expect("processes"));
+    let output = child.wait_with_output().expect("it ends");
+    assert!(!output.status.success() && begun.elapsed() < Duration::from_secs(30));
+    let said = text(&output.stderr);
+    assert!(said.contains("signal 9"), "{said}");
+    let epoch = latest(root, "killed").epoch.expect("an epoch");
+
+    // From there on by three processes, and by one: the same as without a stop.
+    let until = (epoch + 2).to_string();
+    let keys = [&keys[..], &[&until]].concat();
+    finished(train(root, 1, "vanilla", "whole", &[], &keys));
+    small::copy(&root.join("killed"), &root.join("copy"));
+    for (processes, run) in [(3, "killed"), (1, "copy")] {
+        finished(train(root, processes, "vanilla", run, &["--resume"], &keys));
+        let apart = distance(&latest(root, "whole"), &latest(root, run));
+        assert!(apart < 1e-4, "resumed by {processes}: {apart:e} away");
+    }
+}
+
+#[test]
+fn a_process_that_hangs_is_named() {
+    let folder = small::folder();
+    let root = folder.path();
+    let keys = ["SOLVER.EPOCHS", "500"];
+    let timeout = ["--rank-timeout", "8"];
+    for (place, named) in [(1, "rank 1 has not answered"), (0, "rank 0 has not answered")] {
+        let run = format!("hangs{place}");
+        let child =
+            under_way(train(root, 2, "vanilla", &run, &timeout, &keys), &root.join(&run).join("latest"));
+        let hanging = processes_of(&child)[place];
+        signal("-STOP", hanging);
+        let begun = Instant::now();
+        let output = child.wait_with_output().expect("it ends");
+        assert!(!output.status.success() && begun.elapsed() < Duration::from_secs(60));
+        let said = text(&output.stderr);
+        assert!(said.contains(named), "{said}");
+        checkpoint::read(&root.join(&run).join("latest")).expect("whole");
+    }
+}
+
+/// Two processes with data and keys of their own.
+fn unlike(root: &Path, data: [&Path; 2], keys: [&[&str]; 2]) -> Command {
+    let part = |rank: usize| {
+        let data = ["--data", data[rank].to_str().expect("a name")];
+        small::train(root, "vanilla", &data, keys[rank])
+    };
+    let (a, b) = (part(0), part(1));
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--allow-run-as-root", "-np", "1"]);
+    command.arg(a.get_program()).args(a.get_args()).args([":", "-np", "1"]);
+    command.arg(b.get_program()).args(b.get_args());
+    command.current_dir(a.get_current_dir().unwrap_or(root));
+    command
+}
+
+#[test]
+fn processes_that_are_not_alike_are_refused_before_anything_is_written() {
+    let folder = small::folder();
+    let root = folder.path();
+    let (data, other) = (root.join("data"), root.join("other"));
+    small::data_set(
+        &other,
+        |split, image, byte| if split == "train" && image == 7 { byte ^ 1 } else { byte },
+    );
+    let (here, there) = ([data.as_path(), &data], [data.as_path(), &other]);
+    let rates: [&[&str]; 2] = [&["SOLVER.LR", "0.1"], &["SOLVER.LR", "0.2"]];
+    refused(unlike(root, here, rates), &["not alike", "SOLVER.LR: 0.1 on rank 0, 0.2 on rank 1"]);
+    refused(unlike(root, there, [&[], &[]]), &["not alike", "training images (checksum)"]);
+    // What one process alone cannot do ends all.
+    let nowhere = root.join("nowhere");
+    let took = refused(unlike(root, [&data, &nowhere], [&[], &[]]), &["rank 1", "nowhere"]);
+    assert!(took < Duration::from_secs(30));
+    // What none can do, rank 0 says for all.
+    refused(train(root, 3, "vanilla", "run", &[], &["SOLVER.LR", "-1"]), &["error: rank 0", "SOLVER.LR"]);
+    assert!(!root.join("run/config.yaml").exists());
+}
+
+/// Two network namespaces joined by a wire: machines of a small cluster, as far as MPI can tell. Gone when dropped.
+struct Machines {
+    names: [String; 2],
+}
+
+fn ip(words: &str) -> bool {
+    let output = Command::new("ip").args(words.split(' ')).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+impl Machines {
+    /// `None` where this is not allowed, or `ip` is not there.
+    fn new() -> Option<Machines> {
+        let names = ["a", "b"].map(|end| format!("sld{}{end}", std::process::id()));
+        let [a, b] = &names;
+        let machines = Machines { names: names.clone() };
+        let mut done = ip(&format!("netns add {a}")) && ip(&format!("netns add {b}"));
+        done = done && ip(&format!("link add wire netns {a} type veth peer name wire netns {b}"));
+        for (place, name) in names.iter().enumerate() {
+            done = done && ip(&format!("-n {name} addr add 10.77.0.{}/24 dev wire", place + 1));
+            done = done
+                && ip(&format!("-n {name} link set lo up"))
+                && ip(&format!("-n {name} link set wire up"));
+            // Not every kernel can delay.
+            let delay =
+                ["netns", "exec", name, "tc", "qdisc", "add", "dev", "wire", "root", "netem", "delay", "2ms"];
+            let delayed = Command::new("ip").args(delay).output().is_ok_and(|output| output.status.success());
+            println!("machine {name}, delay: {delayed}");
+        }
+        done.then_some(machines)
+    }
+
+    /// The command, which must be one of `mpirun`, with a process on each machine.
+    fn across(&self, root: &Path, command: &Command) -> Command {
+        // What `ssh` would be: a shell on the other machine.
+        let agent = root.join("agent.sh");
+        let b = &self.names[1];
+        let script =
+            format!("#!/bin/sh\nshift\nexec ip netns exec {b} unshare --uts sh -c \"hostname other; $*\"\n");
+        std::fs::write(&agent, script).expect("written");
+        assert!(Command::new("chmod").arg("+x").arg(&agent).status().expect("chmod").success());
+        let mut across = Command::new("ip");
+        across.args(["netns", "exec", &self.names[0], "mpirun", "-H", "10.77.0.1:1,10.77.0.2:1"]);
+        across.args(["--mca", "plm_rsh_agent", agent.to_str().expect("a name"), "--mca", "btl", "tcp,self"]);
+        for layer in ["btl_tcp_if_include", "oob_tcp_if_include"] {
+            across.args(["--mca", layer, "10.77.0.0/24"]);
+        }
+        across.args(command.get_args()).current_dir(command.get_current_dir().unwrap_or(root));
+        across
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        for name in &self.names {
+            ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+#[test]
+fn two_machines_are_as_one() {
+    let Some(machines) = Machines::new() else {
+        println!("no network namespaces here: skipped");
+        return;
+    };
+    let folder = small::folder();
+    let root = folder.path();
+    let keys = [&SLOWLY[..], &["SOLVER.EPOCHS", "1", "SOLVER.SYNC_BN", "true"]].concat();
+    finished(train(root, 1, "vanilla", "one", &[], &keys));
+    let two = train(root, 2, "vanilla", "two", &[], &keys);
+    finished(machines.across(root, &two));
+    let apart = distance(&latest(root, "one"), &latest(root, "two"));
+    assert!(apart < 5e-5, "{apart:e} away");
+}
