@@ -70,6 +70,10 @@ const SLOWLY: [&str; 2] = ["SOLVER.LR", "0.001"];
 
 /// Batches of 60 of 200 images: the last one has 20. Three processes share no batch equally.
 #[test]
+#[cfg_attr(
+    not(feature = "mpi"),
+    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
+)]
 fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
     let folder = small::folder();
     let root = folder.path();
@@ -133,6 +137,10 @@ fn under_way(mut command: Command, latest: &Path) -> Child {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "mpi"),
+    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
+)]
 fn a_killed_process_ends_all_and_the_run_goes_on_with_another_number() {
     let folder = small::folder();
     let root = folder.path();
@@ -161,6 +169,10 @@ fn a_killed_process_ends_all_and_the_run_goes_on_with_another_number() {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "mpi"),
+    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
+)]
 fn a_process_that_hangs_is_named() {
     let folder = small::folder();
     let root = folder.path();
@@ -197,6 +209,10 @@ fn unlike(root: &Path, data: [&Path; 2], keys: [&[&str]; 2]) -> Command {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "mpi"),
+    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
+)]
 fn processes_that_are_not_alike_are_refused_before_anything_is_written() {
     let folder = small::folder();
     let root = folder.path();
@@ -279,6 +295,10 @@ impl Drop for Machines {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "mpi"),
+    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
+)]
 fn two_machines_are_as_one() {
     let Some(machines) = Machines::new() else {
         println!("no network namespaces here: skipped");
