@@ -17,7 +17,7 @@ pub mod tensor;
 pub mod variable_store;
 
 pub use error::{Error, Result};
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_adjusted};
 pub use grad::{grad, grad_where_any};
 
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};

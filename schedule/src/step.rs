@@ -9,8 +9,10 @@ use autograd::tensor::{DType, Op, Tensor, Variable};
 /// variables' values from before the call.
 #[derive(Clone, Default)]
 pub struct Step {
-    pub(crate) outputs: Vec<(String, Tensor)>,
-    pub(crate) updates: Vec<(Variable, Tensor)>,
+    /// Values that are asked for, by name.
+    pub outputs: Vec<(String, Tensor)>,
+    /// Variables and what each is overwritten with.
+    pub updates: Vec<(Variable, Tensor)>,
 }
 
 /// How a schedule is made.

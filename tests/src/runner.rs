@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
-use autograd::{Tensor, Variable};
+use autograd::{Tensor, Variable, evaluate_adjusted};
 use schedule::{Buffer, Device, Executable, Options, Role, Step, Value};
 
 use crate::adapter;
@@ -86,13 +86,14 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The values of expressions, where `overrides` replace those of nodes by their ids.
-    pub fn evaluate(
-        &self,
-        tensors: &[Tensor],
+    /// Runs a program once. `adjust` sees each node's value as soon as it is known, and may change it for all that
+    /// follows.
+    pub fn step(
+        &mut self,
+        program: &Program,
         call: &Inputs,
-        overrides: &HashMap<u64, Vec<f64>>,
-    ) -> Vec<Vec<f64>> {
+        adjust: impl FnMut(&Tensor, &mut [f64]),
+    ) -> Outputs {
         let mut inputs: HashMap<String, Vec<f64>> = HashMap::new();
         for (name, values) in &call.floats {
             inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
@@ -100,7 +101,15 @@ impl Reference {
         for (name, values) in &call.integers {
             inputs.insert(name.clone(), values.iter().map(|&v| v.into()).collect());
         }
-        autograd::evaluate(tensors, &inputs, &self.state, overrides).unwrap_or_else(|error| panic!("{error}"))
+        let outputs = program.outputs.iter().map(|output| output.1.clone());
+        let wanted: Vec<Tensor> = outputs.chain(program.updates.iter().map(|u| u.1.clone())).collect();
+        let evaluated = evaluate_adjusted(&wanted, &inputs, &self.state, &HashMap::new(), adjust);
+        let mut values = evaluated.unwrap_or_else(|error| panic!("{error}"));
+        let updated = values.split_off(program.outputs.len());
+        for ((variable, _), value) in program.updates.iter().zip(updated) {
+            self.state.insert(variable.id(), value);
+        }
+        program.outputs.iter().map(|output| output.0.clone()).zip(values).collect()
     }
 }
 
@@ -121,22 +130,7 @@ impl Runner for Reference {
         }
     }
     fn run(&mut self, program: &Program, calls: &[Inputs]) -> Vec<Outputs> {
-        let wanted: Vec<Tensor> = program
-            .outputs
-            .iter()
-            .map(|output| output.1.clone())
-            .chain(program.updates.iter().map(|update| update.1.clone()))
-            .collect();
-        let mut results = Vec::new();
-        for call in calls {
-            let mut values = self.evaluate(&wanted, call, &HashMap::new());
-            let updated = values.split_off(program.outputs.len());
-            for ((variable, _), value) in program.updates.iter().zip(updated) {
-                self.state.insert(variable.id(), value);
-            }
-            results.push(program.outputs.iter().map(|output| output.0.clone()).zip(values).collect());
-        }
-        results
+        calls.iter().map(|call| self.step(program, call, |_, _| {})).collect()
     }
 }
 

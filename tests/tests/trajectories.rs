@@ -3,27 +3,30 @@
 use autograd::{Tensor, grad};
 use nn::layers::Modules;
 use nn::{Forward, Model, MultiStep, Sgd, SgdOptions, models};
+use serde_json::Value as Json;
 use sld::distill::{Batch, Distiller, Sld};
 use sld_tests::compare::{assert_close, norm};
-use sld_tests::kinks::{assert_beyond_kinks, misses};
+use sld_tests::kinks::{Follower, Rounding, misses};
 use sld_tests::runner::Reference;
-use sld_tests::{Fixture, Inputs, Program, Runner, formula, runners};
+use sld_tests::{Fixture, Inputs, Program, Runner, fixture, formula, runners};
 
 const BATCH: usize = 8;
 
 /// The reference's step as one program.
 struct Setup {
+    /// What the keys of weights and images begin with.
+    salt: String,
     teacher: Model,
     student: Model,
     sgd: Sgd,
-    student_logits: Tensor,
-    gradients: Vec<Tensor>,
     program: Program,
 }
 
 impl Setup {
     /// With `separate`, the student sees the views in two passes, as the reference does; else stacked.
-    fn new(separate: bool, gradients_as_outputs: bool) -> Setup {
+    fn new(name: &str, separate: bool, gradients_as_outputs: bool) -> Setup {
+        let salt =
+            name.strip_prefix("weights_").map_or("traj".to_string(), |number| format!("traj/{number}"));
         let teacher = models::build("wrn_16_2", 100, 1).unwrap();
         let student = models::build("wrn_16_1", 100, 2).unwrap();
         let [weak, strong] = ["weak", "strong"].map(|view| Tensor::input(view, &[BATCH, 32, 32, 3]));
@@ -57,95 +60,137 @@ impl Setup {
         }
         let updates = sgd.updates(&gradients, &Tensor::input("lr", &[]));
         let program = program.updates(updates).updates(train.into_updates());
-        Setup { teacher, student, sgd, student_logits, gradients, program }
+        Setup { salt, teacher, student, sgd, program }
     }
 
     fn load(&self, runner: &mut dyn Runner) {
         for model in [&self.teacher, &self.student] {
-            let values = formula::model_state(&format!("traj/{}", model.name()), model);
+            let values = formula::model_state(&format!("{}/{}", self.salt, model.name()), model);
             for (entry, values) in model.state().iter().zip(values) {
                 runner.write(&entry.variable, &values);
             }
         }
     }
 
+    fn images(&self, view: &str, step: usize) -> Vec<f32> {
+        formula::images(&format!("{}/{view}/{step}", self.salt), BATCH)
+    }
+
     fn call(&self, epoch: usize, step: usize, labels: Vec<i32>, rate: f64) -> Inputs {
         Inputs::new()
-            .f32("weak", formula::images(&format!("traj/weak/{step}"), BATCH))
-            .f32("strong", formula::images(&format!("traj/strong/{step}"), BATCH))
+            .f32("weak", self.images("weak", step))
+            .f32("strong", self.images("strong", step))
             .i32("labels", labels)
             .f32("lr", vec![rate as f32])
             .f32("factor", vec![Sld::default().factor(epoch).unwrap() as f32])
     }
 }
 
-/// Eight steps: losses, logits, and where parameters, momentum-driven, and statistics end up.
-fn check_trajectory(name: &str, wanted: &[&str]) {
-    let Some(reference) = Fixture::open(&format!("traj/{name}.safetensors")) else { return };
-    let report = reference.json("report");
-    let schedule: Vec<[usize; 2]> = serde_json::from_value(reference.json("schedule")).unwrap();
-    let losses: Vec<f64> = serde_json::from_value(report["loss_total_f64"].clone()).unwrap();
-    let rates: Vec<f64> = serde_json::from_value(report["lr"].clone()).unwrap();
-    let targets = reference.i32("target");
-    for mut runner in runners(wanted) {
-        let setup = Setup::new(false, false);
-        setup.load(runner.as_mut());
-        let lr = MultiStep { base: rates[0], stages: vec![150, 180, 210], factor: 0.1 };
-        let calls: Vec<Inputs> = schedule
-            .iter()
-            .zip(&rates)
-            .map(|(&[epoch, step], &rate)| {
-                if name == "boundary" {
-                    assert!((lr.lr_at(epoch) - rate).abs() < 1e-15);
-                }
-                setup.call(epoch, step, targets[step * BATCH..][..BATCH].to_vec(), rate)
-            })
-            .collect();
-        let outputs = runner.run(&setup.program, &calls);
-        let what = |part: &str| format!("{name}, {}: {part}", runner.name());
-        // In f64 what differs is the rounding of the learning rate to f32 alone.
-        let (loss_tolerance, parameter_tolerance) = if runner.is_exact() {
-            (1e-6, 1e-5)
-        } else {
-            (3e-4, 2.0 * report["worst_param_rel_f32_vs_f64"].as_f64().unwrap())
+/// A trajectory as PyTorch computed it in float64.
+struct Recorded {
+    fixture: Fixture,
+    calls: Vec<Inputs>,
+    /// What PyTorch's own f32 is off by at the end.
+    rounding: Json,
+}
+
+impl Recorded {
+    fn open(name: &'static str, setup: &Setup) -> Option<Recorded> {
+        let fixture = Fixture::open(&format!("traj/{name}.safetensors"))?;
+        let schedule: Vec<[usize; 2]> = serde_json::from_value(fixture.json("schedule")).unwrap();
+        let rates: Vec<f64> = serde_json::from_value(fixture.json("report")["lr"].clone()).unwrap();
+        let targets = fixture.i32("target");
+        let of_step = |(&[epoch, step], &rate): (&[usize; 2], &f64)| {
+            setup.call(epoch, step, targets[step * BATCH..][..BATCH].to_vec(), rate)
         };
-        let weak = reference.values("student_weak_logits_f64");
-        let rows = weak.len() / losses.len();
-        for (step, expected) in losses.iter().enumerate() {
-            let total = &outputs[step]["total"];
-            assert_close(&what(&format!("loss of step {step}")), total, &[*expected], loss_tolerance);
-            let expected = &weak[step * rows..][..rows];
-            let tolerance = loss_tolerance.max(parameter_tolerance);
-            assert_close(
-                &what(&format!("logits of step {step}")),
-                &outputs[step]["student_weak"],
-                expected,
-                tolerance,
-            );
+        let calls = schedule.iter().zip(&rates).map(of_step).collect();
+        if name == "boundary" {
+            let lr = MultiStep { base: rates[0], stages: vec![150, 180, 210], factor: 0.1 };
+            schedule.iter().zip(&rates).for_each(|(s, rate)| assert!((lr.lr_at(s[0]) - rate).abs() < 1e-15));
         }
-        let norms = reference.values("final_param_l2_f64");
-        for (i, parameter) in setup.sgd.parameters().iter().enumerate() {
-            let values = runner.read(parameter);
-            assert_close(&what(parameter.name()), &[norm(&values)], &norms[i..=i], parameter_tolerance);
-            let n = values.len();
-            let count = n.min(32);
-            let sample: Vec<f64> =
-                (0..count).map(|j| if n <= 32 { values[j] } else { values[j * (n - 1) / 31] }).collect();
-            let expected = reference.values(&format!("final_sample_f64/{}", parameter.name()));
-            assert_close(&what(parameter.name()), &sample, &expected, 2.0 * parameter_tolerance);
+        let rounding = fixture::json("traj/rounding.json")[name].clone();
+        Some(Recorded { fixture, calls, rounding })
+    }
+
+    /// Twice what PyTorch's worst variant is off by, and a plain tolerance where all of them were lucky.
+    fn tolerance(&self, kind: &str) -> f64 {
+        1e-5f64.max(2.0 * self.rounding[kind].as_f64().unwrap())
+    }
+}
+
+/// Eight steps of the evaluator in f64 against PyTorch's: losses, logits, and where parameters and statistics end up.
+fn check_against_pytorch(name: &'static str) {
+    let setup = Setup::new(name, false, false);
+    let Some(recorded) = Recorded::open(name, &setup) else { return };
+    let fixture = &recorded.fixture;
+    let mut exact = Reference::default();
+    setup.load(&mut exact);
+    let losses: Vec<f64> = serde_json::from_value(fixture.json("report")["loss_total_f64"].clone()).unwrap();
+    let weak = fixture.values("student_weak_logits_f64");
+    let rows = weak.len() / losses.len();
+    // What differs is the rounding of the learning rate to f32 alone.
+    for (step, outputs) in exact.run(&setup.program, &recorded.calls).iter().enumerate() {
+        let what = |part: &str| format!("{name}: {part} of step {step}");
+        assert_close(&what("loss"), &outputs["total"], &losses[step..=step], 1e-6);
+        assert_close(&what("logits"), &outputs["student_weak"], &weak[step * rows..][..rows], 1e-5);
+    }
+    let norms = fixture.values("final_param_l2_f64");
+    for (i, parameter) in setup.sgd.parameters().iter().enumerate() {
+        let (values, what) = (exact.read(parameter), format!("{name}: {}", parameter.name()));
+        assert_close(&what, &[norm(&values)], &norms[i..=i], 1e-5);
+        let n = values.len();
+        let sample: Vec<f64> = match n {
+            0..=32 => values,
+            _ => (0..32).map(|j| values[j * (n - 1) / 31]).collect(),
+        };
+        let expected = fixture.values(&format!("final_sample_f64/{}", parameter.name()));
+        assert_close(&what, &sample, &expected, 2e-5);
+    }
+    // The reference's are of its f32 run, which strays as far as its parameters do.
+    let strays =
+        fixture.json("report")["worst_param_rel_f32_vs_f64"].as_f64().map_or(1e-5, |worst| 2.0 * worst);
+    for buffer in setup.student.buffers() {
+        let (values, expected) = (exact.read(&buffer), fixture.values(&format!("final/{}", buffer.name())));
+        assert_close(&format!("{name}: {}", buffer.name()), &values, &expected, strays);
+        if buffer.name().ends_with("num_batches_tracked") {
+            assert_eq!(values, expected, "{name}: {}", buffer.name());
         }
-        for buffer in setup.student.buffers() {
-            // These are of the reference's f32 run, which strays as far as its parameters do.
-            let expected = reference.values(&format!("final/{}", buffer.name()));
-            let tolerance = 2.0 * report["worst_param_rel_f32_vs_f64"].as_f64().unwrap();
-            assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, tolerance);
-            if buffer.name().ends_with("num_batches_tracked") {
-                assert_eq!(runner.read(&buffer), expected, "{}", what(buffer.name()));
+    }
+}
+
+/// Eight steps of a device beside the evaluator in f64, which takes the device's side of every kink: outputs of each
+/// step, and all state after them.
+fn check_device(name: &'static str, device: &str) {
+    for mut runner in runners(&[device]) {
+        let setup = Setup::new(name, false, false);
+        let Some(recorded) = Recorded::open(name, &setup) else { return };
+        let mut exact = Reference::default();
+        setup.load(&mut exact);
+        setup.load(runner.as_mut());
+        let mut follower = Follower::new(&setup.program, exact, Rounding::new(&recorded.rounding));
+        let device = runner.name();
+        for (step, call) in recorded.calls.iter().enumerate() {
+            let expected = follower.step(runner.as_mut(), call);
+            let outputs = runner.run(&setup.program, std::slice::from_ref(call)).remove(0);
+            for (output, expected) in &expected {
+                let kind = if expected.len() == 1 { "losses" } else { "logits" };
+                let what = format!("{name}, {device}: {output} of step {step}");
+                assert_close(&what, &outputs[output], expected, recorded.tolerance(kind));
             }
         }
-        for (entry, values) in
-            setup.teacher.state().iter().zip(formula::model_state("traj/wrn_16_2", &setup.teacher))
-        {
+        for (kind, variables) in [
+            ("parameters", setup.sgd.parameters()),
+            ("parameters", setup.sgd.momenta()),
+            ("buffers", setup.student.buffers()),
+        ] {
+            for variable in variables {
+                let what = format!("{name}, {device}: {}", variable.name());
+                let (values, expected) = (runner.read(&variable), follower.exact().read(&variable));
+                assert_close(&what, &values, &expected, recorded.tolerance(kind));
+            }
+        }
+        let given = formula::model_state(&format!("{}/wrn_16_2", setup.salt), &setup.teacher);
+        for (entry, values) in setup.teacher.state().iter().zip(given) {
             let values: Vec<f64> = values.into_iter().map(f64::from).collect();
             assert_eq!(runner.read(&entry.variable), values, "the teacher's {}", entry.variable.name());
         }
@@ -157,7 +202,7 @@ fn check_one_step(epoch: usize, wanted: &[&str], separate: bool) {
     let Some(reference) = Fixture::open(&format!("traj/onestep_e{epoch}.safetensors")) else { return };
     let targets = Fixture::open("traj/epoch1.safetensors").unwrap().i32("target");
     for mut runner in runners(wanted) {
-        let setup = Setup::new(separate, true);
+        let setup = Setup::new("epoch1", separate, true);
         setup.load(runner.as_mut());
         let call = setup.call(epoch, 0, targets[..BATCH].to_vec(), 0.025);
         let outputs = runner.run(&setup.program, std::slice::from_ref(&call)).remove(0);
@@ -165,33 +210,25 @@ fn check_one_step(epoch: usize, wanted: &[&str], separate: bool) {
         let what = |part: &str| format!("epoch {epoch}, {name}: {part}");
         let tolerance = if runner.is_exact() { 1e-6 } else { 3e-5 };
         let names: Vec<String> = setup.sgd.parameters().iter().map(|p| p.name().to_string()).collect();
-        let actual: Vec<&Vec<f64>> = names.iter().map(|name| &outputs[name]).collect();
-        let expected: Vec<Vec<f64>> =
-            names.iter().map(|name| reference.values(&format!("grad/{name}"))).collect();
-        let missed = misses(&names, &actual, &expected, tolerance);
+        let of_fixture = |name: &String| (name.clone(), reference.values(&format!("grad/{name}")));
+        let expected = names.iter().map(of_fixture).collect();
+        let missed = misses(&names, &outputs, &expected, |_| tolerance).join(", ");
         for buffer in setup.student.buffers() {
             let expected = reference.values(&format!("after/{}", buffer.name()));
             let tolerance = if runner.is_exact() { 1e-12 } else { 1e-6 };
             assert_close(&what(buffer.name()), &runner.read(&buffer), &expected, tolerance);
         }
         if !missed.is_empty() && !runner.is_exact() {
-            // The other side of a kink, if there is one, must fit as well as the fixture's would.
+            // Beyond the kinks all must fit.
             let mut exact = Reference::default();
             setup.load(&mut exact);
             setup.load(runner.as_mut());
-            assert_beyond_kinks(
-                &what(&missed.join(", ")),
-                &setup.student_logits,
-                &setup.gradients,
-                &names,
-                &actual,
-                runner.as_mut(),
-                &exact,
-                &call,
-                tolerance,
-            );
+            let mut follower = Follower::new(&setup.program, exact, Rounding::of("wrn_16_1"));
+            let expected = follower.step(runner.as_mut(), &call);
+            let beyond = misses(&names, &outputs, &expected, |_| tolerance).join(", ");
+            assert!(beyond.is_empty(), "{}; with {:?}: {beyond}", what(&missed), follower.turned);
         } else {
-            assert!(missed.is_empty(), "{}", what(&missed.join(", ")));
+            assert!(missed.is_empty(), "{}", what(&missed));
         }
     }
 }
@@ -211,17 +248,27 @@ fn two_passes_equal_one_stacked_pass() {
     check_one_step(151, &["cpu"], true);
 }
 
-#[test]
-fn eight_steps_of_epoch_1() {
-    check_trajectory("epoch1", &["cpu", "gpu"]);
+macro_rules! trajectories {
+    ($($test:ident: $check:ident($name:literal $(, $device:literal)?);)*) => {
+        $(#[test]
+        fn $test() {
+            $check($name $(, $device)?);
+        })*
+    };
 }
 
-#[test]
-fn eight_steps_of_epoch_151() {
-    check_trajectory("epoch151_lr025", &["cpu", "gpu"]);
-}
-
-#[test]
-fn eight_steps_across_the_gate_and_the_first_decay() {
-    check_trajectory("boundary", &["cpu", "gpu"]);
+// Before the gate opens, after it, across it and the first decay; and the last with other weights.
+trajectories! {
+    epoch_1_in_f64: check_against_pytorch("epoch1");
+    epoch_151_in_f64: check_against_pytorch("epoch151_lr025");
+    boundary_in_f64: check_against_pytorch("boundary");
+    weights_1_in_f64: check_against_pytorch("weights_1");
+    weights_2_in_f64: check_against_pytorch("weights_2");
+    epoch_1_on_the_cpu: check_device("epoch1", "cpu");
+    epoch_151_on_the_cpu: check_device("epoch151_lr025", "cpu");
+    boundary_on_the_cpu: check_device("boundary", "cpu");
+    weights_1_on_the_cpu: check_device("weights_1", "cpu");
+    weights_2_on_the_cpu: check_device("weights_2", "cpu");
+    boundary_on_the_gpu: check_device("boundary", "gpu");
+    weights_1_on_the_gpu: check_device("weights_1", "gpu");
 }

@@ -1,49 +1,79 @@
 //! The convolution and its two gradients: one walk over all products, three places to add them.
 //!
 //! `y[n, i, j, o] = sum x[n, i*s + a*d - p, j*s + b*d - p, group(o), c] * w[o, c, a, b]` is a sum of
-//! products x·w; each gradient is the same sum with another factor as the result.
+//! products x·w; each gradient is the same sum with another factor as the result. Channels `c` lie side by
+//! side in x and, here, in w as well, so that a network's training step takes seconds and not minutes.
+
+use std::ops::Range;
 
 use crate::tensor::Conv2d;
 
 use super::array::{Array, for_each_index};
+use super::view;
+
+/// From `[Cout, channels, kh, kw]` to `[kh, kw, Cout, channels]`, and back.
+const TURNED: [usize; 4] = [2, 3, 0, 1];
 
 /// x `[N,H,W,Cin]`, weight `[Cout,Cin/groups,kh,kw]` to `[N,Ho,Wo,Cout]`.
 pub fn forward(shape: &[usize], conv: &Conv2d, x: &Array, weight: &Array) -> Array {
-    let mut y = Array::from_fn(shape, |_| 0.0);
-    for_each_product(conv, &x.shape, &weight.shape, shape, |xi, wi, yi| {
-        y.data[yi] += x.data[xi] * weight.data[wi];
+    let (mut y, w) = (zeros(shape), view::permute(&TURNED, weight));
+    for_each_product(conv, &x.shape, &weight.shape, shape, |xs, ws, yi| {
+        y.data[yi] += dot(&x.data[xs], &w.data[ws]);
     });
     y
 }
 
 /// dy `[N,Ho,Wo,Cout]`, weight to dx `[N,H,W,Cin]`.
 pub fn input_grad(shape: &[usize], conv: &Conv2d, dy: &Array, weight: &Array) -> Array {
-    let mut dx = Array::from_fn(shape, |_| 0.0);
-    for_each_product(conv, shape, &weight.shape, &dy.shape, |xi, wi, yi| {
-        dx.data[xi] += dy.data[yi] * weight.data[wi];
+    let (mut dx, w) = (zeros(shape), view::permute(&TURNED, weight));
+    for_each_product(conv, shape, &weight.shape, &dy.shape, |xs, ws, yi| {
+        add_scaled(&mut dx.data[xs], dy.data[yi], &w.data[ws]);
     });
     dx
 }
 
 /// x, dy to dw `[Cout,Cin/groups,kh,kw]`.
 pub fn weight_grad(shape: &[usize], conv: &Conv2d, x: &Array, dy: &Array) -> Array {
-    let mut dw = Array::from_fn(shape, |_| 0.0);
-    for_each_product(conv, &x.shape, shape, &dy.shape, |xi, wi, yi| {
-        dw.data[wi] += x.data[xi] * dy.data[yi];
+    let mut dw = zeros(&TURNED.map(|axis| shape[axis]));
+    for_each_product(conv, &x.shape, shape, &dy.shape, |xs, ws, yi| {
+        add_scaled(&mut dw.data[ws], dy.data[yi], &x.data[xs]);
     });
-    dw
+    view::permute(&TURNED, &dw)
 }
 
-/// Visits every product of the sum by its positions in x, in the weight and in y.
+fn zeros(shape: &[usize]) -> Array {
+    Array::from_fn(shape, |_| 0.0)
+}
+
+/// The sum of products, in eight sums that a processor adds to at the same time.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+fn add_scaled(to: &mut [f64], factor: f64, values: &[f64]) {
+    for (to, value) in to.iter_mut().zip(values) {
+        *to += factor * value;
+    }
+}
+
+/// Visits every product of the sum, the channels of a group at once, by its positions in x, in the weight
+/// `[kh, kw, Cout, channels]` and in y.
 fn for_each_product(
     conv: &Conv2d,
     x: &[usize],
     weight: &[usize],
     y: &[usize],
-    mut visit: impl FnMut(usize, usize, usize),
+    mut visit: impl FnMut(Range<usize>, Range<usize>, usize),
 ) {
     let (channels, outputs) = (weight[1], weight[0] / conv.groups);
-    let taps = weight[2] * weight[3];
     let mut pixel = 0;
     for_each_index(&y[..3], |index| {
         let &[n, i, j] = index else { return };
@@ -52,12 +82,10 @@ fn for_each_product(
             for b in 0..weight[3] {
                 let Some(column) = source(j, b, x[2], conv, 1) else { continue };
                 let at_x = ((n * x[1] + row) * x[2] + column) * x[3];
-                let at_tap = a * weight[3] + b;
                 for o in 0..weight[0] {
-                    let (first, at_y) = (at_x + o / outputs * channels, pixel * weight[0] + o);
-                    for c in 0..channels {
-                        visit(first + c, (o * channels + c) * taps + at_tap, at_y);
-                    }
+                    let in_x = at_x + o / outputs * channels;
+                    let in_w = ((a * weight[3] + b) * weight[0] + o) * channels;
+                    visit(in_x..in_x + channels, in_w..in_w + channels, pixel * weight[0] + o);
                 }
             }
         }

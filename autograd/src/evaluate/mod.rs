@@ -52,18 +52,34 @@ pub fn evaluate(
     state: &HashMap<u64, Vec<f64>>,
     overrides: &HashMap<u64, Vec<f64>>,
 ) -> Result<Vec<Vec<f64>>> {
+    evaluate_adjusted(outputs, inputs, state, overrides, |_, _| {})
+}
+
+/// The same, where `adjust` sees each node's value as soon as it is known, operands before users, and may change
+/// it for all that follows. So a run can take the side of a kink that another took.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_adjusted(
+    outputs: &[Tensor],
+    inputs: &HashMap<String, Vec<f64>>,
+    state: &HashMap<u64, Vec<f64>>,
+    overrides: &HashMap<u64, Vec<f64>>,
+    mut adjust: impl FnMut(&Tensor, &mut [f64]),
+) -> Result<Vec<Vec<f64>>> {
     for output in outputs {
         output.check()?;
     }
     let mut values: HashMap<u64, Array> = HashMap::new();
     for tensor in in_order(outputs, overrides) {
-        let value = match overrides.get(&tensor.id()) {
+        let mut value = match overrides.get(&tensor.id()) {
             Some(data) => sized(data, &tensor, |message| Error::Step(format!("override: {message}")))?,
             None => {
                 let operands: Vec<&Array> = tensor.inputs().iter().map(|t| &values[&t.id()]).collect();
                 apply(&tensor, &operands, inputs, state)?
             }
         };
+        adjust(&tensor, &mut value.data);
         values.insert(tensor.id(), value);
     }
     Ok(outputs.iter().map(|t| values[&t.id()].data.clone()).collect())

@@ -56,7 +56,7 @@ pub const EXCERPTS: &[Excerpt] = &[
         name: "convolution_three.rs",
         path: "autograd/src/evaluate/convolution.rs",
         from: "/// x `[N,H,W,Cin]`, weight `[Cout",
-        to: "dw.data[wi] += ",
+        to: "view::permute(&TURNED, &dw)",
     },
     Excerpt {
         name: "batch_norm_operation.rs",
