@@ -203,6 +203,6 @@ impl Optimizer for Dot {
             params: (0..self.slots.len()).collect(),
             options: settings.map(|(name, value)| (name.to_owned(), Scalar::Float(value))).to_vec(),
         };
-        Ok(OptimizerState { momentum, momentum_kd, param_groups: vec![group] })
+        Ok(OptimizerState { momentum, momentum_kd, param_groups: vec![group], ..OptimizerState::default() })
     }
 }

@@ -71,6 +71,8 @@
 //! What a layer remembers beside its parameters is an entry of another [`layers::Kind`] ([`layers::Builder::add`]);
 //! its new value goes to [`Forward::update`] in training.
 
+pub mod adaptive;
+pub mod average;
 pub mod buckets;
 pub mod checkpoint;
 pub mod dot;
@@ -82,12 +84,16 @@ pub mod loss;
 pub mod models;
 pub mod optimizer;
 pub mod pickle;
+pub mod rate;
 mod state;
 pub mod suggest;
 
+pub use adaptive::{Adaptive, Rule};
+pub use average::Average;
 pub use dot::Dot;
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};
 pub use models::{Features, Model, Network, Output};
-pub use optimizer::{Losses, MultiStep, Optimizer, ParameterGroup, Sgd, SgdOptions};
+pub use optimizer::{Losses, MultiStep, Optimizer, ParameterGroup, Sgd, SgdOptions, clip_by_norm};
+pub use rate::{Course, Schedule};
 pub use state::{check_state, identify, load_state, save_state};

@@ -90,6 +90,29 @@ impl Optimizer for Sgd {
     }
 }
 
+/// Gradients as they are, or where they are together longer than `most`, shortened to that length: as
+/// `torch.nn.utils.clip_grad_norm_` (Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural
+/// networks*, 2013).
+pub fn clip_by_norm(gradients: &[Tensor], most: f64) -> Vec<Tensor> {
+    let _part = scope::part("update");
+    let squares = gradients.iter().map(|gradient| gradient.square().sum_all());
+    let Some(length) = squares.reduce(|sum, square| sum + square) else { return Vec::new() };
+    let factor = (most / (length.sqrt() + 1e-6)).minimum(&Tensor::scalar(1.0));
+    gradients.iter().map(|gradient| gradient * &factor).collect()
+}
+
+/// What an optimizer gives for another number of gradients than it has parameters: invalid tensors.
+#[track_caller]
+pub(crate) fn wrong_number(
+    parameters: &[Variable],
+    gradients: &[Tensor],
+    rate: &Tensor,
+) -> Vec<(Variable, Tensor)> {
+    let message = format!("{} gradients for {} parameters", gradients.len(), parameters.len());
+    let invalid = Tensor::invalid("optimizer", &[rate], message);
+    parameters.iter().map(|parameter| (parameter.clone(), invalid.clone())).collect()
+}
+
 /// Settings of a group of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdOptions {
@@ -98,11 +121,13 @@ pub struct SgdOptions {
     pub weight_decay: f64,
     /// The group's learning rate as a multiple of the step's.
     pub rate_factor: f64,
+    /// Nesterov's momentum: the gradient as it would be a step ahead.
+    pub nesterov: bool,
 }
 
 impl Default for SgdOptions {
     fn default() -> Self {
-        SgdOptions { momentum: 0.9, weight_decay: 5e-4, rate_factor: 1.0 }
+        SgdOptions { momentum: 0.9, weight_decay: 5e-4, rate_factor: 1.0, nesterov: false }
     }
 }
 
@@ -113,11 +138,11 @@ pub struct ParameterGroup {
     pub options: SgdOptions,
 }
 
-/// Stochastic gradient descent with momentum (no dampening, not Nesterov's) and weight decay, as
-/// PyTorch's `torch.optim.SGD`:
+/// Stochastic gradient descent with momentum (no dampening) and weight decay, as PyTorch's `torch.optim.SGD`:
 ///
 /// ```text
 /// g = gradient + weight_decay * p;   m = momentum * m + g;   p = p - rate * m
+/// p = p - rate * (g + momentum * m)                                    with Nesterov's
 /// ```
 ///
 /// Momentum starts at 0, so the first `m` is `g`.
@@ -178,19 +203,18 @@ impl Sgd {
     #[track_caller]
     pub fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)> {
         if gradients.len() != self.slots.len() {
-            let message = format!("{} gradients for {} parameters", gradients.len(), self.slots.len());
-            let invalid = Tensor::invalid("sgd", &[rate], message);
-            return self.slots.iter().map(|slot| (slot.parameter.clone(), invalid.clone())).collect();
+            return wrong_number(&self.parameters(), gradients, rate);
         }
         let _part = scope::part("update");
         let mut updates = Vec::with_capacity(2 * self.slots.len());
         for (slot, gradient) in self.slots.iter().zip(gradients) {
             let _layer = within(&slot.parameter);
-            let SgdOptions { momentum, weight_decay, rate_factor } = slot.options;
+            let SgdOptions { momentum, weight_decay, rate_factor, nesterov } = slot.options;
             let (p, m) = (slot.parameter.tensor(), slot.momentum.tensor());
             let g = gradient + &p * weight_decay;
-            let m = m * momentum + g;
-            updates.push((slot.parameter.clone(), p - rate * rate_factor * &m));
+            let m = m * momentum + &g;
+            let direction = if nesterov { g + &m * momentum } else { m.clone() };
+            updates.push((slot.parameter.clone(), p - rate * rate_factor * direction));
             updates.push((slot.momentum.clone(), m));
         }
         updates

@@ -172,6 +172,9 @@ impl Sgd {
             let message = "it is of a distillation-oriented trainer, with two momenta a parameter";
             return Err(Error::Optimizer(message.into()));
         }
+        if let Some(other) = state.others(&["momentum_buffer"]) {
+            return Err(Error::Optimizer(format!("it has a `{other}`: it is of another optimizer than SGD")));
+        }
         for (momentum, values) in load_by_position(&state.momentum, &self.momenta())? {
             device.write(&momentum, &values)?;
         }
@@ -200,7 +203,7 @@ impl Sgd {
                 ("momentum", Scalar::Float(options.momentum)),
                 ("dampening", Scalar::Float(0.0)),
                 ("weight_decay", Scalar::Float(options.weight_decay)),
-                ("nesterov", Scalar::Bool(false)),
+                ("nesterov", Scalar::Bool(options.nesterov)),
             ];
             param_groups.push(ParamGroup {
                 params: (next..next + count).collect(),
@@ -208,11 +211,11 @@ impl Sgd {
             });
             next += count;
         }
-        Ok(OptimizerState { momentum, momentum_kd: BTreeMap::new(), param_groups })
+        Ok(OptimizerState { momentum, param_groups, ..OptimizerState::default() })
     }
 }
 
-/// What each of `momenta` is in a checkpoint, by position; zeros where it has none.
+/// What each of `momenta`, or other state, is in a checkpoint, by position; zeros where it has none.
 pub(crate) fn load_by_position(
     saved: &BTreeMap<usize, NamedTensor>,
     momenta: &[Variable],
@@ -225,7 +228,7 @@ pub(crate) fn load_by_position(
         };
         if tensor.shape != momentum.shape() {
             return Err(Error::Optimizer(format!(
-                "the momentum of parameter {position} is {:?} in the checkpoint; {momentum:?} is needed",
+                "the state of parameter {position} is {:?} in the checkpoint; {momentum:?} is needed",
                 tensor.shape
             )));
         }
@@ -235,7 +238,7 @@ pub(crate) fn load_by_position(
     }
     if let Some((position, _)) = saved.range(momenta.len()..).next() {
         return Err(Error::Optimizer(format!(
-            "the checkpoint has a momentum for parameter {position}, but there are {}",
+            "the checkpoint has state for parameter {position}, but there are {}",
             momenta.len()
         )));
     }

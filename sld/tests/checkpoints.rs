@@ -267,7 +267,7 @@ fn convert_names_what_it_leaves_out_and_writes_no_empty_file() {
     };
     for (name, left_out) in [
         ("nested_beside_tensors", &["model.head (a dict)", "model.list (a list)"][..]),
-        ("optimizer_adam", &["optimizer (not SGD", "exp_avg_sq"]),
+        ("optimizer_adagrad", &["optimizer (not SGD", "sum"]),
         ("timm", &["state_dict_ema (a dict)"]),
         ("beside", &["array (an object of _reconstruct)", "long (an int)", "args (an object of Namespace)"]),
     ] {

@@ -156,6 +156,9 @@ fn full_checkpoint() -> Checkpoint {
             },
             ParamGroup { params: vec![2, 300], options: vec![("dampening".into(), Scalar::Int(0))] },
         ],
+        exp_avg: BTreeMap::from([(1, buffer(5))]),
+        step: BTreeMap::from([(1, NamedTensor::f32("", &[], vec![7.0]))]),
+        ..OptimizerState::default()
     });
     checkpoint
 }

@@ -156,7 +156,7 @@ fn an_optimizers_state_goes_there_and_back() {
 #[test]
 fn sgd_follows_its_formula() {
     let (a, b) = (Variable::full("a", &[1], 2.0), Variable::full("b", &[1], -1.0));
-    let options = SgdOptions { momentum: 0.5, weight_decay: 0.1, rate_factor: 0.25 };
+    let options = SgdOptions { momentum: 0.5, weight_decay: 0.1, rate_factor: 0.25, ..Default::default() };
     let sgd = Sgd::with_groups(vec![
         ParameterGroup { parameters: vec![a.clone()], options: SgdOptions::default() },
         ParameterGroup { parameters: vec![b.clone()], options },

@@ -195,7 +195,7 @@ fn everything_beside_the_weights_is_read_or_left_out_by_name() {
 }
 
 #[test]
-fn of_optimizers_only_sgd_is_read_and_never_by_half() {
+fn of_optimizers_the_known_are_read_and_never_by_half() {
     for (name, momenta, rates, left_out) in [
         ("sgd", 2, &[0.1][..], &[][..]),
         ("sgd_fresh", 0, &[0.1], &[]),
@@ -210,13 +210,21 @@ fn of_optimizers_only_sgd_is_read_and_never_by_half() {
         assert_eq!(found, rates, "{name}");
         assert_eq!(file.left_out, left_out, "{name}");
     }
-    for (name, state) in [
-        ("adam", "exp_avg_sq"),
-        ("adam_fresh", "not SGD"),
-        ("adamw_amsgrad", "max_exp_avg_sq"),
-        ("rmsprop", "square_avg"),
-        ("adagrad", "sum"),
-    ] {
+    let adam = read("optimizer_adam");
+    let state = adam.optimizer.expect("its state");
+    for kind in [&state.exp_avg, &state.exp_avg_sq] {
+        assert_eq!(
+            kind.values().map(|tensor| tensor.shape.as_slice()).collect::<Vec<_>>(),
+            [&[1, 2][..], &[1]]
+        );
+    }
+    assert!(state.step.values().all(|count| count.data.to_f32() == [1.0]), "{:?}", state.step);
+    let betas = ["betas.0", "betas.1"].map(|key| state.param_groups[0].number(key));
+    assert_eq!((betas, adam.left_out), ([Some(0.9), Some(0.999)], vec![]));
+    let state = read("optimizer_rmsprop").optimizer.expect("its state");
+    assert_eq!((state.square_avg.len(), state.momentum.len(), state.exp_avg.len()), (2, 2, 0));
+    for (name, state) in [("adam_fresh", "not SGD"), ("adamw_amsgrad", "max_exp_avg_sq"), ("adagrad", "sum")]
+    {
         let file = read(&format!("optimizer_{name}"));
         assert!(file.optimizer.is_none(), "{name}");
         let [left_out] = file.left_out.as_slice() else { panic!("{name}: {:?}", file.left_out) };

@@ -242,7 +242,7 @@ impl<'p> Reader<'_, 'p> {
         Ok(Some(NetworkInfo { model: model.to_owned(), classes, size, resize, mean, std }))
     }
 
-    /// SGD's state. False if the value is not that; the state of another optimizer is left out whole,
+    /// The state of an optimizer that is known. False if the value is not that; the state of another optimizer is left out whole,
     /// since half of it would be taken for a fresh start.
     fn read_optimizer(&mut self, value: &Value<'p>) -> Result<bool, Problem> {
         let (Some(state), Some(groups)) =
@@ -284,7 +284,8 @@ impl<'p> Reader<'_, 'p> {
                 true => String::new(),
                 false => format!(" its state is {};", listed(other_state.iter().map(|key| quoted(key)))),
             };
-            self.checkpoint.left_out.push(format!("optimizer (not SGD:{what} only SGD's momentum is read)"));
+            let read = "only the state of these is read";
+            self.checkpoint.left_out.push(format!("optimizer (not SGD, Adam or RMSprop:{what} {read})"));
             return Ok(true);
         }
         // Old files name parameters by memory address; what counts is the position over all groups.
@@ -330,6 +331,13 @@ impl<'p> Reader<'_, 'p> {
                     self.allowance.charge(size_of::<usize>() as u64)?;
                     let next = positions.len();
                     read.params.push(*positions.entry(parameter).or_insert(next));
+                }
+            } else if let Some(betas) = self.pickle.sequence(&value).filter(|_| key == "betas") {
+                // Adam's two numbers, in one setting.
+                for (number, beta) in betas.iter().enumerate().take(2) {
+                    let beta = self.scalar(key, beta)?.ok_or_else(|| bad("betas are not numbers"))?;
+                    self.allowance.charge(size_of::<(String, Scalar)>() as u64)?;
+                    read.options.push((format!("betas.{number}"), beta));
                 }
             } else if let Some(scalar) = self.scalar(key, &value)? {
                 self.allowance.charge((key.len() + size_of::<(String, Scalar)>()) as u64)?;

@@ -102,7 +102,7 @@ impl<'a> ObjectWriter<'a> {
         for position in positions {
             self.pickle.int(position as i64);
             self.pickle.begin_dict();
-            for (name, kind) in buffers {
+            for (name, kind) in &buffers {
                 if let Some(buffer) = kind.get(&position) {
                     self.pickle.text(name)?;
                     self.tensor(buffer)?;
@@ -115,7 +115,15 @@ impl<'a> ObjectWriter<'a> {
         self.pickle.begin_list();
         for group in &optimizer.param_groups {
             self.pickle.begin_dict();
-            for (key, value) in &group.options {
+            let (betas, others): (Vec<_>, Vec<_>) =
+                group.options.iter().partition(|(key, _)| key.starts_with("betas."));
+            if !betas.is_empty() {
+                self.pickle.text("betas")?;
+                self.pickle.begin_list();
+                betas.into_iter().try_for_each(|(_, beta)| self.scalar(beta))?;
+                self.pickle.end_list();
+            }
+            for (key, value) in others {
                 self.pickle.text(key)?;
                 self.scalar(value)?;
             }

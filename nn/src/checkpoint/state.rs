@@ -19,7 +19,7 @@ pub struct Checkpoint {
     pub accuracy: Option<f64>,
     /// `best_acc` of the file: the best top-1 so far.
     pub best_acc: Option<f64>,
-    /// The state of an SGD optimizer.
+    /// The state of an optimizer.
     pub optimizer: Option<OptimizerState>,
     /// Other numbers and texts at the top level, by key.
     pub extra: BTreeMap<String, Scalar>,
@@ -161,37 +161,74 @@ fn shared_prefix(tensors: &[NamedTensor]) -> String {
     first[..length].to_owned()
 }
 
-impl OptimizerState {
-    /// The buffers of each kind with PyTorch's name for it.
-    pub(super) fn buffers(&self) -> [(&'static str, &BTreeMap<usize, NamedTensor>); 2] {
-        [(MOMENTUM, &self.momentum), (MOMENTUM_KD, &self.momentum_kd)]
-    }
-
-    /// The buffers of this name; `None` if it is no name of any.
-    pub(super) fn buffers_named(&mut self, name: &str) -> Option<&mut BTreeMap<usize, NamedTensor>> {
-        match name {
-            MOMENTUM => Some(&mut self.momentum),
-            MOMENTUM_KD => Some(&mut self.momentum_kd),
-            _ => None,
+/// Declares the kinds of state that an optimizer keeps of each parameter: `field "PyTorch's name" help`.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $field:ident $name:literal;)*) => {
+        /// State of an optimizer, by position of the parameter.
+        ///
+        /// A position is counted over the parameters of all groups, in order. That is what current PyTorch
+        /// writes; older files, which hold memory addresses instead, are renumbered on reading.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct OptimizerState {
+            $($(#[$doc])* pub $field: BTreeMap<usize, NamedTensor>,)*
+            /// The groups with their settings.
+            pub param_groups: Vec<ParamGroup>,
         }
-    }
+
+        impl OptimizerState {
+            /// The state of each kind with PyTorch's name for it.
+            pub(super) fn buffers(&self) -> Vec<(&'static str, &BTreeMap<usize, NamedTensor>)> {
+                vec![$(($name, &self.$field)),*]
+            }
+
+            /// The state of this name; `None` if it is no name of any.
+            pub(super) fn buffers_named(&mut self, name: &str) -> Option<&mut BTreeMap<usize, NamedTensor>> {
+                match name {
+                    $($name => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+
+            /// Keeps the state of these parameters.
+            pub fn retain(&mut self, positions: &std::ops::Range<usize>) {
+                $(self.$field.retain(|position, _| positions.contains(position));)*
+            }
+        }
+    };
 }
 
-const MOMENTUM: &str = "momentum_buffer";
-const MOMENTUM_KD: &str = "momentum_kd_buffer";
+kinds! {
+    /// Momentum buffer of each parameter that has one; its `name` is empty, as all these tensors' are.
+    momentum "momentum_buffer";
+    /// The second buffer of a distillation-oriented trainer.
+    momentum_kd "momentum_kd_buffer";
+    /// Adam's running mean of gradients.
+    exp_avg "exp_avg";
+    /// Adam's running mean of their squares.
+    exp_avg_sq "exp_avg_sq";
+    /// RMSprop's running mean of squares.
+    square_avg "square_avg";
+    /// Steps so far, a tensor of one element.
+    step "step";
+}
 
-/// State of an SGD optimizer, by position of the parameter.
-///
-/// A position is counted over the parameters of all groups, in order. That is what current PyTorch
-/// writes; older files, which hold memory addresses instead, are renumbered on reading.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OptimizerState {
-    /// Momentum buffer of each parameter that has one; its `name` is empty.
-    pub momentum: BTreeMap<usize, NamedTensor>,
-    /// The second buffer of a distillation-oriented trainer, alike.
-    pub momentum_kd: BTreeMap<usize, NamedTensor>,
-    /// The groups with their settings.
-    pub param_groups: Vec<ParamGroup>,
+impl OptimizerState {
+    /// The state of one of the names above.
+    pub(crate) fn kind(&self, name: &str) -> &BTreeMap<usize, NamedTensor> {
+        const NONE: &BTreeMap<usize, NamedTensor> = &BTreeMap::new();
+        self.buffers().into_iter().find(|(known, _)| *known == name).map_or(NONE, |(_, kind)| kind)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn kind_mut(&mut self, name: &str) -> &mut BTreeMap<usize, NamedTensor> {
+        self.buffers_named(name).expect("one of the names above")
+    }
+
+    /// The first name but these that has any state.
+    pub(crate) fn others(&self, own: &[&str]) -> Option<&'static str> {
+        let mut kinds = self.buffers().into_iter();
+        kinds.find(|(name, kind)| !own.contains(name) && !kind.is_empty()).map(|(name, _)| name)
+    }
 }
 
 /// Parameters that share settings.
@@ -199,7 +236,8 @@ pub struct OptimizerState {
 pub struct ParamGroup {
     /// Positions of the group's parameters.
     pub params: Vec<usize>,
-    /// The settings by PyTorch's names (`lr`, `momentum`, `weight_decay`, ...), in file order.
+    /// The settings by PyTorch's names (`lr`, `momentum`, `weight_decay`, ...), in file order. Of Adam's `betas` each
+    /// is one of its own, `betas.0` and `betas.1`.
     pub options: Vec<(String, Scalar)>,
 }
 

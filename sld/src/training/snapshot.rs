@@ -171,8 +171,7 @@ pub fn restore(
     if other_method {
         // The student's are the first.
         positions.end = networks.student.parameters().len();
-        optimizer.momentum.retain(|position, _| positions.contains(position));
-        optimizer.momentum_kd.retain(|position, _| positions.contains(position));
+        optimizer.retain(&positions);
     } else {
         nn::load_state(&networks.modules, "the method's modules", &modules, device)
             .with_context(|| place.clone())?;
