@@ -36,6 +36,11 @@ impl Average {
         Ok(Average { pairs, decay, begun: Variable::full("average.begun", &[], 0.0) })
     }
 
+    /// The weight of what was before.
+    pub fn decay(&self) -> f64 {
+        self.decay
+    }
+
     /// Whether a step was averaged, to be saved and loaded with the average.
     pub fn begun(&self) -> &Variable {
         &self.begun

@@ -75,6 +75,7 @@ pub mod adaptive;
 pub mod average;
 pub mod buckets;
 pub mod checkpoint;
+pub mod clipped;
 pub mod dot;
 pub mod error;
 pub mod images;
@@ -90,6 +91,7 @@ pub mod suggest;
 
 pub use adaptive::{Adaptive, Rule};
 pub use average::Average;
+pub use clipped::Clipped;
 pub use dot::Dot;
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};

@@ -214,7 +214,7 @@ fn settings(how: How) -> Settings {
         transfer: how.transfer,
         sync_batch_norm: how.sync_batch_norm,
         test_batch_size: 10,
-        schedule: MultiStep { base: how.rate, stages: vec![], factor: 0.1 },
+        schedule: MultiStep { base: how.rate, stages: vec![], factor: 0.1 }.into(),
         seed: 3,
         workers: 1,
     }

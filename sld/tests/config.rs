@@ -167,7 +167,7 @@ fn learning_rates_are_the_references() {
             assert_eq!(first.as_u64(), Some(next), "{name}");
             for epoch in first.as_u64().unwrap()..=last.as_u64().unwrap() {
                 // The last bit of a number read from JSON is not certain.
-                let ours = sld::cli::session::settings(&config).schedule.lr_at(epoch as usize);
+                let ours = sld::cli::session::settings(&config).schedule.rate(epoch as usize, 0, 1);
                 assert!((ours - lr).abs() <= 4e-16 * lr, "{name}, epoch {epoch}: {ours} {lr}");
                 next = epoch + 1;
             }
@@ -485,7 +485,19 @@ fn values_out_of_range_say_what_is_allowed() {
         (&["SOLVER.LR", "-0.1"], "SOLVER.LR: must be greater than 0, found -0.1"),
         (&["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS: must be at least 1"),
         (&["SOLVER.MOMENTUM", "1"], "SOLVER.MOMENTUM: must be in [0, 1), found 1"),
-        (&["SOLVER.TYPE", "Adam"], "SOLVER.TYPE: there is no optimizer \"Adam\"; choose one of SGD"),
+        (&["SOLVER.TYPE", "Adagrad"], "SOLVER.TYPE: there is no optimizer \"Adagrad\"; choose one of SGD"),
+        (&["SOLVER.TYPE", "AdamX"], "SOLVER.TYPE: there is no optimizer \"AdamX\"; did you mean ADAM?"),
+        (&["SOLVER.CLIP", "-1"], "SOLVER.CLIP: must not be negative"),
+        (&["SOLVER.EMA", "1"], "SOLVER.EMA: must be in [0, 1), found 1"),
+        (&["SOLVER.WARMUP", "241"], "SOLVER.WARMUP: must be at most SOLVER.EPOCHS, 240"),
+        (
+            &["SOLVER.SCHEDULE", "step", "SOLVER.LR_DECAY_STAGES", "[]"],
+            "SOLVER.SCHEDULE: needs in SOLVER.LR_DECAY_STAGES the number of epochs between two falls",
+        ),
+        (
+            &["DISTILLER.TYPE", "KD", "SOLVER.TRAINER", "dot", "SOLVER.TYPE", "ADAM"],
+            "SOLVER.TYPE: \"dot\" is an optimizer of its own, by SGD: set SOLVER.TYPE to \"SGD\"",
+        ),
         (&["DATASET.NUM_WORKERS", "4294967295"], "DATASET.NUM_WORKERS: must be at most 1024"),
         (&["SOLVER.LR_DECAY_STAGES", "[180, 150]"], "must rise from left to right"),
         (&["SOLVER.LR_DECAY_STAGES", "[0, 150]"], "epochs count from 1"),

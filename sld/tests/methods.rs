@@ -84,7 +84,7 @@ fn trained(method: &dyn Distiller, dot: bool, latest: Option<Checkpoint>) -> [Op
         transfer: autograd::tensor::Transfer::F32,
         sync_batch_norm: false,
         test_batch_size: 12,
-        schedule: MultiStep { base: 0.01, stages: vec![1], factor: 0.1 },
+        schedule: MultiStep { base: 0.01, stages: vec![1], factor: 0.1 }.into(),
         seed: 3,
         workers: 1,
     };

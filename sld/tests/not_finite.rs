@@ -249,7 +249,7 @@ fn meddled(
         sync_batch_norm: false,
         batch_size: 4,
         test_batch_size: 4,
-        schedule: MultiStep { base: rate, stages: vec![], factor: 0.1 },
+        schedule: MultiStep { base: rate, stages: vec![], factor: 0.1 }.into(),
         seed: 0,
         workers: 1,
     };

@@ -107,11 +107,30 @@ fn twenty_kills_change_nothing() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_between_steps_and_resuming_is_exact() {
+    interrupted_and_resumed(&[]);
+}
+
+/// All that the optimizer and the learning rate may remember: moments and their steps, an average, a place on a
+/// course that changes with every step.
+#[cfg(unix)]
+#[test]
+fn resuming_is_exact_whatever_the_solver() {
+    let course = ["SOLVER.SCHEDULE", "one_cycle", "SOLVER.WARMUP", "2", "SOLVER.LR", "0.01"];
+    let solver = ["SOLVER.TYPE", "ADAMW", "SOLVER.CLIP", "1", "SOLVER.EMA", "0.9"];
+    interrupted_and_resumed(&[&course[..], &solver].concat());
+}
+
+#[cfg(unix)]
+fn interrupted_and_resumed(more: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
-    finish(command(&whole));
+    let finish = |command: &mut Command| {
+        let output = keys(command).args(more).output().expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    finish(&mut command(&whole));
     let mut first = command(&stopped);
-    let child = keys(&mut first).spawn().expect("the program starts");
+    let child = keys(&mut first).args(more).spawn().expect("the program starts");
     // Wait for the first epoch's file, then interrupt somewhere in a later one.
     let patience = Instant::now();
     while !stopped.join("latest").exists() && patience.elapsed() < Duration::from_secs(60) {
@@ -125,9 +144,7 @@ fn ctrl_c_saves_between_steps_and_resuming_is_exact() {
     assert!(again.starts_with(env!("CARGO_BIN_EXE_sld")) && again.contains(" train --resume "), "{text}");
     let html = std::fs::read_to_string(stopped.join("report.html")).expect("a report of what is done");
     assert!(html.contains("The run is not finished"));
-    let mut resumed = command(&stopped);
-    resumed.arg("--resume");
-    finish(resumed);
+    finish(command(&stopped).arg("--resume"));
     assert_same_run(&whole, &stopped);
     assert_report(&whole);
     assert_report(&stopped);

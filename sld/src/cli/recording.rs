@@ -2,7 +2,6 @@
 
 use nn::checkpoint::{self, Checkpoint, Problem};
 
-use super::session;
 use super::terminal::Terminal;
 use crate::config::Config;
 use crate::distill::{Distiller, Network, Observation};
@@ -92,9 +91,8 @@ impl Observer for Recorder<'_> {
         let every = u64::from(self.config.log.tensorboard_freq.max(1));
         if result.step.is_multiple_of(every) {
             let loss = result.means.iter().find(|m| m.0 == Metric::Loss).map_or(f64::NAN, |m| m.1);
-            let rate = session::settings(self.config).schedule.lr_at(result.epoch);
             // A log that cannot be written must not end the training; the epoch's own files will say so.
-            self.run.log_step(result.step, loss, rate).ok();
+            self.run.log_step(result.step, loss, result.rate).ok();
         }
         self.terminal.step(result);
     }

@@ -182,7 +182,7 @@ pub fn train_among(
             // A finished run that is resumed has no epoch to show for itself: measure it once more.
             let last = match recorder.last.take() {
                 Some(last) => last,
-                None => evaluate(&Alone, device, &networks.student, config, data)?,
+                None => evaluate(&Alone, device, networks.result(), config, data)?,
             };
             let evaluation = RunEvaluation {
                 epoch: config.solver.epochs,

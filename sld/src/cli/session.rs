@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use autograd::tensor::Transfer;
-use nn::models;
-use nn::optimizer::{MultiStep, SgdOptions};
+use nn::{Course, Rule, Schedule, SgdOptions, models};
 
 use super::terminal;
-use crate::config::{Config, DatasetKind, TransferKind};
+use crate::config::{Config, DatasetKind, OptimizerKind, ScheduleKind, Solver, TransferKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::pictures::{self, Folder};
 use crate::data::synthetic::{self, SyntheticConfig};
@@ -165,17 +164,49 @@ pub fn networks(config: &Config, images: Images) -> anyhow::Result<Networks> {
     let options = SgdOptions {
         momentum: config.solver.momentum,
         weight_decay: config.solver.weight_decay,
+        nesterov: config.solver.optimizer == OptimizerKind::Nesterov,
         ..SgdOptions::default()
     };
     let setup = Setup {
         options,
+        rule: rule(config),
+        clip: (config.solver.clip > 0.0).then_some(config.solver.clip),
         dot: config.solver.trainer.is_dot().then_some(config.solver.dot_delta),
         repeat_wrn_updates: config.model.wrn_double_bn_update,
         size,
         images: count,
         seed: config.solver.seed,
     };
-    Networks::new(student, teacher, config.method(), setup)
+    let networks = Networks::new(student, teacher, config.method(), setup)?;
+    match config.solver.ema {
+        0.0 => Ok(networks),
+        decay => Ok(networks.averaged(models::outline(&config.student_model(), classes)?, decay)?),
+    }
+}
+
+/// The rule of an optimizer other than SGD.
+fn rule(config: &Config) -> Option<Rule> {
+    let decay = config.solver.weight_decay;
+    match config.solver.optimizer {
+        OptimizerKind::Sgd | OptimizerKind::Nesterov => None,
+        OptimizerKind::Adam => Some(Rule::adam(decay)),
+        OptimizerKind::AdamW => Some(Rule::adamw(decay)),
+        OptimizerKind::RmsProp => Some(Rule::rms_prop(config.solver.momentum, decay)),
+        OptimizerKind::Lamb => Some(Rule::lamb(decay)),
+    }
+}
+
+/// The learning rate's course.
+fn schedule(solver: &Solver) -> Schedule {
+    let stages = solver.lr_decay_stages.iter().map(|&stage| stage as usize);
+    let factor = solver.lr_decay_rate;
+    let course = match solver.schedule {
+        ScheduleKind::MultiStep => Course::MultiStep { stages: stages.collect(), factor },
+        ScheduleKind::Step => Course::Step { every: stages.min().unwrap_or(1), factor },
+        ScheduleKind::Cosine => Course::Cosine,
+        ScheduleKind::OneCycle => Course::OneCycle,
+    };
+    Schedule { base: solver.lr, epochs: solver.epochs as usize, warmup: solver.warmup as usize, course }
 }
 
 /// The loop's settings.
@@ -191,11 +222,7 @@ pub fn settings(config: &Config) -> Settings {
         },
         sync_batch_norm: solver.sync_bn,
         test_batch_size: config.dataset.test_batch_size as usize,
-        schedule: MultiStep {
-            base: solver.lr,
-            stages: solver.lr_decay_stages.iter().map(|&s| s as usize).collect(),
-            factor: solver.lr_decay_rate,
-        },
+        schedule: schedule(solver),
         seed: solver.seed,
         workers: workers(config),
     }

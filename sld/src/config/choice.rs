@@ -22,6 +22,23 @@ choice! {
     /// `SOLVER.TYPE`.
     OptimizerKind, "optimizer" {
         Sgd = "SGD",
+        /// The same with Nesterov's momentum.
+        Nesterov = "NESTEROV",
+        Adam = "ADAM",
+        /// Adam with decoupled weight decay.
+        AdamW = "ADAMW",
+        RmsProp = "RMSPROP",
+        Lamb = "LAMB",
+    }
+}
+
+choice! {
+    /// `SOLVER.SCHEDULE`.
+    ScheduleKind, "schedule" {
+        MultiStep = "multi_step",
+        Step = "step",
+        Cosine = "cosine",
+        OneCycle = "one_cycle",
     }
 }
 
@@ -58,5 +75,19 @@ impl TrainerKind {
     /// Whether the task's and the distillation's gradients have momenta of their own.
     pub fn is_dot(self) -> bool {
         matches!(self, TrainerKind::Dot | TrainerKind::CrdDot)
+    }
+}
+
+impl OptimizerKind {
+    /// Whether it reads `SOLVER.MOMENTUM`.
+    pub fn has_momentum(self) -> bool {
+        matches!(self, Self::Sgd | Self::Nesterov | Self::RmsProp)
+    }
+}
+
+impl ScheduleKind {
+    /// Whether the rate falls at the stages that the config gives.
+    pub fn falls(self) -> bool {
+        matches!(self, Self::MultiStep | Self::Step)
     }
 }

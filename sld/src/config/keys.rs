@@ -1,6 +1,6 @@
 //! Every key that is no method's, and the config that all make up.
 
-use super::choice::{DatasetKind, OptimizerKind, TrainerKind, TransferKind};
+use super::choice::{DatasetKind, OptimizerKind, ScheduleKind, TrainerKind, TransferKind};
 use super::error::ConfigError;
 use crate::augment::Normalization;
 use crate::data::pictures::Sight;
@@ -138,7 +138,7 @@ impl Distiller {
 }
 
 settings! {
-    /// `SOLVER`: stochastic gradient descent and its schedule.
+    /// `SOLVER`: the optimizer and its learning rate.
     pub struct Solver {
         /// base: one view of each image; ours: a weak and a strong one; crd: one, and which image it is; dot, crd_dot:
         /// distillation-oriented, with a momentum for each of the two losses.
@@ -154,20 +154,32 @@ settings! {
         "SOLVER.TRANSFER": transfer: TransferKind = TransferKind::F32;
         /// Passes over the training images.
         "SOLVER.EPOCHS": epochs: u32 = 240, at_least_one;
-        /// Learning rate of the first epoch.
+        /// Learning rate of the first epoch; of one_cycle and SOLVER.WARMUP the largest.
         "SOLVER.LR": lr: f64 = 0.05, positive;
+        /// Course of the learning rate. multi_step: falls after each of SOLVER.LR_DECAY_STAGES; step: after every so many
+        /// epochs, the first of these; cosine: along half a cosine to 0; one_cycle: up in three tenths of all steps, then
+        /// down to almost 0.
+        "SOLVER.SCHEDULE": schedule: ScheduleKind = ScheduleKind::MultiStep;
+        /// Epochs at the beginning in which the learning rate rises from 0, step by step.
+        "SOLVER.WARMUP": warmup: u32 = 0;
         /// Epochs after which the learning rate falls.
         "SOLVER.LR_DECAY_STAGES": lr_decay_stages: Vec<u32> = vec![150, 180, 210], stages;
         /// Factor by which it falls.
         "SOLVER.LR_DECAY_RATE": lr_decay_rate: f64 = 0.1, rate;
         /// Weight decay, on every parameter.
         "SOLVER.WEIGHT_DECAY": weight_decay: f64 = 1e-4, not_negative;
-        /// Momentum, without Nesterov or dampening.
+        /// Momentum of SGD, NESTEROV and RMSPROP, without dampening.
         "SOLVER.MOMENTUM": momentum: f64 = 0.9, fraction;
         /// dot: how far the momenta of task and distillation lie from SOLVER.MOMENTUM, below and above.
         "SOLVER.DOT.DELTA": dot_delta: f64 = 0.075, fraction;
-        /// The optimizer: SGD.
+        /// The optimizer, as PyTorch's of the name: SGD, NESTEROV (SGD with Nesterov's momentum), ADAM, ADAMW (which
+        /// decouples weight decay), RMSPROP; or LAMB.
         "SOLVER.TYPE": optimizer: OptimizerKind = OptimizerKind::Sgd;
+        /// The most that all gradients together may be long: longer ones are shortened to it. 0: any length.
+        "SOLVER.CLIP": clip: f64 = 0.0, not_negative;
+        /// Weight of what was before in a moving average of the student's weights, which is then what is evaluated and
+        /// saved: 0.999, say. 0: no average.
+        "SOLVER.EMA": ema: f64 = 0.0, fraction;
         /// Seed of initial weights, order and augmentation.
         "SOLVER.SEED": seed: u64 = 0;
     }

@@ -12,7 +12,7 @@ mod print;
 mod validate;
 
 pub use catalog::models_of;
-pub use choice::{DatasetKind, OptimizerKind, TrainerKind, TransferKind};
+pub use choice::{DatasetKind, OptimizerKind, ScheduleKind, TrainerKind, TransferKind};
 pub use error::{ConfigError, Origin};
 pub use keys::{Config, Dataset, Distiller, Experiment, Log, Model, Solver, keys};
 pub use load::Overrides;

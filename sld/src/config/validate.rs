@@ -1,7 +1,7 @@
 //! Checks that concern more than one key, and keys that have no effect. Checks of one value stand with the key.
 
 use super::catalog::models_of;
-use super::choice::{DatasetKind, TrainerKind};
+use super::choice::{DatasetKind, OptimizerKind, ScheduleKind, TrainerKind};
 use super::keys::Config;
 use crate::setting::Choice;
 use nn::suggest::{hint, nearest};
@@ -39,6 +39,19 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if trainer == dot && config.solver.dot_delta > config.solver.momentum {
         let why = "must be at most SOLVER.MOMENTUM: the difference is a momentum".to_owned();
         return Err(("SOLVER.DOT.DELTA", why));
+    }
+    if trainer.is_dot() && config.solver.optimizer != OptimizerKind::Sgd {
+        let why =
+            format!("\"{}\" is an optimizer of its own, by SGD: set SOLVER.TYPE to \"SGD\"", trainer.name());
+        return Err(("SOLVER.TYPE", why));
+    }
+    if config.solver.warmup > config.solver.epochs {
+        let why = format!("must be at most SOLVER.EPOCHS, {}", config.solver.epochs);
+        return Err(("SOLVER.WARMUP", why));
+    }
+    if config.solver.schedule == ScheduleKind::Step && config.solver.lr_decay_stages.first().is_none() {
+        let why = "needs in SOLVER.LR_DECAY_STAGES the number of epochs between two falls".to_owned();
+        return Err(("SOLVER.SCHEDULE", why));
     }
     if config.solver.batch_size < about.smallest_batch {
         let why = format!("{} needs at least {} images in a batch", about.name, about.smallest_batch);
@@ -81,6 +94,12 @@ pub fn without_effect(config: &Config, path: &str) -> Option<String> {
         }
         "FITNET.INPUT_SIZE" | "VID.INPUT_SIZE" if own(path) => why("where shapes are known without an image"),
         "REVIEWKD.MAX_MID_CHANNEL" if own(path) => why("in the published code neither: 512 is the most"),
+        "SOLVER.MOMENTUM" if !config.solver.optimizer.has_momentum() => {
+            why(&format!("on {}, which has its own", config.solver.optimizer.name()))
+        }
+        "SOLVER.LR_DECAY_STAGES" | "SOLVER.LR_DECAY_RATE" if !config.solver.schedule.falls() => {
+            why(&format!("on the schedule \"{}\"", config.solver.schedule.name()))
+        }
         "SOLVER.DOT.DELTA" if !config.solver.trainer.is_dot() => why("without SOLVER.TRAINER \"dot\""),
         "MODEL.WRN_DOUBLE_BN_UPDATE" if !config.distiller.student.starts_with("wrn") => {
             why(&format!("on {}, which is no wide ResNet", config.distiller.student))

@@ -1,11 +1,10 @@
 //! What a step trains, and from whom.
 
 use autograd::{Error, Tensor, Variable, scope};
-use nn::Dot;
-use nn::Model;
 use nn::layers::{Forward, Kind, Modules, StateEntry};
 use nn::models;
 use nn::optimizer::{Losses, Optimizer, Sgd, SgdOptions};
+use nn::{Adaptive, Average, Clipped, Dot, Model, Rule};
 
 use crate::distill::{Batch, Distiller};
 
@@ -17,6 +16,9 @@ pub struct Networks {
     pub teacher: Option<Model>,
     /// Parameters and buffers that belong to the method.
     pub modules: Vec<StateEntry>,
+    /// An average of the student's weights over training, and the network that has it: what is evaluated and saved in
+    /// the student's place.
+    pub average: Option<(Average, Model)>,
     /// Of the student's parameters, then the modules'.
     pub optimizer: Box<dyn Optimizer>,
     /// Whether wide residual networks update three batch norms twice a forward, as the reference's do.
@@ -30,6 +32,10 @@ pub struct Networks {
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub options: SgdOptions,
+    /// The rule of an optimizer other than SGD; the options are not read then.
+    pub rule: Option<Rule>,
+    /// The most that the gradients may be long together.
+    pub clip: Option<f64>,
     /// For a distillation-oriented optimizer ([`Dot`]): the difference of its momenta to the options'.
     pub dot: Option<f64>,
     pub repeat_wrn_updates: bool,
@@ -45,7 +51,16 @@ impl Default for Setup {
     /// A data set of CIFAR's images, as many as there are.
     fn default() -> Setup {
         let options = SgdOptions::default();
-        Setup { options, dot: None, repeat_wrn_updates: true, size: [32, 32], images: 50_000, seed: 1 }
+        Setup {
+            options,
+            rule: None,
+            clip: None,
+            dot: None,
+            repeat_wrn_updates: true,
+            size: [32, 32],
+            images: 50_000,
+            seed: 1,
+        }
     }
 }
 
@@ -84,11 +99,37 @@ impl Networks {
         let learned = networks.modules.iter().filter(|entry| entry.kind == Kind::Parameter);
         let mut parameters = networks.student.parameters();
         parameters.extend(learned.map(|entry| entry.variable.clone()));
-        networks.optimizer = match setup.dot {
-            None => Box::new(Sgd::new(&parameters, setup.options)),
-            Some(delta) => Box::new(Dot::new(&parameters, &losses, setup.options, delta)),
+        networks.optimizer = match (setup.dot, setup.rule) {
+            (Some(delta), _) => Box::new(Dot::new(&parameters, &losses, setup.options, delta)),
+            (None, Some(rule)) => Box::new(Adaptive::new(&parameters, rule)),
+            (None, None) => Box::new(Sgd::new(&parameters, setup.options)),
         };
+        if let Some(most) = setup.clip {
+            networks.optimizer = Box::new(Clipped::new(networks.optimizer, most));
+        }
         Ok(networks)
+    }
+
+    /// With an average of the student over training, in `average`, a network of the same kind.
+    ///
+    /// # Errors
+    /// It is another network.
+    pub fn averaged(mut self, average: Model, decay: f64) -> nn::Result<Networks> {
+        self.average = Some((Average::new(&self.student, &average, decay)?, average));
+        Ok(self)
+    }
+
+    /// What is evaluated, and saved as the result: the average, or without one the student.
+    pub fn result(&self) -> &Model {
+        self.average.as_ref().map_or(&self.student, |(_, model)| model)
+    }
+
+    /// A step's updates with those of the average.
+    pub(super) fn and_average(&self, mut updates: Vec<(Variable, Tensor)>) -> Vec<(Variable, Tensor)> {
+        if let Some((average, _)) = &self.average {
+            updates.extend(average.updates(&updates));
+        }
+        updates
     }
 
     fn without_modules(student: Model, teacher: Option<Model>, setup: Setup) -> Networks {
@@ -98,6 +139,7 @@ impl Networks {
             student,
             teacher,
             modules: Vec::new(),
+            average: None,
             optimizer,
             repeat_wrn_updates,
             images,
@@ -167,8 +209,9 @@ impl Networks {
 
     /// Bytes of both networks, the modules and the optimizer's momenta.
     pub fn state_bytes(&self) -> u64 {
-        let models =
-            [Some(&self.student), self.teacher.as_ref()].into_iter().flatten().flat_map(Model::state);
+        let average = self.average.as_ref().map(|(_, model)| model);
+        let models = [Some(&self.student), self.teacher.as_ref(), average];
+        let models = models.into_iter().flatten().flat_map(Model::state);
         let values: usize = models.chain(&self.modules).map(|entry| entry.variable.len()).sum();
         let momenta: usize = self.optimizer.differentiated().iter().map(Variable::len).sum();
         4 * (values + momenta) as u64

@@ -69,7 +69,7 @@ pub fn student_checkpoint(
     dataset: &Dataset,
 ) -> anyhow::Result<Checkpoint> {
     let network = Some(network_info(&networks.student, dataset));
-    Ok(Checkpoint { tensors: networks.student.save(device)?, network, ..Checkpoint::default() })
+    Ok(Checkpoint { tensors: networks.result().save(device)?, network, ..Checkpoint::default() })
 }
 
 /// Everything that training on needs.
@@ -87,6 +87,9 @@ pub fn save(
     add("module.student.", networks.student.save(device)?);
     if let Some(teacher) = networks.learning_teacher() {
         add("module.teacher.", teacher.save(device)?);
+    }
+    if let Some((_, average)) = &networks.average {
+        add("module.average.", average.save(device)?);
     }
     add(MODULES, nn::save_state(&networks.modules, device)?);
     let mut extra = std::collections::BTreeMap::new();
@@ -126,6 +129,7 @@ pub fn restore(
     let place = path.display().to_string();
     let student = saved.take_submodule("student");
     let teacher = saved.take_submodule("teacher");
+    let average = saved.take_submodule("average");
     let modules: Vec<NamedTensor> = saved
         .tensors
         .iter()
@@ -165,6 +169,10 @@ pub fn restore(
     write_model(device, &networks.student, &student, &place)?;
     if let Some(model) = networks.learning_teacher().filter(|_| !(other_method && teacher.is_empty())) {
         write_model(device, model, &teacher, &place).context("the teacher's statistics")?;
+    }
+    if let Some((kept, model)) = networks.average.as_ref().filter(|_| !average.is_empty()) {
+        write_model(device, model, &average, &place).context("the student's average")?;
+        device.write(kept.begun(), &[f32::from(u8::from(progress.steps > 0))])?;
     }
     let mut optimizer = saved.optimizer.with_context(|| format!("{place} holds no optimizer state"))?;
     let mut positions = 0..networks.optimizer.parameters().len();

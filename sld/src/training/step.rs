@@ -118,16 +118,19 @@ pub fn program(
 ) -> (Step, Vec<Metric>) {
     let pass = Pass::new(networks, distiller, batch, image, division);
     let updates = match (division.sums, division.transfer) {
-        (Some(sums), _) => sums.add(&pass.gradients),
-        (None, transfer) => update(networks, &pass.gradients, transfer),
+        (Some(sums), _) => [sums.add(&pass.gradients), pass.statistics].concat(),
+        (None, transfer) => {
+            let updates = update(networks, &pass.gradients, transfer);
+            networks.and_average([updates, pass.statistics].concat())
+        }
     };
-    let step = Step::new().output("metrics", &pass.values).updates(updates).updates(pass.statistics);
-    (step, pass.metrics)
+    (Step::new().output("metrics", &pass.values).updates(updates), pass.metrics)
 }
 
 /// The expressions of the update that follows the parts of a batch. Input: `rate` `[]`.
 pub fn update_expressions(networks: &Networks, sums: &GradientSums, transfer: Option<Transfer>) -> Step {
-    Step::new().updates(update(networks, &sums.tensors(), transfer)).updates(sums.clear())
+    let updates = networks.and_average(update(networks, &sums.tensors(), transfer));
+    Step::new().updates(updates).updates(sums.clear())
 }
 
 fn update(networks: &Networks, gradients: &[Tensor], transfer: Option<Transfer>) -> Vec<(Variable, Tensor)> {

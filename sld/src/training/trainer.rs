@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use autograd::tensor::Transfer;
+use nn::Schedule;
 use nn::checkpoint::{Checkpoint, Scalar};
-use nn::optimizer::MultiStep;
 use schedule::{Alone, Device};
 
 use super::batches::{Batches, Sharing};
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Whether batch norm's statistics are those of all processes.
     pub sync_batch_norm: bool,
     pub test_batch_size: usize,
-    pub schedule: MultiStep,
+    pub schedule: Schedule,
     /// Seeds the order of the images and their augmentation.
     pub seed: u64,
     /// Threads that augment.
@@ -53,6 +53,8 @@ pub struct StepResult<'a> {
     pub epoch_images: usize,
     /// The mean of each metric over the epoch so far.
     pub means: &'a [(Metric, f64)],
+    /// The learning rate of the step.
+    pub rate: f64,
 }
 
 /// One finished epoch.
@@ -214,7 +216,7 @@ impl<'a> Trainer<'a> {
             sync_batch_norm: settings.sync_batch_norm,
         };
         let batches = Batches::fitting(device, networks, distiller, cluster, sharing, &train)?;
-        let evaluator = Evaluator::compile(device, &networks.student, settings.test_batch_size, image)?;
+        let evaluator = Evaluator::compile(device, networks.result(), settings.test_batch_size, image)?;
         let progress = Progress::start(settings.seed);
         Ok(Trainer {
             device,
@@ -315,7 +317,7 @@ impl<'a> Trainer<'a> {
             }
             let result = EpochResult {
                 epoch: self.progress.epoch,
-                rate: self.settings.schedule.lr_at(self.progress.epoch),
+                rate: self.rate(self.progress.batch.saturating_sub(1)),
                 train: self.means(),
                 test,
                 held_out,
@@ -345,15 +347,15 @@ impl<'a> Trainer<'a> {
     fn train_epoch(&mut self, loader: &mut Loader, observer: &mut dyn Observer) -> anyhow::Result<bool> {
         let batches = loader.batches_per_epoch();
         let epoch = self.progress.epoch;
-        let rate = self.settings.schedule.lr_at(epoch) as f32;
-        let scalars = Scalars::new(rate, self.distiller.factor(epoch).map(|f| f as f32));
+        let factor = self.distiller.factor(epoch).map(|f| f as f32);
         let mut stop = self.any_stops()?;
         while self.progress.batch < batches {
             if stop {
                 return Ok(false);
             }
             let Some(parts) = self.next_batch(loader)? else { return Ok(false) };
-            stop = self.train_batch(parts, loader, scalars, observer)?;
+            let rate = self.rate(self.progress.batch);
+            stop = self.train_batch(parts, loader, Scalars::new(rate as f32, factor), observer)?;
             let means = self.means();
             observer.step(&StepResult {
                 epoch,
@@ -363,6 +365,7 @@ impl<'a> Trainer<'a> {
                 images: self.progress.images,
                 epoch_images: self.train.len(),
                 means: &means,
+                rate,
             });
         }
         Ok(true)
@@ -440,8 +443,14 @@ impl<'a> Trainer<'a> {
         metrics.iter().zip(&self.progress.sums).map(|(&metric, &sum)| (metric, sum / count)).collect()
     }
 
+    /// The learning rate of a batch, counted from 0, of the epoch in work.
+    fn rate(&self, batch: usize) -> f64 {
+        let batches = self.train.len().div_ceil(self.settings.batch_size);
+        self.settings.schedule.rate(self.progress.epoch, batch, batches)
+    }
+
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
-        let rate = self.settings.schedule.lr_at(self.progress.epoch);
+        let rate = self.rate(self.progress.batch);
         Ok(self.with_recipe(snapshot::save(self.device, self.networks, &self.test, &self.progress, rate)?))
     }
 
@@ -522,6 +531,7 @@ impl<'a> Trainer<'a> {
     /// Whether training can go on from the state on the device.
     fn check_state(&self) -> nn::Result<()> {
         self.networks.student.check(self.device)?;
+        self.networks.result().check(self.device)?;
         if let Some(teacher) = self.networks.learning_teacher() {
             teacher.check(self.device)?;
         }
