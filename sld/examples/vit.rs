@@ -10,7 +10,7 @@ use digits::SIDE;
 use nn::initialization::{Initialization, Initializer};
 use nn::layers::{Builder, ConvSpec, Convolution, Forward, LayerNorm, Linear, MultiHeadAttention};
 use nn::models::{Model, Network, Output};
-use nn::{Sgd, SgdOptions, loss};
+use nn::{Adaptive, Course, Optimizer, Rule, Schedule, clip_by_norm, loss};
 use schedule::{Device, Step, Value};
 
 const BATCH: usize = 64;
@@ -111,20 +111,22 @@ pub fn main() -> anyhow::Result<()> {
     let labels = Tensor::input_i32("labels", &[BATCH]);
     let logits = model.forward(&images, &mut Forward::train(1)).logits;
     let loss = loss::cross_entropy(&logits, &labels);
-    let sgd = Sgd::new(&model.parameters(), SgdOptions { weight_decay: 1e-4, ..Default::default() });
-    let gradients = grad(&loss, &sgd.tensors());
+    let adam = Adaptive::new(&model.parameters(), Rule::adamw(0.01));
+    let parameters: Vec<Tensor> = model.parameters().iter().map(Variable::tensor).collect();
+    let gradients = clip_by_norm(&grad(&loss, &parameters), 1.0);
     let step = Step::new()
         .output("loss", &loss)
         .output("right", &loss::accuracy(&logits, &labels, 1))
-        .updates(sgd.updates(&gradients, &Tensor::input("rate", &[])));
+        .updates(adam.updates(&gradients, &Tensor::input("rate", &[])));
     let mut step = device.compile_step(&step)?;
 
+    // Transformers want their first steps small: up, and down again, in ten epochs of 30 batches.
+    let schedule = Schedule { base: 0.005, epochs: 10, warmup: 0, course: Course::OneCycle };
     let mut right = 0.1;
-    for number in 0..400 {
-        let (pixels, answers) = digits::batch(number, BATCH);
-        // Transformers want their first steps small.
-        let rate = 0.05 * ((number + 1) as f32 / 50.0).min(1.0);
-        let rate = ("rate", Value::F32(&[rate]));
+    for number in 0..300 {
+        let (pixels, answers) = digits::batch(number as u64, BATCH);
+        let rate = [schedule.rate(number / 30 + 1, number % 30, 30) as f32];
+        let rate = ("rate", Value::F32(&rate));
         step.call(&[("images", Value::F32(&pixels)), ("labels", Value::I32(&answers)), rate])?;
         right = 0.95 * right + 0.05 * step.output("right")?[0];
         if number % 50 == 49 {

@@ -21,6 +21,7 @@ examples! {
     "../examples/own_layer.rs" own_layer main;
     "../examples/own_network.rs" own_network main;
     "../examples/own_distiller.rs" own_distiller main;
+    "../examples/own_data.rs" own_data main;
     "../examples/vit.rs" vit main;
     "../examples/second_order.rs" second_order main;
     "../examples/inference.rs" inference demonstrate;

@@ -61,6 +61,33 @@ impl Dataset {
         Self::checked(name, (width, height), Images::Memory(images), labels, classes, normalization)
     }
 
+    /// The same of images that come one by one, each with the place of its class among `classes`.
+    ///
+    /// # Errors
+    /// An image of another size, or of no class.
+    pub fn collect(
+        name: impl Into<String>,
+        (width, height): (usize, usize),
+        images: impl IntoIterator<Item = (Vec<u8>, u32)>,
+        classes: Vec<String>,
+        normalization: Normalization,
+    ) -> Result<Self, DataError> {
+        let (name, expected) = (name.into(), width * height * 3);
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for (image, label) in images {
+            if image.len() != expected {
+                let (number, found) = (labels.len(), image.len());
+                let reason = format!(
+                    "image {number} (from 0) has {found} bytes, a {width}x{height} RGB image has {expected}"
+                );
+                return Err(DataError::content(name.as_ref(), reason));
+            }
+            pixels.extend(image);
+            labels.push(label);
+        }
+        Self::new(name, (width, height), pixels, labels, classes, normalization)
+    }
+
     /// A data set of pictures in `files`, of which networks see squares of `side` pixels.
     ///
     /// # Errors
@@ -237,6 +264,18 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_that_come_one_by_one_are_checked() {
+        let collect = |images: Vec<(Vec<u8>, u32)>| {
+            Dataset::collect("own", (1, 2), images, vec!["a".into(), "b".into()], Normalization::CIFAR10)
+        };
+        let set = collect(vec![(vec![1; 6], 1), (vec![2; 6], 0)]).unwrap();
+        assert_eq!((set.len(), set.image(1), set.labels()), (2, &[2; 6][..], &[1, 0][..]));
+        let error = collect(vec![(vec![1; 6], 1), (vec![2; 5], 0)]).unwrap_err().to_string();
+        assert!(error.contains("image 1 (from 0) has 5 bytes, a 1x2 RGB image has 6"), "{error}");
+        assert!(collect(vec![(vec![1; 6], 2)]).is_err());
+    }
 
     #[test]
     fn the_digest_tells_images_labels_and_classes_apart_but_not_names() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use autograd::tensor::Transfer;
-use nn::Schedule;
 use nn::checkpoint::{Checkpoint, Scalar};
+use nn::{Course, Schedule};
 use schedule::{Alone, Device};
 
 use super::batches::{Batches, Sharing};
@@ -38,6 +38,24 @@ pub struct Settings {
     pub seed: u64,
     /// Threads that augment.
     pub workers: usize,
+}
+
+impl Default for Settings {
+    /// A config's: the reference's for CIFAR, on one process.
+    fn default() -> Settings {
+        let course = Course::MultiStep { stages: vec![150, 180, 210], factor: 0.1 };
+        Settings {
+            epochs: 240,
+            batch_size: 64,
+            accumulate: 1,
+            transfer: Transfer::F32,
+            sync_batch_norm: false,
+            test_batch_size: 64,
+            schedule: Schedule { base: 0.05, epochs: 240, warmup: 0, course },
+            seed: 0,
+            workers: 2,
+        }
+    }
 }
 
 /// One finished step.
