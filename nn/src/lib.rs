@@ -83,6 +83,7 @@ pub mod initialization;
 pub mod layers;
 pub mod loss;
 pub mod models;
+pub mod onnx;
 pub mod optimizer;
 pub mod pickle;
 pub mod rate;

@@ -299,3 +299,27 @@ fn convert_names_what_it_leaves_out_and_writes_no_empty_file() {
         .collect();
     assert!(names.iter().all(|name| name.starts_with("module.")), "{names:?}");
 }
+
+#[test]
+fn export_writes_a_model_that_says_how_it_sees_and_harms_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let weights_path = folder.path().join("w.pth");
+    write(&weights_path, weights("resnet8", 20, 0.5));
+    let export = |to: &str, more: &[&str]| {
+        let mut command = sld(&["export"]);
+        command.arg(&weights_path).arg(folder.path().join(to)).args(more);
+        command
+    };
+    succeeds(export("a.onnx", &[]), &["resnet8 of 20 classes, images [batch, 3, 32, 32] normalised"]);
+    let plain = fs::read(folder.path().join("a.onnx")).expect("written");
+    let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds(&plain, "[0.5071,0.4867,0.4408]") && holds(&plain, "class 19") && !holds(&plain, "sub"));
+    refused(export("a.onnx", &["--levels"]), &["exists", "--force"]);
+    assert_eq!(fs::read(folder.path().join("a.onnx")).expect("still there"), plain);
+    succeeds(export("a.onnx", &["--levels", "--force"]), &["in levels from 0 to 1"]);
+    let levels = fs::read(folder.path().join("a.onnx")).expect("written");
+    assert!(holds(&levels, "sub") && holds(&levels, "div"));
+    refused(export("a.pth", &[]), &[".onnx", "sld convert"]);
+    refused(export("b.onnx", &["--size", "7"]), &["images of 7x7"]);
+    assert!(!folder.path().join("b.onnx").exists());
+}

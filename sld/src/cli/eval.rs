@@ -197,7 +197,7 @@ fn images_for(args: &EvalArgs, kind: DatasetKind, weights: &Weights) -> anyhow::
 
 /// Pictures, as the network is to see them. Its classes may be more than the folder's.
 fn pictures_for(args: &EvalArgs, kind: DatasetKind, weights: &Weights) -> anyhow::Result<Dataset> {
-    let sight = args.sight.sight(weights.info())?;
+    let sight = args.sight.sight(weights)?;
     let list = args.sight.list(match kind {
         DatasetKind::Imagenet => Some(1000),
         _ => weights.classes(),

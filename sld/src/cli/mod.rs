@@ -10,6 +10,7 @@ pub mod device;
 pub mod devices;
 pub mod eval;
 pub mod explain;
+pub mod export;
 pub mod growth;
 pub mod interrupt;
 pub mod models;
@@ -70,6 +71,7 @@ pub enum Command {
     Predict(predict::PredictArgs),
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
+    Export(export::ExportArgs),
     Devices(devices::DevicesArgs),
     Models(models::ModelsArgs),
     Explain(explain::ExplainArgs),
@@ -91,6 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Predict(args) => predict::run(args),
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Export(args) => export::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
         Command::Explain(args) => explain::run(args),

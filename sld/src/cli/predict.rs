@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::device::DeviceArgs;
 use super::weights::{SightArgs, Weights};
-use crate::data::pictures::{self, Classes, Sight};
+use crate::data::pictures::{self, Sight};
 use crate::data::{Dataset, File, Files};
 use crate::training::Evaluator;
 use crate::{outln, warn};
@@ -64,8 +64,8 @@ pub enum Format {
 /// Predicts.
 pub fn run(args: PredictArgs) -> anyhow::Result<()> {
     let weights = Weights::read(&args.checkpoint, args.model.as_deref())?;
-    let sight = args.sight.sight(weights.info())?;
-    let names = class_names(&args, &weights)?;
+    let sight = args.sight.sight(&weights)?;
+    let names = args.sight.class_names(&weights)?;
     let (readable, broken) = readable(&args.images, sight)?;
     broken.iter().for_each(|file| warn!("{}: {}", file.path.display(), file.reason));
     if args.format == Format::Csv {
@@ -104,30 +104,6 @@ impl PredictArgs {
     fn is_json(&self) -> bool {
         self.json || self.format == Format::Json
     }
-}
-
-/// What the network's outputs are called: as the checkpoint says, or the list.
-fn class_names(args: &PredictArgs, weights: &Weights) -> anyhow::Result<Vec<String>> {
-    if let (Some(info), None) = (weights.info(), &args.sight.classes) {
-        return Ok(info.classes.clone());
-    }
-    let count = weights.classes();
-    let list = args.sight.list(count)?;
-    let names = match (&list, count) {
-        (Some(list), _) => Classes::listed(list).names().to_vec(),
-        (None, Some(count)) => (0..count).map(|class| format!("class {class}")).collect(),
-        // It is no such network: loading says in what.
-        (None, None) => vec!["class 0".into()],
-    };
-    ensure!(
-        count.is_none_or(|count| count == names.len()),
-        "{}: it is a {} of {} classes, the list has {}",
-        weights.place,
-        weights.name,
-        count.unwrap_or_default(),
-        names.len()
-    );
-    Ok(names)
 }
 
 /// The pictures that are there to read, and the files that are none.

@@ -9,7 +9,7 @@ use nn::models::Model;
 use schedule::Device;
 
 use crate::augment::Normalization;
-use crate::data::pictures::{self, Sight};
+use crate::data::pictures::{self, Classes, Sight};
 use crate::training::snapshot;
 use crate::warn;
 
@@ -98,16 +98,19 @@ fn the_only(
 /// How the network sees pictures, where its checkpoint does not tell or is not to decide.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SightArgs {
-    /// Pixels of a side, as the network sees pictures; the checkpoint's, or 224.
+    /// Pixels of a side, as the network sees pictures; the checkpoint's, or those that the network is made for.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub size: Option<u32>,
-    /// What a picture's shorter side becomes before the centre is cut out; the checkpoint's, or 8/7 of the size.
+    /// What a picture's shorter side becomes before the centre is cut out; the checkpoint's, or 8/7 of the size
+    /// (the size for CIFAR's networks).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub resize: Option<u32>,
-    /// What is subtracted from the levels (0 to 1) of red, green and blue; the checkpoint's, or ImageNet's.
+    /// What is subtracted from the levels (0 to 1) of red, green and blue; the checkpoint's, or those of CIFAR-100 for CIFAR's networks
+    /// and ImageNet's for others.
     #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
     pub mean: Option<Vec<f32>>,
-    /// What they are then divided by; the checkpoint's, or ImageNet's.
+    /// What they are then divided by; the checkpoint's, or those of CIFAR-100 for CIFAR's networks
+    /// and ImageNet's for others.
     #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
     pub std: Option<Vec<f32>>,
     /// The classes of a network that does not tell: on each line a folder's name, and behind a tab what it is called;
@@ -117,21 +120,51 @@ pub struct SightArgs {
 }
 
 impl SightArgs {
-    /// As the arguments say, else as the checkpoint does, else as is customary on ImageNet.
-    pub fn sight(&self, info: Option<&NetworkInfo>) -> anyhow::Result<Sight> {
+    /// As the arguments say, else as the checkpoint does, else as is customary for the network's data.
+    pub fn sight(&self, weights: &Weights) -> anyhow::Result<Sight> {
+        let info = weights.info();
+        // CIFAR's images fill the view.
+        let own = nn::models::side(&weights.name);
+        let fills = info.map_or(own == 32, |info| info.resize == 0);
         let trained = info.map(|info| info.size[0]);
-        let side = self.size.map(|side| side as usize).or(trained).unwrap_or(224);
+        let side = self.size.map(|side| side as usize).or(trained).unwrap_or(own);
         let told = info.filter(|info| info.resize >= side && trained == Some(side)).map(|info| info.resize);
-        // Images of one size, such as CIFAR's, fill the view.
-        let usual = if info.is_some_and(|info| info.resize == 0) { side } else { side * 8 / 7 };
+        let usual = if fills { side } else { side * 8 / 7 };
         let resize = self.resize.map(|resize| resize as usize).or(told).unwrap_or(usual);
         ensure!(resize >= side, "--resize {resize} is less than the size {side}, which is cut out of it");
-        let usual = Normalization::IMAGENET;
+        let usual = if own == 32 { Normalization::CIFAR100 } else { Normalization::IMAGENET };
         let mean = three("--mean", &self.mean)?.or(info.map(|info| info.mean)).unwrap_or(usual.mean);
         let std = three("--std", &self.std)?.or(info.map(|info| info.std)).unwrap_or(usual.std);
         let sound = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
         ensure!(sound, "--mean and --std need finite numbers, and --std positive ones");
         Ok(Sight { side, resize, normalization: Normalization { mean, std } })
+    }
+
+    /// What the network's outputs are called: as the checkpoint says, or the list.
+    ///
+    /// # Errors
+    /// The list cannot be read, or is of another length.
+    pub fn class_names(&self, weights: &Weights) -> anyhow::Result<Vec<String>> {
+        if let (Some(info), None) = (weights.info(), &self.classes) {
+            return Ok(info.classes.clone());
+        }
+        let count = weights.classes();
+        let list = self.list(count)?;
+        let names = match (&list, count) {
+            (Some(list), _) => Classes::listed(list).names().to_vec(),
+            (None, Some(count)) => (0..count).map(|class| format!("class {class}")).collect(),
+            // It is no such network: loading says in what.
+            (None, None) => vec!["class 0".into()],
+        };
+        ensure!(
+            count.is_none_or(|count| count == names.len()),
+            "{}: it is a {} of {} classes, the list has {}",
+            weights.place,
+            weights.name,
+            count.unwrap_or_default(),
+            names.len()
+        );
+        Ok(names)
     }
 
     /// The list of classes for a network of so many: the given one, or ImageNet's.
