@@ -2,7 +2,8 @@
 
 use autograd::{Tensor, Variable, scope};
 
-use crate::layers::{Kind, within};
+use crate::error::{Error, Result};
+use crate::layers::{Kind, StateEntry, within};
 use crate::models::Model;
 
 /// An exponential moving average of a network's weights and running statistics, which often answers better than the
@@ -22,14 +23,14 @@ impl Average {
     ///
     /// # Errors
     /// The networks have different parameters: the name of the first.
-    pub fn new(trained: &Model, average: &Model, decay: f64) -> crate::Result<Average> {
+    pub fn new(trained: &Model, average: &Model, decay: f64) -> Result<Average> {
         let (own, others) = (trained.manifest(), average.manifest());
         let apart = own.iter().zip(&others).find(|(a, b)| a != b).map(|(a, _)| a.0.clone());
         if let Some(name) = apart.or_else(|| (own.len() != others.len()).then(|| "its state".into())) {
             let message = format!("it cannot be the average of {}: `{name}` differs", trained.name());
-            return Err(crate::Error::Model { name: average.name().into(), message });
+            return Err(Error::Model { name: average.name().into(), message });
         }
-        let pair = |(own, other): (&crate::layers::StateEntry, &crate::layers::StateEntry)| {
+        let pair = |(own, other): (&StateEntry, &StateEntry)| {
             (own.variable.clone(), other.variable.clone(), own.kind)
         };
         let pairs = trained.state().iter().zip(average.state()).map(pair).collect();

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use autograd::tensor::{BinaryOp, Op, ReduceOp};
 use autograd::{Conv2d, DType, Tensor, VariableStore, Window, evaluate};
 
+use super::error::{BATCH, OnnxError};
 use super::order::Order;
 use super::proto::{Attribute, Graph, data_type};
 use super::writer::{Numbers, Writer, int, ints, value_info};
-use super::{BATCH, OnnxError};
 
 /// What the model computes for an expression.
 #[derive(Clone)]

@@ -28,38 +28,23 @@
 //!
 //! The batch stays open: the expression is written with [`BATCH`] images, a number that no other dim has.
 
+mod error;
 mod expression;
 mod order;
 mod proto;
 mod writer;
 
+pub use error::{BATCH, OnnxError};
+
 use autograd::{Tensor, VariableStore};
 use prost::Message;
-use thiserror::Error;
 
 use crate::layers::Forward;
 use crate::models::Model;
 
-/// Size of the first dim of an exported expression's inputs. It stands for any number of images.
-pub const BATCH: usize = 65_537;
-
 /// The version of ONNX's operators that are written, and of its files: those of ONNX 1.13 (2022).
 const OPERATORS: i64 = 18;
 const FILES: i64 = 8;
-
-/// Why an expression is no ONNX model.
-#[derive(Debug, Error)]
-pub enum OnnxError {
-    /// A primitive without a counterpart: of gradients, of randomness, of several processes.
-    #[error("{location}: {op} has no counterpart in ONNX")]
-    NoCounterpart { op: &'static str, location: &'static std::panic::Location<'static> },
-    /// The batch takes part in a way that ONNX cannot leave open.
-    #[error("{location}: {op} needs to know the number of images, which a model leaves open")]
-    ClosedBatch { op: &'static str, location: &'static std::panic::Location<'static> },
-    /// An invalid expression, or a device's error.
-    #[error(transparent)]
-    Engine(#[from] autograd::Error),
-}
 
 /// The network in evaluation, as the bytes of an `.onnx` file: input `images` `[batch, channels, height, width]`
 /// (normalised as the network was trained), output `logits` `[batch, classes]`. `properties` are names and values
