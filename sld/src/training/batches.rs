@@ -7,7 +7,7 @@ use autograd::Variable;
 use autograd::tensor::Transfer;
 use nn::layers::Kind;
 use nn::optimizer::GradientSums;
-use schedule::{Device, Executable, Value};
+use schedule::{Device, Exchange, Executable, Schedule, Value};
 
 use super::networks::Networks;
 use super::step::{Division, Metric, Scalars, TrainStep, update_expressions};
@@ -40,6 +40,8 @@ pub struct Batches<'a> {
     /// A full batch's program, and when they are needed those of other sizes.
     steps: Vec<TrainStep>,
     accumulation: Option<Accumulation>,
+    /// The sums over processes of every program, one after the other.
+    sums: String,
 }
 
 /// What batches in parts need beside the parts' programs.
@@ -63,6 +65,12 @@ pub struct Trained {
 /// The sizes of batches: the full one, and that of an epoch's last.
 fn wholes(batch_size: usize, images: usize) -> Vec<usize> {
     [batch_size.min(images), images % batch_size].into_iter().filter(|&n| n > 0).collect()
+}
+
+/// A line for each sum over processes.
+fn sums_of(schedule: &Schedule) -> String {
+    let line = |sum: &Exchange| format!("{} {}\n", schedule.kernels[sum.kernel].label, sum.len);
+    schedule.exchanges().iter().map(line).collect()
 }
 
 fn is_about_memory(why: &anyhow::Error) -> bool {
@@ -99,6 +107,7 @@ impl<'a> Batches<'a> {
             image,
             steps: Vec::new(),
             accumulation: None,
+            sums: String::new(),
         };
         batches.check_memories()?;
         batches.check_parts(train.len())?;
@@ -106,6 +115,7 @@ impl<'a> Batches<'a> {
             let sums = GradientSums::new(&networks.optimizer.differentiated());
             let update = update_expressions(networks, &sums, batches.transfer());
             let update = device.compile_step(&update)?;
+            batches.sums.push_str(&sums_of(update.schedule()));
             batches.accumulation = Some(Accumulation { sums, update });
         }
         // Also of the last batch of an epoch: what a device refuses is refused now.
@@ -113,7 +123,9 @@ impl<'a> Batches<'a> {
             for number in 0..sharing.accumulate {
                 let counted = batches.parts_of_all(whole, number);
                 if counted > 0 {
-                    batches.program(batches.size(whole, number))?;
+                    let program = batches.program(batches.size(whole, number))?;
+                    let sums = sums_of(program.executable().schedule());
+                    batches.sums.push_str(&sums);
                 }
             }
         }
@@ -186,6 +198,12 @@ impl<'a> Batches<'a> {
                 + accumulation.sums.variables().map(|sum| 4 * sum.len() as u64).sum::<u64>()
         };
         step + self.accumulation.as_ref().map_or(0, beside)
+    }
+
+    /// A checksum of the sums over processes, which must be the same in the same order everywhere: programs of parts
+    /// of other sizes are compiled apart.
+    pub fn sums(&self) -> String {
+        format!("{:08x}", crc32c::crc32c(self.sums.as_bytes()))
     }
 
     /// All state that training changes, in the same order in every process.

@@ -1,14 +1,16 @@
 //! Training: a step written once as expressions, a loop that replays it, and snapshots that let the
 //! loop go on bit for bit where it stopped.
 //!
-//! [`step`] builds the two compiled programs, [`evaluate`] measures a network on images, [`snapshot`]
-//! moves state between files and the device, [`trainer`] is the loop. How a run looks to people
-//! (progress, logs, reports) is not known here: the loop tells a [`trainer::Observer`].
+//! [`step`] writes a step's programs, [`batches`] shares a batch over them and over processes, [`evaluate`]
+//! measures a network on images, [`snapshot`] moves state between files and the device, [`trainer`] is the loop.
+//! How a run looks to people (progress, logs, reports) is not known here: the loop tells an [`Observer`].
 
+mod alike;
 pub mod batches;
 pub mod evaluate;
 pub mod memory;
 mod networks;
+mod observer;
 pub mod roofline;
 pub mod snapshot;
 pub mod step;
@@ -18,5 +20,6 @@ pub mod trainer;
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
 pub use memory::Memory;
 pub use networks::{Networks, Setup};
+pub use observer::{EpochResult, Observer, StepResult};
 pub use step::{Metric, Scalars, TrainStep};
-pub use trainer::{Changed, EpochResult, Observer, Outcome, Settings, StepResult, Trainer};
+pub use trainer::{Changed, Outcome, Settings, Trainer};

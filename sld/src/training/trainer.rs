@@ -11,9 +11,11 @@ use nn::checkpoint::{Checkpoint, Scalar};
 use nn::{Course, Schedule};
 use schedule::{Alone, Device};
 
+use super::alike;
 use super::batches::{Batches, Sharing};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::networks::Networks;
+use super::observer::{EpochResult, Observer, StepResult};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Scalars};
 use crate::cluster::Cluster;
@@ -55,89 +57,6 @@ impl Default for Settings {
             seed: 0,
             workers: 2,
         }
-    }
-}
-
-/// One finished step.
-pub struct StepResult<'a> {
-    pub epoch: usize,
-    /// Counted from 1, of the whole run.
-    pub step: u64,
-    /// Counted from 1, of `batches`.
-    pub batch: usize,
-    pub batches: usize,
-    /// Images of the epoch seen so far, and their number in all.
-    pub images: usize,
-    pub epoch_images: usize,
-    /// The mean of each metric over the epoch so far.
-    pub means: &'a [(Metric, f64)],
-    /// The learning rate of the step.
-    pub rate: f64,
-}
-
-/// One finished epoch.
-#[derive(Clone, Debug, Default)]
-pub struct EpochResult {
-    pub epoch: usize,
-    pub rate: f64,
-    /// The mean of each metric of the step over the epoch's images.
-    pub train: Vec<(Metric, f64)>,
-    /// On the test images.
-    pub test: Evaluation,
-    /// On held-out training images, if there are any: then they choose the best epoch.
-    pub held_out: Option<Evaluation>,
-    /// The best top-1 so far, this epoch included (percent), and its epoch.
-    pub best: f64,
-    pub best_epoch: usize,
-    /// Seconds of training and of evaluation (of this process, if the epoch was resumed).
-    pub train_seconds: f64,
-    pub evaluation_seconds: f64,
-    /// Images a second in training, decoding and augmentation included.
-    pub images_per_second: f64,
-}
-
-impl EpochResult {
-    /// A training metric's mean; `None` if the method does not measure it.
-    pub fn metric(&self, wanted: Metric) -> Option<f64> {
-        self.train.iter().find(|m| m.0 == wanted).map(|m| m.1)
-    }
-    pub fn train_loss(&self) -> f64 {
-        self.metric(Metric::Loss).unwrap_or(f64::NAN)
-    }
-    /// Percent.
-    pub fn train_top1(&self) -> f64 {
-        100.0 * self.metric(Metric::Top1).unwrap_or(f64::NAN)
-    }
-    /// Percent.
-    pub fn train_top5(&self) -> f64 {
-        100.0 * self.metric(Metric::Top5).unwrap_or(f64::NAN)
-    }
-}
-
-/// Who is told what happens, and writes files and terminals.
-pub trait Observer {
-    fn step(&mut self, _result: &StepResult) {}
-    /// After every epoch: `latest` is the state to continue from, `student` the bare student;
-    /// `is_best` if it is at least as good as any before (the reference overwrites on a tie).
-    fn epoch(
-        &mut self,
-        result: &EpochResult,
-        latest: &Checkpoint,
-        student: &Checkpoint,
-        is_best: bool,
-    ) -> anyhow::Result<()>;
-    /// After the steps of a run's first epoch, before anything is measured: the state to go on from if what
-    /// follows is cut off.
-    fn trained(&mut self, _latest: &Checkpoint) -> anyhow::Result<()> {
-        Ok(())
-    }
-    /// When the run is interrupted between two steps.
-    fn interrupted(&mut self, _progress: &Progress, _latest: &Checkpoint) -> anyhow::Result<()> {
-        Ok(())
-    }
-    /// When a number that is none was met: the state it was met in.
-    fn diverged(&mut self, _message: &str, _state: &Checkpoint) -> anyhow::Result<()> {
-        Ok(())
     }
 }
 
@@ -291,7 +210,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the last epoch, or until stopped.
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
-        self.follow()?;
+        self.progress = alike::begin(self.cluster, self.device, &self.batches, &self.progress)?;
         let start = Position { epoch: self.progress.epoch as u64, batch: self.progress.batch };
         let (seed, workers) = (self.settings.seed, self.settings.workers);
         let mut loader = self.batches.loader(&self.train, seed, workers, start)?;
@@ -303,7 +222,8 @@ impl<'a> Trainer<'a> {
                 Ok(finished) => finished,
                 Err(why) => return Err(self.keep(why, observer)?),
             };
-            self.follow_statistics()?;
+            alike::check(self.cluster, self.device, self.networks, self.progress.steps)?;
+            alike::take_over(self.cluster, self.device, &self.batches)?;
             // A state that cannot go on takes no good one's place.
             if let Err(why) = self.check_state() {
                 return Err(self.diverged(why.to_string(), observer)?);
@@ -492,58 +412,6 @@ impl<'a> Trainer<'a> {
         let mut all = [f64::from(u8::from(own))];
         self.cluster.sum(&mut all)?;
         Ok(all[0] > 0.0)
-    }
-
-    /// Takes over where rank 0 stands: its progress and its state.
-    fn follow(&mut self) -> anyhow::Result<()> {
-        if self.cluster.size() == 1 {
-            return Ok(());
-        }
-        let progress = self.cluster.broadcast(serde_json::to_vec(&self.progress)?)?;
-        self.progress = serde_json::from_slice(&progress)?;
-        self.take_over()
-    }
-
-    /// Takes over rank 0's state between epochs: batch norm's running statistics are those of each process's own
-    /// images. What all compute alike must have stayed so.
-    fn follow_statistics(&self) -> anyhow::Result<()> {
-        if self.cluster.size() == 1 {
-            return Ok(());
-        }
-        let mut sum = 0;
-        for variable in self.networks.optimizer.parameters() {
-            for value in self.device.read(&variable)? {
-                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
-            }
-        }
-        // Devices that are not alike may round otherwise; what they would drift apart is taken over with the rest.
-        let own = (self.device.name(), sum);
-        let all = self.cluster.gather(serde_json::to_vec(&own)?)?;
-        let all: Vec<(String, u32)> =
-            all.iter().map(|said| serde_json::from_slice(said)).collect::<Result<_, _>>()?;
-        if let Some(rank) = all.iter().position(|(device, sum)| *device == all[0].0 && *sum != all[0].1) {
-            bail!(
-                "after {} steps rank {rank} has other parameters than rank 0: a machine computes wrongly, or \
-                 messages between the processes are damaged; go on from the last checkpoint with --resume",
-                self.progress.steps
-            );
-        }
-        self.take_over()
-    }
-
-    /// Writes rank 0's values of all that training changes.
-    fn take_over(&self) -> anyhow::Result<()> {
-        for variable in self.batches.state() {
-            let own = if self.cluster.leads() { self.device.read(&variable)? } else { Vec::new() };
-            let bytes = own.into_iter().flat_map(f32::to_le_bytes).collect();
-            let bytes = self.cluster.broadcast(bytes)?;
-            if !self.cluster.leads() {
-                let (words, _) = bytes.as_chunks::<4>();
-                let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-                self.device.write(&variable, &values)?;
-            }
-        }
-        Ok(())
     }
 
     /// Whether training can go on from the state on the device.

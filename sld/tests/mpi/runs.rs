@@ -1,9 +1,8 @@
-//! Runs of several processes, started by `mpirun`: the same as one process's, whatever happens to them.
+//! Runs of several processes, started by `mpirun`.
 
-mod small;
-
+use super::machines::Machines;
+use super::small::{self, json, json_lines, text};
 use nn::checkpoint::{self, Checkpoint};
-use small::{json, json_lines, text};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -68,19 +67,18 @@ fn distance(a: &Checkpoint, b: &Checkpoint) -> f32 {
 /// Rounding errors must not grow over the steps.
 const SLOWLY: [&str; 2] = ["SOLVER.LR", "0.001"];
 
-/// Batches of 60 of 200 images: the last one has 20. Three processes share no batch equally.
+/// Batches of 61 of 200 images, the last one of 17: no number of processes shares one equally.
 #[test]
-#[cfg_attr(
-    not(feature = "mpi"),
-    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
-)]
 fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
     let folder = small::folder();
     let root = folder.path();
-    let keys =
-        [&SLOWLY[..], &["SOLVER.EPOCHS", "2", "SOLVER.BATCH_SIZE", "60", "SOLVER.SYNC_BN", "true"]].concat();
+    let apart = [&SLOWLY[..], &["SOLVER.EPOCHS", "2", "SOLVER.BATCH_SIZE", "61"]].concat();
+    let keys = [&apart[..], &["SOLVER.SYNC_BN", "true"]].concat();
     let said = finished(train(root, 1, "vanilla", "one", &[], &keys));
     let one = latest(root, "one");
+    // Without synchronized statistics it is another run: how far away that is, is the measure of what is near.
+    finished(train(root, 2, "vanilla", "apart", &[], &apart));
+    let far = distance(&one, &latest(root, "apart"));
     let epochs = said.lines().filter(|line| line.starts_with("epoch")).count();
     for processes in [2, 3] {
         let (run, again) = (format!("of{processes}"), format!("again{processes}"));
@@ -88,7 +86,10 @@ fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
         let shown = of_all.lines().filter(|line| line.starts_with("epoch")).count();
         assert_eq!(shown, epochs, "the user sees one run\n{of_all}");
         let apart = distance(&one, &latest(root, &run));
-        assert!(apart < 5e-5, "{processes} processes are {apart:e} away");
+        assert!(
+            apart < far / 50.0,
+            "{processes} processes are {apart:e} away, {far:e} without synchronizing"
+        );
         let (a, b) =
             (json_lines(&root.join("one/metrics.jsonl")), json_lines(&root.join(&run).join("metrics.jsonl")));
         assert_eq!(a.len(), b.len());
@@ -105,11 +106,8 @@ fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
         let read = |run: &str| std::fs::read(root.join(run).join("latest")).expect("a file");
         assert!(read(&run) == read(&again), "{processes} processes, repeated");
     }
-    // Without synchronization another run, and gradients of 16 bits another again.
-    let keys = [&SLOWLY[..], &["SOLVER.EPOCHS", "2", "SOLVER.BATCH_SIZE", "60"]].concat();
-    finished(train(root, 2, "vanilla", "apart", &[], &keys));
-    assert!(distance(&one, &latest(root, "apart")) > 1e-4);
-    finished(train(root, 2, "vanilla", "half", &[], &[&keys[..], &["SOLVER.TRANSFER", "bf16"]].concat()));
+    // Gradients of 16 bits: another run, not far away.
+    finished(train(root, 2, "vanilla", "half", &[], &[&apart[..], &["SOLVER.TRANSFER", "bf16"]].concat()));
     let half = distance(&latest(root, "apart"), &latest(root, "half"));
     assert!((1e-7..1e-2).contains(&half), "{half:e}");
 }
@@ -137,10 +135,6 @@ fn under_way(mut command: Command, latest: &Path) -> Child {
 }
 
 #[test]
-#[cfg_attr(
-    not(feature = "mpi"),
-    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
-)]
 fn a_killed_process_ends_all_and_the_run_goes_on_with_another_number() {
     let folder = small::folder();
     let root = folder.path();
@@ -169,10 +163,6 @@ fn a_killed_process_ends_all_and_the_run_goes_on_with_another_number() {
 }
 
 #[test]
-#[cfg_attr(
-    not(feature = "mpi"),
-    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
-)]
 fn a_process_that_hangs_is_named() {
     let folder = small::folder();
     let root = folder.path();
@@ -209,10 +199,6 @@ fn unlike(root: &Path, data: [&Path; 2], keys: [&[&str]; 2]) -> Command {
 }
 
 #[test]
-#[cfg_attr(
-    not(feature = "mpi"),
-    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
-)]
 fn processes_that_are_not_alike_are_refused_before_anything_is_written() {
     let folder = small::folder();
     let root = folder.path();
@@ -234,71 +220,7 @@ fn processes_that_are_not_alike_are_refused_before_anything_is_written() {
     assert!(!root.join("run/config.yaml").exists());
 }
 
-/// Two network namespaces joined by a wire: machines of a small cluster, as far as MPI can tell. Gone when dropped.
-struct Machines {
-    names: [String; 2],
-}
-
-fn ip(words: &str) -> bool {
-    let output = Command::new("ip").args(words.split(' ')).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-impl Machines {
-    /// `None` where this is not allowed, or `ip` is not there.
-    fn new() -> Option<Machines> {
-        let names = ["a", "b"].map(|end| format!("sld{}{end}", std::process::id()));
-        let [a, b] = &names;
-        let machines = Machines { names: names.clone() };
-        let mut done = ip(&format!("netns add {a}")) && ip(&format!("netns add {b}"));
-        done = done && ip(&format!("link add wire netns {a} type veth peer name wire netns {b}"));
-        for (place, name) in names.iter().enumerate() {
-            done = done && ip(&format!("-n {name} addr add 10.77.0.{}/24 dev wire", place + 1));
-            done = done
-                && ip(&format!("-n {name} link set lo up"))
-                && ip(&format!("-n {name} link set wire up"));
-            // Not every kernel can delay.
-            let delay =
-                ["netns", "exec", name, "tc", "qdisc", "add", "dev", "wire", "root", "netem", "delay", "2ms"];
-            let delayed = Command::new("ip").args(delay).output().is_ok_and(|output| output.status.success());
-            println!("machine {name}, delay: {delayed}");
-        }
-        done.then_some(machines)
-    }
-
-    /// The command, which must be one of `mpirun`, with a process on each machine.
-    fn across(&self, root: &Path, command: &Command) -> Command {
-        // What `ssh` would be: a shell on the other machine.
-        let agent = root.join("agent.sh");
-        let b = &self.names[1];
-        let script =
-            format!("#!/bin/sh\nshift\nexec ip netns exec {b} unshare --uts sh -c \"hostname other; $*\"\n");
-        std::fs::write(&agent, script).expect("written");
-        assert!(Command::new("chmod").arg("+x").arg(&agent).status().expect("chmod").success());
-        let mut across = Command::new("ip");
-        across.args(["netns", "exec", &self.names[0], "mpirun", "-H", "10.77.0.1:1,10.77.0.2:1"]);
-        across.args(["--mca", "plm_rsh_agent", agent.to_str().expect("a name"), "--mca", "btl", "tcp,self"]);
-        for layer in ["btl_tcp_if_include", "oob_tcp_if_include"] {
-            across.args(["--mca", layer, "10.77.0.0/24"]);
-        }
-        across.args(command.get_args()).current_dir(command.get_current_dir().unwrap_or(root));
-        across
-    }
-}
-
-impl Drop for Machines {
-    fn drop(&mut self) {
-        for name in &self.names {
-            ip(&format!("netns del {name}"));
-        }
-    }
-}
-
 #[test]
-#[cfg_attr(
-    not(feature = "mpi"),
-    ignore = "needs MPI: cargo test --workspace --release --features sld/mpi --test mpi"
-)]
 fn two_machines_are_as_one() {
     let Some(machines) = Machines::new() else {
         println!("no network namespaces here: skipped");
