@@ -115,10 +115,10 @@ impl PendingSum for UnderWay {
 impl Communicator for Mpi {
     fn begin_sum(&self, values: Vec<f32>, transfer: Transfer) -> autograd::Result<Box<dyn PendingSum>> {
         let told = match transfer {
-            Transfer::F32 => self.begin(move |world| world.sum(&values)),
+            Transfer::F32 => self.begin(move |world| world.sum(values)),
             Transfer::Bf16 => self.begin(move |world| {
                 let rounded: Vec<u16> = values.iter().map(|&v| Bf16::narrow(v)).collect();
-                world.sum_of::<Bf16>(&rounded).into_iter().map(Bf16::widen).collect()
+                world.sum_of::<Bf16>(rounded).into_iter().map(Bf16::widen).collect()
             }),
         };
         Ok(Box::new(UnderWay(told)))
@@ -137,7 +137,7 @@ impl Cluster for Mpi {
     }
     fn sum(&self, values: &mut [f64]) -> Result<()> {
         let own = values.to_vec();
-        values.copy_from_slice(&Mpi::done(&self.begin(move |world| world.sum(&own)))?);
+        values.copy_from_slice(&Mpi::done(&self.begin(move |world| world.sum(own)))?);
         Ok(())
     }
     fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
@@ -181,13 +181,13 @@ impl World {
     }
 
     /// The sum over all processes of numbers that travel as they are.
-    fn sum<N: Number<Wire = N> + Equivalence>(&self, values: &[N]) -> Vec<N> {
+    fn sum<N: Number<Wire = N> + Equivalence>(&self, values: Vec<N>) -> Vec<N> {
         self.sum_of::<N>(values)
     }
 
     /// The sum over all processes, made in the order of ranks, so that it is the same bits wherever, whenever
     /// and by whatever MPI it is made: each process sums a part of all vectors, then all exchange these.
-    fn sum_of<N: Number>(&self, values: &[N::Wire]) -> Vec<N::Wire>
+    fn sum_of<N: Number>(&self, mut values: Vec<N::Wire>) -> Vec<N::Wire>
     where
         N::Wire: Equivalence,
     {
@@ -195,23 +195,22 @@ impl World {
         if values.len() <= FEW {
             let mut all = vec![N::Wire::default(); size * values.len()];
             request::scope(|scope| {
-                self.wait(self.comm.immediate_all_gather_into(scope, values, &mut all[..]));
+                self.wait(self.comm.immediate_all_gather_into(scope, &values[..], &mut all[..]));
             });
             return sums::in_order::<N>(&all, size);
         }
-        let part = values.len().div_ceil(size);
-        let mut padded = values.to_vec();
-        padded.resize(part * size, N::Wire::default());
-        let mut own = vec![N::Wire::default(); part * size];
+        let len = values.len();
+        values.resize(len.next_multiple_of(size), N::Wire::default());
+        let mut own = vec![N::Wire::default(); values.len()];
         request::scope(|scope| {
-            self.wait(self.comm.immediate_all_to_all_into(scope, &padded[..], &mut own[..]));
+            self.wait(self.comm.immediate_all_to_all_into(scope, &values[..], &mut own[..]));
         });
         let own = sums::in_order::<N>(&own, size);
         request::scope(|scope| {
-            self.wait(self.comm.immediate_all_gather_into(scope, &own[..], &mut padded[..]));
+            self.wait(self.comm.immediate_all_gather_into(scope, &own[..], &mut values[..]));
         });
-        padded.truncate(values.len());
-        padded
+        values.truncate(len);
+        values
     }
 
     fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {

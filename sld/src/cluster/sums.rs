@@ -47,12 +47,11 @@ impl Number for Bf16 {
 /// The sums, element by element, of `size` vectors that lie one after the other.
 pub fn in_order<N: Number>(vectors: &[N::Wire], size: usize) -> Vec<N::Wire> {
     let len = vectors.len() / size.max(1);
-    let sum = |at: usize| {
-        let mut sum = N::Sum::default();
-        (0..size).for_each(|vector| sum += N::widen(vectors[vector * len + at]));
-        N::narrow(sum)
-    };
-    (0..len).map(sum).collect()
+    let mut sums = vec![N::Sum::default(); len];
+    for vector in vectors.chunks_exact(len.max(1)) {
+        sums.iter_mut().zip(vector).for_each(|(sum, &wire)| *sum += N::widen(wire));
+    }
+    sums.into_iter().map(N::narrow).collect()
 }
 
 #[cfg(test)]

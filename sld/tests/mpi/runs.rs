@@ -79,12 +79,12 @@ fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
     // Without synchronized statistics it is another run: how far away that is, is the measure of what is near.
     finished(train(root, 2, "vanilla", "apart", &[], &apart));
     let far = distance(&one, &latest(root, "apart"));
-    let epochs = said.lines().filter(|line| line.starts_with("epoch")).count();
+    // The settings at the beginning, epochs, the result.
+    let headings = |said: &str| said.matches("# run folder").count() + said.matches("epoch").count();
     for processes in [2, 3] {
         let (run, again) = (format!("of{processes}"), format!("again{processes}"));
         let of_all = finished(train(root, processes, "vanilla", &run, &[], &keys));
-        let shown = of_all.lines().filter(|line| line.starts_with("epoch")).count();
-        assert_eq!(shown, epochs, "the user sees one run\n{of_all}");
+        assert_eq!(headings(&of_all), headings(&said), "the user sees one run\n{of_all}");
         let apart = distance(&one, &latest(root, &run));
         assert!(
             apart < far / 50.0,
