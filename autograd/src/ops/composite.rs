@@ -24,7 +24,7 @@ impl Tensor {
     /// # use autograd::Tensor;
     /// let y = Tensor::constant(&[3], vec![-1.0, 0.0, 1.0]).gelu().evaluate()?;
     /// assert!((y[0] + 0.158655).abs() < 1e-6 && y[1] == 0.0 && (y[2] - 0.841345).abs() < 1e-6);
-    /// # autograd::Result::Ok(())
+    /// # Ok::<(), autograd::Error>(())
     /// ```
     #[track_caller]
     pub fn gelu(&self) -> Tensor {
@@ -46,7 +46,7 @@ impl Tensor {
     /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 0.0, 3.0]).hardsigmoid().evaluate()?, [0.0, 0.5, 1.0]);
     /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 0.0, 3.0]).hardswish().evaluate()?, [0.0, 0.0, 3.0]);
     /// assert_eq!(Tensor::constant(&[3], vec![-4.0, 1.0, 9.0]).relu6().evaluate()?, [0.0, 1.0, 6.0]);
-    /// # autograd::Result::Ok(())
+    /// # Ok::<(), autograd::Error>(())
     /// ```
     #[track_caller]
     pub fn hardsigmoid(&self) -> Tensor {
