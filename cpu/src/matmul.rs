@@ -16,6 +16,10 @@ const PIECES: usize = 16;
 /// Pieces are whole multiples of this many rows or columns.
 const UNIT: usize = 48;
 
+/// Values of k that are added up in registers before they are added to the result: a longer running sum is rounded
+/// more than PyTorch's.
+const RUNNING: usize = 192;
+
 /// A matrix product.
 pub struct MatMul {
     batch: usize,
@@ -71,29 +75,32 @@ impl MatMul {
             }
             return;
         }
-        // SAFETY: the strides stay inside the operands (checked when the schedule was compiled).
-        unsafe {
-            gemm::gemm(
-                rows,
-                columns,
-                self.k,
-                out,
-                1,
-                self.n as isize,
-                false,
-                lhs,
-                l.columns as isize,
-                l.rows as isize,
-                rhs,
-                r.columns as isize,
-                r.rows as isize,
-                0.0f32,
-                1.0f32,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
+        for first in (0..self.k).step_by(RUNNING) {
+            let step = |distance: i64| (first as i64 * distance) as isize;
+            // SAFETY: the strides stay inside the operands (checked when the schedule was compiled).
+            unsafe {
+                gemm::gemm(
+                    rows,
+                    columns,
+                    RUNNING.min(self.k - first),
+                    out,
+                    1,
+                    self.n as isize,
+                    first > 0,
+                    lhs.wrapping_offset(step(l.columns)),
+                    l.columns as isize,
+                    l.rows as isize,
+                    rhs.wrapping_offset(step(r.rows)),
+                    r.columns as isize,
+                    r.rows as isize,
+                    1.0f32,
+                    1.0f32,
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
+            }
         }
     }
 }

@@ -81,22 +81,26 @@ struct Plan {
     chunk_len: usize,
 }
 
+/// Most elements of the chunks' sums of a product that is cut for accuracy alone: 64 MiB.
+const MOST_PARTIALS: usize = 1 << 24;
+
 impl Plan {
-    /// Only weight gradients are cut along k: they have few rows and columns, and a long k.
     fn new(gemm: &Gemm, tile: Tile) -> Plan {
         let columns = gemm.columns.next_multiple_of(tile.columns);
         let (row_tiles, column_tiles) = (gemm.rows().div_ceil(tile.rows), columns / tile.columns);
         let (values, depth) = (gemm.depth(), gemm.depth().next_multiple_of(tile.k));
-        let mut plan = Plan { tile, row_tiles, column_tiles, columns, depth, chunks: 1, chunk_len: depth };
-        if gemm.is_weight_grad() {
-            // Enough workgroups to fill a large GPU, chunks long enough to be worth a sum of their own, and
-            // short enough for a plain running sum to stay accurate.
+        let wanted = if gemm.is_weight_grad() {
+            // Few rows and columns, and a long k. Enough workgroups to fill a large GPU, chunks long enough to be
+            // worth a sum of their own, and short enough for a running sum to stay accurate.
             let wanted = 512usize.div_ceil((row_tiles * column_tiles * gemm.z).max(1));
-            let wanted = wanted.min(values.div_ceil(256)).max(values.div_ceil(4096)).max(1);
-            plan.chunk_len = values.div_ceil(wanted).next_multiple_of(tile.k);
-            plan.chunks = values.div_ceil(plan.chunk_len.max(1)).max(1);
-        }
-        plan
+            wanted.min(values.div_ceil(128)).max(values.div_ceil(4096))
+        } else {
+            let most = MOST_PARTIALS / (gemm.z * gemm.rows() * columns).max(1);
+            (gemm.y.count * gemm.x.count * values).div_ceil(tile.longest_sum()).min(most)
+        };
+        let chunk_len = values.div_ceil(wanted.max(1)).next_multiple_of(tile.k);
+        let chunks = values.div_ceil(chunk_len.max(1)).max(1);
+        Plan { tile, row_tiles, column_tiles, columns, depth, chunks, chunk_len }
     }
 }
 

@@ -315,6 +315,23 @@ impl Tile {
         text
     }
 
+    /// Values of k whose products a thread adds up before it adds them to its running sums: as many as there are
+    /// registers for.
+    fn sum_depth(&self) -> usize {
+        match self.core {
+            Core::Threads { vectors: 1, half: false, .. } if self.k.is_multiple_of(8) => 8,
+            Core::Threads { half: false, .. } => 4,
+            // What 16 bits round off is far more.
+            _ => 1,
+        }
+    }
+
+    /// Values of k that a running sum stays accurate for. A sum of random products, `d` at a time
+    /// ([`sum_depth`](Tile::sum_depth)), is off by about `sqrt(d / 2 + k / (2 d))` roundings: here by 7.
+    pub fn longest_sum(&self) -> usize {
+        if self.is_half() { usize::MAX } else { 90 * self.sum_depth() }
+    }
+
     /// Multiplies the staged tiles. The accumulators are named: an array with a loop's index would be
     /// spilled to memory.
     pub fn multiply(&self) -> String {
@@ -324,17 +341,28 @@ impl Tile {
                 let wide = |value: String, wide_type: &str| {
                     if half { format!("{wide_type}({value})") } else { value }
                 };
-                let _ = writeln!(text, "    for (var kk = 0; kk < {}; kk++) {{", self.k);
-                for v in 0..vectors {
-                    let quad = v * self.thread_columns();
-                    let value = format!("right_tile[kk * {} + thread_column + {quad}]", self.columns / 4);
-                    let _ = writeln!(text, "        let b{v} = {};", wide(value, "vec4<f32>"));
+                // The products of a few values of k are added up by themselves first: a running sum over all of
+                // k would be rounded as often.
+                let depth = self.sum_depth();
+                let _ = writeln!(text, "    for (var kk = 0; kk < {}; kk += {depth}) {{", self.k);
+                for d in 0..depth {
+                    for v in 0..vectors {
+                        let quad = v * self.thread_columns();
+                        let value =
+                            format!("right_tile[(kk + {d}) * {} + thread_column + {quad}]", self.columns / 4);
+                        let _ = writeln!(text, "        let b{d}_{v} = {};", wide(value, "vec4<f32>"));
+                    }
                 }
                 for r in 0..rows {
-                    let value = format!("left_tile[kk * {} + thread_row + {r}]", self.rows + PADDING);
-                    let _ = writeln!(text, "        let a{r} = {};", wide(value, "f32"));
+                    for d in 0..depth {
+                        let value =
+                            format!("left_tile[(kk + {d}) * {} + thread_row + {r}]", self.rows + PADDING);
+                        let _ = writeln!(text, "        let a{r}_{d} = {};", wide(value, "f32"));
+                    }
                     for v in 0..vectors {
-                        let _ = writeln!(text, "        sum{r}_{v} += a{r} * b{v};");
+                        let product = |d: usize| format!("a{r}_{d} * b{d}_{v}");
+                        let sum: Vec<String> = (0..depth).map(product).collect();
+                        let _ = writeln!(text, "        sum{r}_{v} += {};", sum.join(" + "));
                     }
                 }
                 text += "    }\n";

@@ -25,6 +25,8 @@ pub struct Rounding {
     pub turned: usize,
     /// Gradients of parameters, by name; those that are not listed are better than any tolerance.
     gradients: HashMap<String, f64>,
+    /// Of a parameter that is not listed.
+    worst: f64,
 }
 
 impl Rounding {
@@ -37,6 +39,7 @@ impl Rounding {
             logits: number(&numbers["logits"]),
             turned: numbers["turned"].as_u64().unwrap() as usize,
             gradients: gradients.map(|(name, value)| (name.clone(), number(value))).collect(),
+            worst: 0.0,
         }
     }
 
@@ -51,10 +54,18 @@ impl Rounding {
     }
     /// For a parameter's gradient.
     pub fn gradient_tolerance(&self, parameter: &str) -> f64 {
-        2e-5f64.max(4.0 * self.gradients.get(parameter).unwrap_or(&0.0))
+        2e-5f64.max(4.0 * self.gradients.get(parameter).unwrap_or(&self.worst))
+    }
+    /// The same for a network like it, whose parameters have other names (the worst of these is for all) and which has
+    /// `more` times as many inputs of ReLUs.
+    pub fn for_one_alike(mut self, more: usize) -> Rounding {
+        self.turned = self.turned.max(1) * more;
+        self.worst = self.gradients.values().fold(0.0, |a, b| f64::max(a, *b));
+        self
     }
     fn relu_tolerance(&self) -> f64 {
-        1e-5f64.max(self.relu)
+        // Winograd's algorithm is less accurate than what PyTorch computes with.
+        1e-5f64.max(2.0 * self.relu)
     }
     fn most_turned(&self) -> usize {
         4 + 4 * self.turned

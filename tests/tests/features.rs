@@ -246,8 +246,7 @@ fn overhaul() {
 
 #[test]
 fn knowledge_review() {
-    // One bias of an attention, the sum of what nearly cancels, is off by 1.3e-5.
-    check("REVIEWKD", 2e-5);
+    check("REVIEWKD", 1e-5);
 }
 
 #[test]
@@ -397,7 +396,7 @@ fn singular_vectors() {
         for mut runner in runners(RUNNERS) {
             let device = runner.name();
             let what = |part: &str| format!("KDSVD {case}, {device}: {part}");
-            let tolerance = if runner.is_exact() { 1e-6 } else { 2e-5 };
+            let tolerance = if runner.is_exact() { 1e-6 } else { 1e-5 };
             let outputs = runner.run(&program, std::slice::from_ref(&call)).remove(0);
             assert_close(&what("loss"), &outputs["loss_kd"], &fixture.values(&key("loss_kd")), tolerance);
             if constants["signs_equal_across_stages"] == true {

@@ -213,8 +213,9 @@ impl Tensor {
                 (whole, variance)
             }
         };
-        // One multiply-add an element: the scale is made once a channel.
-        let scale = (&variance + eps).sqrt().reciprocal() * gamma;
+        // One multiply-add an element: the scale is made once a channel. A division rounds once where a
+        // reciprocal and a product round twice.
+        let scale = gamma / (&variance + eps).sqrt();
         // Stretched to the views first, so that its gradient is the same per-view channel sum that
         // the mean's gradient needs, and only then a sum over views.
         let shift = beta.broadcast_to(mean.shape());
@@ -237,7 +238,7 @@ impl Tensor {
         variance: &Tensor,
         eps: f64,
     ) -> Tensor {
-        let scale = gamma * (variance + eps).sqrt().reciprocal();
+        let scale = gamma / (variance + eps).sqrt();
         let shift = beta - mean * &scale;
         self * scale + shift
     }

@@ -10,8 +10,9 @@ let (mean, variance) = match share {
         (whole, variance)
     }
 };
-// One multiply-add an element: the scale is made once a channel.
-let scale = (&variance + eps).sqrt().reciprocal() * gamma;
+// One multiply-add an element: the scale is made once a channel. A division rounds once where a
+// reciprocal and a product round twice.
+let scale = gamma / (&variance + eps).sqrt();
 // Stretched to the views first, so that its gradient is the same per-view channel sum that
 // the mean's gradient needs, and only then a sum over views.
 let shift = beta.broadcast_to(mean.shape());
