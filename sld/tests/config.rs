@@ -759,3 +759,19 @@ fn a_mistyped_path_of_a_config_is_answered_with_the_one_meant() {
     let said = Config::load(&path, &Overrides::default()).unwrap_err().to_string();
     assert!(said.ends_with("latin1.yaml: cannot read the config: it is no text in UTF-8"), "{said}");
 }
+
+#[test]
+fn differences_are_the_keys_whose_value_is_not_the_default() {
+    assert_eq!(Config::default().differences(), Vec::<String>::new());
+    let config = overridden(&["DISTILLER.TYPE", "KD", "KD.TEMPERATURE", "3", "SOLVER.LR", "0.125"]).unwrap();
+    let changed = config.differences();
+    assert!(
+        changed.contains(&"KD.TEMPERATURE: 3.0".into()) && changed.contains(&"SOLVER.LR: 0.125".into()),
+        "{changed:?}"
+    );
+    // What the method has by itself is no difference.
+    assert!(
+        changed.iter().all(|line| !line.contains("KD_WEIGHT") && !line.contains("EPOCHS")),
+        "{changed:?}"
+    );
+}
