@@ -22,3 +22,8 @@ pub use grad::{grad, grad_where_any};
 
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};
 pub use variable_store::VariableStore;
+
+/// The README's program is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -33,3 +33,8 @@ mod tile;
 mod walk;
 
 pub use device::CpuDevice;
+
+/// The README's program is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,3 +18,8 @@ mod source;
 pub use adapters::{Adapter, adapters, adapters_async, choose};
 pub use device::{GpuDevice, Options, Precision};
 pub use source::{webgpu_options, webgpu_source};
+
+/// The README's program is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,27 +1,4 @@
-//! Layers, models, losses, optimizers and checkpoints.
-//!
-//! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use autograd::{Tensor, grad};
-//! use schedule::Step;
-//! use nn::{Forward, Sgd, loss, models};
-//!
-//! let student = models::build("resnet8", 100, 1)?;
-//! let images = Tensor::input("images", &[64, 32, 32, 3]);
-//! let labels = Tensor::input_i32("labels", &[64]);
-//! let lr = Tensor::input("lr", &[]);
-//!
-//! let mut forward = Forward::train(1);
-//! let logits = student.forward(&images, &mut forward).logits;
-//! let loss = loss::cross_entropy(&logits, &labels);
-//! let sgd = Sgd::new(&student.parameters(), Default::default());
-//! let gradients = grad(&loss, &sgd.tensors());
-//! let step = Step::new()
-//!     .output("loss", &loss)
-//!     .updates(sgd.updates(&gradients, &lr))
-//!     .updates(forward.into_updates());
-//! # Ok(()) }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! A layer of one's own takes its parameters from a [`layers::Builder`], which names them; a network of one's own
 //! is made of layers and gives logits. A [`Model`] of it is trained, saved and loaded as those of the registry:

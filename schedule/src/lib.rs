@@ -96,3 +96,8 @@ impl Step {
         Ok(memory::plan(draft))
     }
 }
+
+/// The README's program is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
