@@ -1,7 +1,7 @@
 //! Exported models in the real onnxruntime: the checker of the `onnx` package accepts them, and they compute what
 //! the CPU device does, for other numbers of images too.
 //!
-//! `ONNX_PYTHON` names a Python that has both packages (`pip install onnx onnxruntime`). Without it the tests say
+//! `ONNX_PYTHON` names a Python that has both packages (`scripts/onnx_test` makes one). Without it the tests say
 //! that they were skipped; what a model consists of is tested in `nn` all the same.
 
 use std::collections::HashMap;
