@@ -8,6 +8,7 @@
 pub mod error;
 mod evaluate;
 pub mod grad;
+mod nodes;
 pub mod ops;
 
 pub mod random;
@@ -19,6 +20,7 @@ pub mod variable_store;
 pub use error::{Error, Result};
 pub use evaluate::{evaluate, evaluate_adjusted};
 pub use grad::{grad, grad_where_any};
+pub use nodes::nodes;
 
 pub use tensor::{Conv2d, DType, Tensor, Variable, Window};
 pub use variable_store::VariableStore;

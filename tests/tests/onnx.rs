@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use autograd::{Conv2d, Tensor, Variable, VariableStore, Window};
+use autograd::{Conv2d, Tensor, Variable, VariableStore, Window, nodes};
 use nn::onnx::{self, BATCH};
 use nn::{Forward, models};
 use sld_tests::{Inputs, Program, formula, runners};
@@ -56,18 +56,11 @@ fn write(folder: &Path, weights: &Weights, shape: [usize; 3], network: &dyn Fn(&
 }
 
 fn variables(output: &Tensor) -> Vec<Variable> {
-    let mut found: HashMap<u64, Tensor> = HashMap::new();
-    let mut pending = vec![output.clone()];
-    while let Some(tensor) = pending.pop() {
-        if found.insert(tensor.id(), tensor.clone()).is_none() {
-            pending.extend(tensor.inputs().iter().cloned());
-        }
-    }
     let variable = |tensor: Tensor| match tensor.op() {
         autograd::tensor::Op::State(variable) => Some(variable.clone()),
         _ => None,
     };
-    found.into_values().filter_map(variable).collect()
+    nodes(std::slice::from_ref(output)).into_iter().filter_map(variable).collect()
 }
 
 /// Runs the models in all folders of this one.

@@ -1,27 +1,15 @@
 //! Counts a network's arithmetic from its expression.
 
-use std::collections::HashSet;
-
-use autograd::Tensor;
 use autograd::tensor::Op;
+use autograd::{Tensor, nodes};
 
 /// Multiply-accumulates of the convolutions and matrix products that `output` needs.
 pub fn macs(output: &Tensor) -> u64 {
-    let mut seen = HashSet::new();
-    let mut pending = vec![output.clone()];
-    let mut total = 0;
-    while let Some(node) = pending.pop() {
-        if !seen.insert(node.id()) {
-            continue;
-        }
-        // Terms of each output element's sum.
-        let terms = match node.op() {
-            Op::Convolution(_) => node.inputs()[1].shape()[1..].iter().product(),
-            Op::MatMul => node.inputs()[0].dim(node.rank() - 1),
-            _ => 0,
-        };
-        total += (node.len() * terms) as u64;
-        pending.extend(node.inputs().iter().cloned());
-    }
-    total
+    // Terms of each output element's sum.
+    let terms = |node: &Tensor| match node.op() {
+        Op::Convolution(_) => node.inputs()[1].shape()[1..].iter().product(),
+        Op::MatMul => node.inputs()[0].dim(node.rank() - 1),
+        _ => 0,
+    };
+    nodes(std::slice::from_ref(output)).iter().map(|node| (node.len() * terms(node)) as u64).sum()
 }

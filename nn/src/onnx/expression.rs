@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use autograd::tensor::{BinaryOp, Op, ReduceOp};
-use autograd::{Conv2d, DType, Tensor, VariableStore, Window, evaluate};
+use autograd::{Conv2d, DType, Tensor, VariableStore, Window, evaluate, nodes};
 
 use super::error::{BATCH, OnnxError};
 use super::order::Order;
@@ -57,7 +57,10 @@ pub fn translate(
     for (name, _) in outputs {
         t.writer.name(name);
     }
-    let nodes = nodes(outputs.iter().map(|(_, tensor)| (*tensor).clone()).collect())?;
+    for (_, tensor) in outputs {
+        tensor.check()?;
+    }
+    let nodes = nodes(&outputs.iter().map(|(_, tensor)| (*tensor).clone()).collect::<Vec<_>>());
     for node in &nodes {
         if matches!(node.op(), Op::Input(_) | Op::Random { .. })
             || node.inputs().iter().any(|input| t.open.contains(&input.id()))
@@ -93,20 +96,6 @@ pub fn translate(
         input: inputs,
         output: infos,
     })
-}
-
-/// The nodes of an expression, operands first.
-fn nodes(mut pending: Vec<Tensor>) -> Result<Vec<Tensor>, OnnxError> {
-    let mut found = HashMap::new();
-    while let Some(tensor) = pending.pop() {
-        tensor.check()?;
-        if found.insert(tensor.id(), tensor.clone()).is_none() {
-            pending.extend(tensor.inputs().iter().cloned());
-        }
-    }
-    let mut nodes: Vec<Tensor> = found.into_values().collect();
-    nodes.sort_by_key(Tensor::id);
-    Ok(nodes)
 }
 
 fn element(tensor: &Tensor) -> i32 {
@@ -456,9 +445,8 @@ impl Translation<'_> {
         if shape.iter().any(|dim| dim % BATCH == 0) {
             return Err(OnnxError::ClosedBatch { op: tensor.op().name(), location: tensor.location() });
         }
-        let below = nodes(vec![tensor.clone()])?;
         let mut origin = None;
-        for node in &below {
+        for node in nodes(std::slice::from_ref(tensor)) {
             let Op::State(variable) = node.op() else { continue };
             if !self.state.contains_key(&variable.id()) {
                 let values = self.device.read(variable)?.into_iter().map(f64::from).collect();
