@@ -9,18 +9,37 @@ use thiserror::Error;
 /// error along until the step is compiled.
 #[derive(Clone, Debug, Error)]
 pub enum Error {
-    /// An expression that cannot be: shapes or types that do not fit. `location` is the caller's line.
+    /// An expression that cannot be: shapes or types that do not fit.
     #[error("{op}: {message}\n  operands: {operands}\n  written at {location}")]
-    Expression { op: &'static str, message: String, operands: String, location: &'static Location<'static> },
+    Expression {
+        /// The operation's name.
+        op: &'static str,
+        /// What does not fit.
+        message: String,
+        /// The operands' names and shapes.
+        operands: String,
+        /// The caller's line.
+        location: &'static Location<'static>,
+    },
     /// A step that cannot be scheduled: two updates of one variable, a duplicate name, and so on.
     #[error("step: {0}")]
     Step(String),
     /// A call with a missing, unknown or wrongly sized input.
     #[error("input `{name}`: {message}")]
-    Input { name: String, message: String },
+    Input {
+        /// The input's name.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// State that was never written, or does not fit, or holds a NaN or infinity.
     #[error("state `{name}`: {message}")]
-    State { name: String, message: String },
+    State {
+        /// The variable's name.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// No usable adapter; the message says what to install or choose.
     #[error("no device: {0}")]
     NoDevice(String),

@@ -76,13 +76,19 @@ enum Cost {
 table! {
     /// One-operand elementwise functions.
     UnaryOp(x) {
+        /// `-x`.
         Neg        "neg"        Cheap "-{x}"           -x;
+        /// `e^x`.
         Exp        "exp"        Dear  "exp({x})"       x.exp();
         /// The natural logarithm.
         Log        "log"        Dear  "log({x})"       x.ln();
+        /// The square root; NaN below 0.
         Sqrt       "sqrt"       Dear  "sqrt({x})"      x.sqrt();
+        /// `|x|`; its gradient at 0 is 0.
         Abs        "abs"        Cheap "abs({x})"       x.abs();
+        /// `1 / x`.
         Reciprocal "reciprocal" Dear  "1.0 / {x}"      1.0 / x;
+        /// The hyperbolic tangent.
         Tanh       "tanh"       Dear  "tanh_{4}({x})"  x.tanh();
         /// The error function, `2 / sqrt(pi)` times the integral of `exp(-t^2)` from 0 to x.
         Erf        "erf"        Dear  "erf_{4}({x})"   erf(x);
@@ -90,6 +96,7 @@ table! {
         Relu       "relu"       Cheap "relu_{4}({x})"  if x < 0.0 { 0.0 } else { x };
         /// -1, 0 or 1; no gradient.
         Sign       "sign"       Cheap "sign_{4}({x})"  truth(x > 0.0) - truth(x < 0.0);
+        /// The largest whole number that is not larger; no gradient.
         Floor      "floor"      Cheap "floor({x})"     x.floor();
     }
 }
@@ -97,16 +104,23 @@ table! {
 table! {
     /// Two-operand elementwise functions. Comparisons give 1.0 or 0.0.
     BinaryOp(a, b) {
+        /// `a + b`.
         Add       "add"        Cheap "{a} + {b}"              a + b;
+        /// `a - b`.
         Sub       "sub"        Cheap "{a} - {b}"              a - b;
+        /// `a * b`.
         Mul       "mul"        Cheap "{a} * {b}"              a * b;
+        /// `a / b`.
         Div       "div"        Dear  "{a} / {b}"              a / b;
         /// The larger; equals share the gradient.
         Max       "maximum"    Cheap "maximum_{4}({a}, {b})"  if a >= b || a.is_nan() { a } else { b };
         /// The smaller; equals share the gradient.
         Min       "minimum"    Cheap "minimum_{4}({a}, {b})"  if a <= b || a.is_nan() { a } else { b };
+        /// Whether `a < b`; no gradient, as all comparisons.
         Less      "less"       Cheap "{f32}({a} < {b})"       truth(a < b);
+        /// Whether `a <= b`.
         LessEqual "less_equal" Cheap "{f32}({a} <= {b})"      truth(a <= b);
+        /// Whether `a == b`.
         Equal     "equal"      Cheap "{f32}({a} == {b})"      truth(a == b);
     }
 }

@@ -18,6 +18,7 @@ use crate::scope::{self, Scope};
 /// Element type as the language sees it. (Devices store both as `f32`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
+    /// Single precision, the type of everything that has a gradient.
     F32,
     /// Labels and indices, exact up to 2^24.
     I32,
@@ -26,17 +27,24 @@ pub enum DType {
 /// Folds of the language. `Max` folds one axis; `Sum` and `Variance` (biased) any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
+    /// The sum.
     Sum,
+    /// The largest value, NaN if any is; the first of equals has the gradient.
     Max,
+    /// `mean((x - mean(x))^2)`.
     Variance,
 }
 
 /// A 2-d convolution's parameters, each `[vertical, horizontal]`. Padding is zeros on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
+    /// Pixels from one position of the kernel to the next.
     pub stride: [usize; 2],
+    /// Zeros added on each of two sides.
     pub padding: [usize; 2],
+    /// Pixels from one tap of the kernel to the next; 1: the kernel is dense.
     pub dilation: [usize; 2],
+    /// Into how many parts the channels fall, each convolved by itself; as many as channels: depthwise.
     pub groups: usize,
 }
 
@@ -64,8 +72,11 @@ impl Conv2d {
 /// A pooling window, each `[vertical, horizontal]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
+    /// Pixels of the window.
     pub size: [usize; 2],
+    /// Pixels from one window to the next.
     pub stride: [usize; 2],
+    /// Pixels added on each of two sides: zeros to an average, nothing to a maximum.
     pub padding: [usize; 2],
     /// For averages: whether padding counts in the divisor.
     pub count_padding: bool,
@@ -124,9 +135,11 @@ impl Variable {
     pub fn id(&self) -> u64 {
         self.0.id
     }
+    /// The name it was made with; in checkpoints it is the tensor's.
     pub fn name(&self) -> &str {
         &self.0.name
     }
+    /// Dims, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
     }
@@ -134,6 +147,7 @@ impl Variable {
     pub fn len(&self) -> usize {
         self.0.initial.len()
     }
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.0.initial.is_empty()
     }
@@ -177,9 +191,12 @@ pub enum Op {
     Iota(usize),
     /// Uniform in [0, 1) from inputs (seed, step), both integer scalars of shape `[]`.
     Random {
+        /// Tells apart the random tensors of one step: the same stream gives the same values.
         stream: u32,
     },
+    /// Elementwise, of one input.
     Unary(UnaryOp),
+    /// Elementwise, of two inputs of one shape.
     Binary(BinaryOp),
     /// inputs (condition, yes, no).
     Select,
@@ -191,20 +208,25 @@ pub enum Op {
     Reduce(ReduceOp, Vec<usize>),
     /// Lowest position of the maximum along one axis (size 1 after); I32.
     ArgMax(usize),
+    /// The same elements in row-major order, in another shape.
     Reshape,
     /// Output dim `d` is input dim `axes[d]`.
     Permute(Vec<usize>),
     /// Output index `i` reads `starts + i * steps`.
     Slice {
+        /// Where each dim begins.
         starts: Vec<usize>,
+        /// How far each dim's elements are apart; at least 1.
         steps: Vec<usize>,
     },
     /// Zeros around: input index `i` goes to `starts + i`.
     Pad {
+        /// Zeros before the input, for each dim; how many follow it, the output's shape tells.
         starts: Vec<usize>,
     },
     /// Repeats dims of size 1.
     Broadcast,
+    /// The inputs one after the other along an axis.
     Concatenate(usize),
     /// `[.., m, k] x [.., k, n]`, equal leading dims.
     MatMul,
@@ -218,7 +240,9 @@ pub enum Op {
     MaxPoolGather(Window),
     /// inputs (x, dy): the transpose of the above in `source`.
     MaxPoolScatter(Window),
+    /// The mean of each window; of padding see [`Window::count_padding`].
     AveragePool(Window),
+    /// input (dy): the transpose of the above, each value shared out over its window.
     AveragePoolTransposed(Window),
     /// The sum over the processes that run the same program, element by element.
     AllReduce(Transfer),
@@ -227,6 +251,7 @@ pub enum Op {
 /// How numbers travel between processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
+    /// As they are.
     F32,
     /// Rounded to bfloat16 on the way: half the bytes.
     Bf16,
@@ -390,6 +415,7 @@ impl Tensor {
     pub fn scalar(value: f64) -> Tensor {
         Tensor::full(&[], value)
     }
+    /// Zeros of this tensor's shape.
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
         Tensor::full(&self.0.shape, 0.0)
@@ -433,6 +459,7 @@ impl Tensor {
     pub fn dim(&self, axis: usize) -> usize {
         self.0.shape.get(axis).copied().unwrap_or(1)
     }
+    /// Number of dims.
     pub fn rank(&self) -> usize {
         self.0.shape.len()
     }
@@ -440,9 +467,11 @@ impl Tensor {
     pub fn len(&self) -> usize {
         self.0.shape.iter().product()
     }
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// What the elements are.
     pub fn dtype(&self) -> DType {
         self.0.dtype
     }
@@ -450,9 +479,11 @@ impl Tensor {
     pub fn id(&self) -> u64 {
         self.0.id
     }
+    /// What the node computes of its inputs.
     pub fn op(&self) -> &Op {
         &self.0.op
     }
+    /// The operands, in the order that [`Op`] gives.
     pub fn inputs(&self) -> &[Tensor] {
         &self.0.inputs
     }

@@ -19,6 +19,7 @@ use crate::source::source;
 /// In what precision convolutions and matrix products multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
+    /// Nothing is rounded.
     #[default]
     F32,
     /// Operands rounded (and, where they have memory of their own, stored) to 16 bits, sums and all else in

@@ -19,17 +19,42 @@ pub enum Rule {
     /// m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2
     /// p = p - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
     /// ```
-    Adam { betas: [f64; 2], epsilon: f64, weight_decay: f64, decoupled: bool },
+    Adam {
+        /// `beta1` and `beta2`, each from 0 to below 1.
+        betas: [f64; 2],
+        /// Added to the root, so that nothing is divided by 0.
+        epsilon: f64,
+        /// Coefficient of the parameter itself.
+        weight_decay: f64,
+        /// Whether the parameter shrinks by itself (AdamW), not through its gradient (Adam).
+        decoupled: bool,
+    },
     /// You et al., *Large Batch Optimization for Deep Learning* (LAMB, 2020): Adam's quotient `r` plus
     /// `weight_decay * p`, as long as the parameter: `p = p - rate * |p| / |r| * r` (a factor of 1 where one is 0).
-    Lamb { betas: [f64; 2], epsilon: f64, weight_decay: f64 },
+    Lamb {
+        /// As Adam's.
+        betas: [f64; 2],
+        /// As Adam's.
+        epsilon: f64,
+        /// Coefficient of the parameter itself in its step.
+        weight_decay: f64,
+    },
     /// Tieleman and Hinton's RMSprop (2012), as `torch.optim.RMSprop`:
     ///
     /// ```text
     /// g = g + weight_decay * p;   v = alpha v + (1 - alpha) g^2
     /// m = momentum m + g / (sqrt(v) + epsilon);   p = p - rate * m
     /// ```
-    RmsProp { alpha: f64, momentum: f64, epsilon: f64, weight_decay: f64 },
+    RmsProp {
+        /// How much of the mean square of gradients is kept, from 0 to below 1.
+        alpha: f64,
+        /// How much of the step before goes on; 0: none.
+        momentum: f64,
+        /// Added to the root, so that nothing is divided by 0.
+        epsilon: f64,
+        /// Coefficient of the parameter itself in its gradient.
+        weight_decay: f64,
+    },
 }
 
 impl Rule {

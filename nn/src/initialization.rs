@@ -23,6 +23,7 @@ pub enum Weights {
 /// How biases are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Biases {
+    /// All 0.
     Zero,
     /// As [`Weights::UniformFanIn`], with the weight's fan-in.
     UniformFanIn,
@@ -31,9 +32,13 @@ pub enum Biases {
 /// A family's choices. Batch norm is always scale 1, shift 0, mean 0, variance 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Initialization {
+    /// Weights of convolutions.
     pub convolution: Weights,
+    /// Biases of convolutions that have one.
     pub convolution_bias: Biases,
+    /// Weights of linear layers.
     pub linear: Weights,
+    /// Biases of linear layers.
     pub linear_bias: Biases,
 }
 
@@ -55,6 +60,7 @@ pub struct Initializer {
 }
 
 impl Initializer {
+    /// Draws by these rules, always the same for a seed.
     pub fn new(rules: Initialization, seed: u64) -> Self {
         Initializer { rules: Some(rules), generator: Xoshiro256PlusPlus::seed_from_u64(seed) }
     }

@@ -116,6 +116,7 @@ pub(crate) fn wrong_number(
 /// Settings of a group of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdOptions {
+    /// How much of the step before goes on; 0: none.
     pub momentum: f64,
     /// Coefficient of the parameter itself in its gradient.
     pub weight_decay: f64,
@@ -134,7 +135,9 @@ impl Default for SgdOptions {
 /// Parameters that share settings.
 #[derive(Clone, Debug)]
 pub struct ParameterGroup {
+    /// What the settings are for.
     pub parameters: Vec<Variable>,
+    /// The settings.
     pub options: SgdOptions,
 }
 

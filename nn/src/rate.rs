@@ -8,9 +8,19 @@ use crate::optimizer::MultiStep;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Course {
     /// Falls by a factor after each of some epochs: `torch.optim.lr_scheduler.MultiStepLR`.
-    MultiStep { stages: Vec<usize>, factor: f64 },
+    MultiStep {
+        /// Epochs, counted from 1, after which the rate falls.
+        stages: Vec<usize>,
+        /// What it is multiplied with each time.
+        factor: f64,
+    },
     /// Falls by a factor after every so many epochs: `StepLR`.
-    Step { every: usize, factor: f64 },
+    Step {
+        /// Epochs from one fall to the next.
+        every: usize,
+        /// What the rate is multiplied with each time.
+        factor: f64,
+    },
     /// Half a cosine from the rate to 0, epoch by epoch: `CosineAnnealingLR` (Loshchilov and Hutter, *SGDR*,
     /// 2017, without restarts).
     Cosine,
@@ -29,6 +39,7 @@ pub struct Schedule {
     /// Epochs, at the beginning, in which the rate rises from nothing, by as much each step: what the course says times
     /// the share of these epochs' steps (Goyal et al., *Accurate, Large Minibatch SGD*, 2017).
     pub warmup: usize,
+    /// What the rate does after the warm-up, and meanwhile as well.
     pub course: Course,
 }
 

@@ -9,6 +9,7 @@ use autograd::{Result, VariableStore};
 /// One input of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
+    /// Row-major.
     F32(&'a [f32]),
     /// Labels and indices, at most 2^24 in magnitude: devices hold them as `f32`.
     I32(&'a [i32]),

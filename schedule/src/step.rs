@@ -43,6 +43,7 @@ impl Default for Options {
 }
 
 impl Step {
+    /// A step that computes nothing yet.
     pub fn new() -> Step {
         Step::default()
     }

@@ -20,6 +20,7 @@ pub struct Place {
 /// How an element lies in memory. Kernels compute in `f32` whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
+    /// Single precision, 4 bytes.
     #[default]
     F32,
     /// Rounded to 16 bits: what tile kernels would round anyway, see [`Operands`](crate::Operands).
@@ -75,6 +76,7 @@ pub struct Context<'a> {
     /// Whether a buffer can change between two calls without [`prepare`](Assembled::prepare) running
     /// again; what depends only on others is packed once.
     pub frozen: &'a [bool],
+    /// The adapter that kernels are written for.
     pub target: &'a Target,
     /// Binds every buffer once, at the price of vector access to those that also need single elements.
     /// [`assemble`](crate::assemble) sets it where bindings are short.
@@ -95,15 +97,20 @@ pub enum Storage {
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {
+    /// Only read.
     Read,
+    /// Written, and perhaps read.
     ReadWrite,
 }
 
 /// One binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
+    /// The memory.
     pub storage: Storage,
+    /// How the kernel uses it.
     pub access: Access,
+    /// How its elements are stored.
     pub element: Element,
     /// Elements bound, from the first on.
     pub len: usize,
@@ -138,6 +145,7 @@ impl Scratch {
 /// One dispatch.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// The label of the kernel that it is a part of.
     pub label: String,
     /// A WGSL module with one entry point, `main`. Binding 0 of group 0 is a uniform that holds
     /// [`count`](Launch::count), the other bindings follow. Kernels of one form share it whatever their sizes.

@@ -14,6 +14,7 @@ use crate::tile::GRADIENT_SCALE;
 
 /// A schedule with its dear operands computed beforehand.
 pub struct Precomputed {
+    /// The schedule; it has more kernels and temporaries than the one given.
     pub schedule: Schedule,
     /// For every buffer how it is stored.
     pub elements: Vec<Element>,

@@ -11,6 +11,7 @@ pub struct Target {
     pub f16: bool,
     /// How the tile kernels hold what they multiply.
     pub operands: Operands,
+    /// What must not be exceeded.
     pub limits: Limits,
 }
 
@@ -19,6 +20,7 @@ pub struct Target {
 /// for a product keeps its small updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operands {
+    /// Neither rounded nor multiplied in less than single precision.
     #[default]
     F32,
     /// Rounded to 16 bits as they are staged; multiplied in `f32`. Needs [`Target::f16`].
@@ -31,7 +33,9 @@ pub enum Operands {
 /// The sizes a subgroup can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subgroups {
+    /// The smallest, in threads.
     pub min: u32,
+    /// The largest, in threads; the same as `min` where the size is fixed.
     pub max: u32,
 }
 

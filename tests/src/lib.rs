@@ -1,5 +1,8 @@
 //! What crosses crates: see `tests/`. Here is what those tests share.
 
+// Read beside the tests that use it, not as documentation.
+#![allow(missing_docs)]
+
 pub mod adapter;
 pub mod compare;
 pub mod dice;

@@ -10,11 +10,15 @@ use crate::learner::Learner;
 /// A kernel of the step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
+    /// What it computes: `conv3x3 forward + relu`.
     pub label: String,
     /// The part of the step: student, teacher, loss, backward, update.
     pub part: &'static str,
+    /// The layer it belongs to; empty between layers.
     pub layer: String,
+    /// Floating point operations of a call, in millions.
     pub mflop: f64,
+    /// Bytes read and written, in KiB.
     pub kib: f64,
     /// The kernels whose results it reads, by their place in the list.
     pub from: Vec<usize>,
@@ -26,6 +30,7 @@ pub struct Exam {
     learner: Learner,
     /// The temperature that it was compiled for.
     pub temperature: f64,
+    /// The kernels, in their order.
     pub rows: Vec<Row>,
     sources: Vec<String>,
 }

@@ -28,7 +28,9 @@ pub struct Settings {
     pub seed: u64,
     /// Names of networks, see [`networks::build`].
     pub teacher: String,
+    /// As `teacher`.
     pub student: String,
+    /// Images of a batch, for all networks.
     pub batch: usize,
     /// Learning rate of the teacher, of the student alone and of KD. SLD's is half: it adds two views.
     pub rate: f64,
@@ -36,11 +38,15 @@ pub struct Settings {
     pub temperature: f64,
     /// SLD's last epoch without the student's own term.
     pub gate: u32,
+    /// Passes of the teacher over the training images.
     pub teacher_epochs: usize,
+    /// Passes of each student over the training images.
     pub student_epochs: usize,
     /// Classes and images of the drawn task.
     pub classes: usize,
+    /// Drawn images to learn from.
     pub train: usize,
+    /// Drawn images to be tested on.
     pub test: usize,
 }
 
@@ -78,6 +84,7 @@ pub struct Point {
     pub name: &'static str,
     /// Means over the batch: the loss, and the share of right answers.
     pub loss: f32,
+    /// See `loss`.
     pub top1: f32,
     /// Share of the batch whose teacher's logits are swapped, for SLD.
     pub swapped: Option<f32>,
@@ -94,7 +101,9 @@ pub struct Event {
     pub epoch: usize,
     /// Steps of this phase so far, and in all.
     pub steps: usize,
+    /// See `steps`.
     pub of: usize,
+    /// What each network that learned measured.
     pub points: Vec<Point>,
     /// Whether this was the phase's last step.
     pub last: bool,
@@ -162,6 +171,7 @@ impl Lab {
         Ok(Lab { device, settings, train, test, teacher, students: vec![], view: None, exams })
     }
 
+    /// What was chosen, with what was changed since.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

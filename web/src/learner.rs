@@ -16,7 +16,9 @@ use sld::training::{Evaluation, Evaluator, Metric, Networks, Scalars, Setup, Tra
 pub struct Plan {
     /// Images of a batch: at most as many as there are. The rest of an epoch that fills no batch is left out.
     pub batch: usize,
+    /// Passes over the training images.
     pub epochs: usize,
+    /// Learning rate by epoch.
     pub rate: MultiStep,
     /// Seed of the order of images and of their augmentation.
     pub seed: u64,
@@ -81,9 +83,11 @@ impl Learner {
         Ok(Learner { networks, method, plan, train, step, evaluator: None, loader, steps: 0 })
     }
 
+    /// The network that learns.
     pub fn model(&self) -> &Model {
         &self.networks.student
     }
+    /// What it learns by.
     pub fn method(&self) -> &dyn Distiller {
         &*self.method
     }
@@ -99,6 +103,7 @@ impl Learner {
     pub fn steps(&self) -> usize {
         self.steps
     }
+    /// Whether all steps have been made.
     pub fn is_done(&self) -> bool {
         self.steps >= self.steps_in_all()
     }

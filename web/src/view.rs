@@ -55,6 +55,7 @@ pub struct View {
     first: Vec<Variable>,
     /// Of each network the probabilities `[images][classes]` and first layer at the last look.
     pub probabilities: Vec<Vec<Vec<f32>>>,
+    /// See `probabilities`.
     pub filters: Vec<Filters>,
     /// The first network's, the teacher's, after the swap.
     pub swapped: Vec<Vec<f32>>,

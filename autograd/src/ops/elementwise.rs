@@ -19,6 +19,7 @@ pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
 }
 
 impl Tensor {
+    /// One operation of the table on every element, of an `f32` tensor of any shape; the result has that shape.
     #[track_caller]
     pub fn unary(&self, op: UnaryOp) -> Tensor {
         if self.dtype() != DType::F32 {
@@ -27,6 +28,8 @@ impl Tensor {
         Tensor::make(Op::Unary(op), vec![self.clone()], self.shape().to_vec(), DType::F32)
     }
 
+    /// One operation of the table on two operands that broadcast: both `f32`, or both integer for a comparison.
+    /// The result is `f32` of the common shape.
     #[track_caller]
     pub fn binary(&self, op: BinaryOp, other: &Tensor) -> Tensor {
         let name = Op::Binary(op).name();
@@ -51,6 +54,7 @@ impl Tensor {
         Tensor::make(Op::Binary(op), inputs, shape, DType::F32)
     }
 
+    /// `e^x`; infinite above 88.7, where `f32` ends.
     #[track_caller]
     pub fn exp(&self) -> Tensor {
         self.unary(UnaryOp::Exp)
@@ -60,18 +64,22 @@ impl Tensor {
     pub fn log(&self) -> Tensor {
         self.unary(UnaryOp::Log)
     }
+    /// The square root; NaN below 0, and its gradient at 0 is infinite.
     #[track_caller]
     pub fn sqrt(&self) -> Tensor {
         self.unary(UnaryOp::Sqrt)
     }
+    /// `|x|`, with gradient 0 at 0.
     #[track_caller]
     pub fn abs(&self) -> Tensor {
         self.unary(UnaryOp::Abs)
     }
+    /// `1 / x`.
     #[track_caller]
     pub fn reciprocal(&self) -> Tensor {
         self.unary(UnaryOp::Reciprocal)
     }
+    /// The hyperbolic tangent.
     #[track_caller]
     pub fn tanh(&self) -> Tensor {
         self.unary(UnaryOp::Tanh)
@@ -91,14 +99,17 @@ impl Tensor {
     pub fn relu6(&self) -> Tensor {
         self.relu().minimum(&Tensor::scalar(6.0))
     }
+    /// -1, 0 or 1, and 0 of NaN; no gradient.
     #[track_caller]
     pub fn sign(&self) -> Tensor {
         self.unary(UnaryOp::Sign)
     }
+    /// The largest whole number that is not larger; no gradient.
     #[track_caller]
     pub fn floor(&self) -> Tensor {
         self.unary(UnaryOp::Floor)
     }
+    /// `x * x`.
     #[track_caller]
     pub fn square(&self) -> Tensor {
         self * self
@@ -128,14 +139,17 @@ impl Tensor {
     pub fn less(&self, other: &Tensor) -> Tensor {
         self.binary(BinaryOp::Less, other)
     }
+    /// 1 where `self <= other`, else 0; no gradient. Also for integers.
     #[track_caller]
     pub fn less_equal(&self, other: &Tensor) -> Tensor {
         self.binary(BinaryOp::LessEqual, other)
     }
+    /// 1 where `self > other`, else 0; no gradient. Also for integers.
     #[track_caller]
     pub fn greater(&self, other: &Tensor) -> Tensor {
         other.binary(BinaryOp::Less, self)
     }
+    /// 1 where `self == other`, else 0; no gradient. Also for integers.
     #[track_caller]
     pub fn equal(&self, other: &Tensor) -> Tensor {
         self.binary(BinaryOp::Equal, other)

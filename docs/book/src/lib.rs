@@ -4,6 +4,9 @@
 //! program prints and every picture is written to `generated/` by `cargo run --release -p book -- write`.
 //! `tests/book.rs` runs all of it again and compares, so text and program cannot drift apart.
 
+// The chapters are the documentation.
+#![allow(missing_docs)]
+
 pub mod backwards;
 pub mod batch_norm;
 pub mod checks;

@@ -89,7 +89,9 @@ impl BatchNorm {
 
 /// A convolution followed by batch norm, which evaluation folds into one convolution.
 pub struct ConvNorm {
+    /// The convolution.
     pub conv: Convolution,
+    /// What normalises its result.
     pub norm: BatchNorm,
 }
 

@@ -28,7 +28,9 @@ pub enum Kind {
 /// One entry of a state dict; its name is the variable's.
 #[derive(Clone, Debug)]
 pub struct StateEntry {
+    /// Where the values are, with its name and shape.
     pub variable: Variable,
+    /// What the values are, which decides who changes them and how they are saved.
     pub kind: Kind,
 }
 

@@ -7,13 +7,21 @@ use autograd::{Conv2d, Tensor, Variable};
 /// stride 1, unless another is given.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
+    /// Channels that go in.
     pub inputs: usize,
+    /// Channels that come out.
     pub outputs: usize,
+    /// Taps in each direction.
     pub kernel: usize,
+    /// Pixels from one position to the next.
     pub stride: usize,
+    /// Zeros on every side.
     pub padding: usize,
+    /// Pixels from one tap to the next.
     pub dilation: usize,
+    /// Into how many parts the channels fall, each convolved by itself.
     pub groups: usize,
+    /// Whether each channel that comes out has a number added.
     pub bias: bool,
 }
 
@@ -35,9 +43,11 @@ impl ConvSpec {
     pub fn depthwise(channels: usize) -> Self {
         ConvSpec::new(channels, channels, 3).groups(channels)
     }
+    /// With so many pixels from one position to the next, which divides the size. (The padding stays as it is.)
     pub fn stride(self, stride: usize) -> Self {
         ConvSpec { stride, ..self }
     }
+    /// With so many zeros on every side.
     pub fn padding(self, padding: usize) -> Self {
         ConvSpec { padding, ..self }
     }
@@ -45,9 +55,11 @@ impl ConvSpec {
     pub fn dilation(self, dilation: usize) -> Self {
         ConvSpec { dilation, ..self }
     }
+    /// With channels in so many groups; both counts must be divisible by it.
     pub fn groups(self, groups: usize) -> Self {
         ConvSpec { groups, ..self }
     }
+    /// With a number added to each channel that comes out.
     pub fn with_bias(self) -> Self {
         ConvSpec { bias: true, ..self }
     }

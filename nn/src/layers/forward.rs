@@ -9,7 +9,10 @@ use autograd::{Tensor, Variable};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Batch statistics, of each of `views` equal parts of the batch apart; running statistics move.
-    Train { views: usize },
+    Train {
+        /// At least 1; the batch must be divisible by it.
+        views: usize,
+    },
     /// Running statistics, folded into the weights of the convolution before. For frozen networks:
     /// the folded weights depend on state alone, so a schedule computes them once.
     Eval,
@@ -41,6 +44,7 @@ struct Synchronized {
 }
 
 impl Forward {
+    /// A pass in which running statistics, if they move, move as the published networks move them.
     pub fn new(mode: Mode) -> Forward {
         Forward {
             mode,
@@ -66,7 +70,7 @@ impl Forward {
     }
 
     /// Updates each running statistic once a pass, also where the published wide residual networks
-    /// update some of them twice (see [`crate::models::wrn`]).
+    /// update some of them twice (`models/wrn.rs`).
     pub fn without_repeated_updates(mut self) -> Forward {
         self.repeats = false;
         self
@@ -85,6 +89,7 @@ impl Forward {
         self
     }
 
+    /// What batch norm and dropout do in this pass.
     pub fn mode(&self) -> Mode {
         self.mode
     }

@@ -18,7 +18,7 @@ mod resnet_wide_stem;
 mod shuffle_v1;
 mod shuffle_v2;
 mod vgg;
-pub mod wrn;
+mod wrn;
 
 pub use model::{Features, Model, Network, Output};
 pub use registry::{Manifest, build, manifests, names, outline, side};

@@ -35,6 +35,7 @@ impl Network for Box<dyn Network> {
 pub struct Output {
     /// `[N, classes]`.
     pub logits: Tensor,
+    /// What methods that distil features read of it.
     pub features: Features,
 }
 

@@ -12,10 +12,20 @@ pub const BATCH: usize = 65_537;
 pub enum OnnxError {
     /// A primitive without a counterpart: of gradients, of randomness, of several processes.
     #[error("{location}: {op} has no counterpart in ONNX")]
-    NoCounterpart { op: &'static str, location: &'static Location<'static> },
+    NoCounterpart {
+        /// The primitive's name.
+        op: &'static str,
+        /// The line that it was written in.
+        location: &'static Location<'static>,
+    },
     /// The batch takes part in a way that ONNX cannot leave open.
     #[error("{location}: {op} needs to know the number of images, which a model leaves open")]
-    ClosedBatch { op: &'static str, location: &'static Location<'static> },
+    ClosedBatch {
+        /// The primitive's name.
+        op: &'static str,
+        /// The line that it was written in.
+        location: &'static Location<'static>,
+    },
     /// An invalid expression, or a device's error.
     #[error(transparent)]
     Engine(#[from] autograd::Error),

@@ -16,14 +16,23 @@ pub enum ConvKind {
 /// Sizes of a convolution, the same for all three uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
+    /// Images, N.
     pub batch: usize,
+    /// Rows of an image of x, H.
     pub height: usize,
+    /// Pixels of a row, W.
     pub width: usize,
+    /// Channels of x, in all groups.
     pub in_channels: usize,
+    /// Channels of y, in all groups.
     pub out_channels: usize,
+    /// Taps, `[kh, kw]`.
     pub kernel: [usize; 2],
+    /// Rows of an image of y.
     pub out_height: usize,
+    /// Pixels of a row of y.
     pub out_width: usize,
+    /// Stride, padding, dilation and groups.
     pub conv: Conv2d,
 }
 
@@ -105,11 +114,18 @@ pub enum PoolKind {
 /// Sizes of a pooling kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolGeometry {
+    /// Images, N.
     pub batch: usize,
+    /// Rows of an image of x, H.
     pub height: usize,
+    /// Pixels of a row, W.
     pub width: usize,
+    /// Channels, of x and of y.
     pub channels: usize,
+    /// Rows of an image of y.
     pub out_height: usize,
+    /// Pixels of a row of y.
     pub out_width: usize,
+    /// Size, stride and padding of the window.
     pub window: Window,
 }

@@ -10,6 +10,7 @@ use super::program::{BufferId, Instr, Program, Reg, Store};
 pub struct Kernel {
     /// A short name such as `conv3x3 forward + relu`.
     pub label: String,
+    /// What it computes.
     pub body: Body,
 }
 
@@ -19,42 +20,97 @@ pub enum Body {
     /// Elementwise, in one launch: most often one part; several, each over a space of its own and in no
     /// order, for the new values of all parameters. No part reads or writes what another part writes.
     /// (Parts may write to one buffer, at elements of their own: the parts of a concatenation.)
-    Map { parts: Vec<Map> },
+    Map {
+        /// At least one.
+        parts: Vec<Map>,
+    },
     /// For every index of `shape[..outer]`, folds the values that `program` computes over all of
     /// `shape[outer..]`, then evaluates `finish` (over the outer dims, with
     /// [`Instr::Accumulator`]) and stores (views over the outer dims).
     Reduce {
+        /// The space of `program`.
         shape: Vec<usize>,
+        /// How many of its dims, from the first on, are kept.
         outer: usize,
+        /// The values to fold.
         program: Program,
+        /// The folds, each of a register of `program`.
         accumulators: Vec<(ReduceKind, Reg)>,
+        /// What is computed of the folded values.
         finish: Program,
+        /// Where registers of `finish` go.
         stores: Vec<Store>,
     },
-    /// Batched matrix product: `[batch, m, k] x [batch, k, n] -> [batch, m, n]`. Operand shapes are
-    /// exactly `[batch, m, k]` and `[batch, k, n]`; the epilogue's shape is `[batch, m, n]`.
-    MatMul { batch: usize, m: usize, n: usize, k: usize, lhs: Operand, rhs: Operand, epilogue: Epilogue },
+    /// Batched matrix product: `[batch, m, k] x [batch, k, n] -> [batch, m, n]`. The shapes
+    /// of the operands and of the epilogue are exactly these.
+    MatMul {
+        /// Products.
+        batch: usize,
+        /// Rows of the result.
+        m: usize,
+        /// Columns of the result.
+        n: usize,
+        /// Elements of a row of `lhs` and of a column of `rhs`.
+        k: usize,
+        /// `[batch, m, k]`
+        lhs: Operand,
+        /// `[batch, k, n]`
+        rhs: Operand,
+        /// `[batch, m, n]`
+        epilogue: Epilogue,
+    },
     /// A 2-d convolution or one of its two gradients; see [`ConvKind`] for the operands.
-    Convolution { kind: ConvKind, geometry: ConvGeometry, lhs: Operand, rhs: Operand, epilogue: Epilogue },
+    Convolution {
+        /// Which of the three.
+        kind: ConvKind,
+        /// Sizes of x, weight and y.
+        geometry: ConvGeometry,
+        /// x, or dy of an input gradient.
+        lhs: Operand,
+        /// The weight, or dy of a weight gradient.
+        rhs: Operand,
+        /// What happens to the result.
+        epilogue: Epilogue,
+    },
     /// Pooling or one of its gradients; operands are dense buffers; see [`PoolKind`].
-    Pool { kind: PoolKind, geometry: PoolGeometry, inputs: Vec<BufferId>, output: BufferId },
+    Pool {
+        /// What is computed of each window.
+        kind: PoolKind,
+        /// Sizes of x, y and the window.
+        geometry: PoolGeometry,
+        /// As [`PoolKind`] lists them.
+        inputs: Vec<BufferId>,
+        /// Dense, of the shape that [`PoolKind`] gives.
+        output: BufferId,
+    },
     /// The sum of `input` over all processes, by a [`Communicator`](crate::Communicator). A device reads the
     /// input where the kernel stands, and may write the output any time before its first reader.
-    AllReduce { transfer: Transfer, input: BufferId, output: BufferId },
+    AllReduce {
+        /// How the numbers travel.
+        transfer: Transfer,
+        /// What this process adds.
+        input: BufferId,
+        /// The sum, as long as the input.
+        output: BufferId,
+    },
 }
 
 /// Evaluates `program` at every index of `shape` and stores. All loads of an index happen before its
 /// stores, so a store may overwrite what the same index loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
+    /// The space.
     pub shape: Vec<usize>,
+    /// What is computed at each index.
     pub program: Program,
+    /// Where registers of `program` go.
     pub stores: Vec<Store>,
 }
 
 /// How a reduction folds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceKind {
+    /// The sum, always in the same order.
     Sum,
     /// NaN if any value is NaN.
     Max,
@@ -72,7 +128,9 @@ pub struct Operand {
     /// The operand's own shape, with one freedom: the first dim (images or batch) may be split into
     /// several leading dims whose product is the original (two views of B images: `[2, B, H, W, C]`).
     pub shape: Vec<usize>,
+    /// What makes an element of the operand.
     pub program: Program,
+    /// The register that holds it.
     pub value: Reg,
 }
 
@@ -91,7 +149,9 @@ impl Operand {
 pub struct Epilogue {
     /// The result's shape; as in [`Operand::shape`] its first dim may be split.
     pub shape: Vec<usize>,
+    /// What is computed of an element of the result, the accumulator.
     pub program: Program,
+    /// Where registers of `program` go.
     pub stores: Vec<Store>,
     /// Sums over all positions of an image tensor, per channel: batch norm's statistics and the sums
     /// its gradient needs, made while the tile is still in cache. Only on convolution forward and
@@ -105,8 +165,11 @@ pub struct Epilogue {
 /// One per-channel fold of an epilogue register. Kinds are `Sum` and `Variance` only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelReduction {
+    /// Sum or variance.
     pub kind: ReduceKind,
+    /// The register of the epilogue's program that is folded.
     pub value: Reg,
+    /// Where the folded values go.
     pub output: BufferId,
 }
 

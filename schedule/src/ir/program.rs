@@ -12,6 +12,7 @@ pub type Reg = usize;
 /// A straight-line expression over an iteration space. Instruction `i` may use only results `< i`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Program {
+    /// In order; each reads registers of earlier ones only.
     pub instrs: Vec<Instr>,
 }
 
@@ -20,27 +21,39 @@ pub struct Program {
 pub enum Instr {
     /// The element of `buffer` at `view`, or 0 where one of the view's bounds fails.
     Load {
+        /// The tensor read.
         buffer: BufferId,
+        /// Where in it.
         view: View,
     },
+    /// The same value everywhere.
     Constant(f32),
     /// The value of the affine index itself (an iota).
     Index(View),
     /// 1 where every bound of the view holds, else 0 (strides and offset are not used).
     InBounds(View),
+    /// Of one register.
     Unary(UnaryOp, Reg),
+    /// Of two registers.
     Binary(BinaryOp, Reg, Reg),
     /// `condition != 0 ? yes : no`.
     Select {
+        /// Chooses.
         condition: Reg,
+        /// The value where the condition is not 0.
         yes: Reg,
+        /// The value where it is 0.
         no: Reg,
     },
     /// Uniform in [0, 1), a pure function of (seed, step, stream, index): see [`autograd::random`].
     Random {
+        /// Tells apart the random tensors of a step.
         stream: u32,
+        /// The element's row-major position in its tensor.
         index: View,
+        /// A whole number, the same at every index.
         seed: Reg,
+        /// A whole number, the same at every index.
         step: Reg,
     },
     /// In an epilogue or `finish`: what the kernel's core computed (accumulator number `0` for
@@ -51,8 +64,11 @@ pub enum Instr {
 /// Writes register `value` to `buffer` at `view` (which has no bounds).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Store {
+    /// The tensor written.
     pub buffer: BufferId,
+    /// Where in it.
     pub view: View,
+    /// What is written.
     pub value: Reg,
 }
 

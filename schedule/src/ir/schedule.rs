@@ -13,6 +13,7 @@ use super::program::BufferId;
 /// A compiled step, still independent of any device.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
+    /// Every tensor that kernels name, by [`BufferId`].
     pub buffers: Vec<Buffer>,
     /// Kernels whose results depend only on constants and on state this step does not update
     /// (a frozen teacher's folded weights): run once, and again only after such state was written.
@@ -30,7 +31,9 @@ pub struct Schedule {
 /// One tensor in memory, dense and row-major.
 #[derive(Clone, Debug)]
 pub struct Buffer {
+    /// Dims, outermost first.
     pub shape: Vec<usize>,
+    /// What it is for, which decides where it lies.
     pub role: Role,
     /// A name for tables and graphs: the state's or input's name, else what produced it.
     pub label: String,
@@ -53,16 +56,24 @@ impl Buffer {
 #[derive(Clone, Debug)]
 pub enum Role {
     /// Written by the caller before every call.
-    Input { name: String, integer: bool },
+    Input {
+        /// By which the caller gives it.
+        name: String,
+        /// Whether the caller gives integers; in memory they are `f32` all the same.
+        integer: bool,
+    },
     /// Lives on the device between calls and is shared by all steps that name it.
     State(Variable),
     /// Known when the schedule was made.
     Constant(Arc<Vec<f32>>),
     /// Written by [`Schedule::prepare`]; lives as long as the compiled step.
     Prepared,
-    /// Lives in slot number `slot` (an index into [`Schedule::slots`]) between the first kernel that
+    /// Lives in a slot between the first kernel that
     /// writes it and the last that reads it. Different temporaries share slots over time.
-    Temporary { slot: usize },
+    Temporary {
+        /// An index into [`Schedule::slots`].
+        slot: usize,
+    },
     /// Written by a call and read by the caller; has memory of its own.
     Output,
 }
@@ -74,8 +85,11 @@ pub struct Exchange {
     pub kernel: usize,
     /// The first kernel that needs the sum, or the number of kernels.
     pub needed: usize,
+    /// How the numbers travel.
     pub transfer: Transfer,
+    /// What this process adds.
     pub input: BufferId,
+    /// The sum.
     pub output: BufferId,
     /// Elements.
     pub len: usize,

@@ -4,7 +4,9 @@
 /// with one stride per iteration dim.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct View {
+    /// The element of index 0.
     pub offset: i64,
+    /// How far apart in memory neighbours are, for each dim of the space.
     pub strides: Vec<i64>,
     /// All must hold for the element to exist; outside, a load gives 0 and must not touch memory.
     pub bounds: Vec<Bound>,
@@ -13,8 +15,11 @@ pub struct View {
 /// `0 <= offset + sum(strides[d] * index[d]) < extent`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
+    /// Added to the sum that must lie within the bound.
     pub offset: i64,
+    /// What an index of each dim adds to it.
     pub strides: Vec<i64>,
+    /// The sum must be at least 0 and below this.
     pub extent: i64,
 }
 

@@ -1,29 +1,29 @@
 //! The command line. A subcommand is a file: its arguments, its help, its `run`.
 
-pub mod bench;
-pub mod compare;
-pub mod completions;
-pub mod convert;
-pub mod data;
-pub mod demo;
-pub mod device;
-pub mod devices;
-pub mod eval;
-pub mod explain;
-pub mod export;
-pub mod growth;
+mod bench;
+mod compare;
+mod completions;
+mod convert;
+mod data;
+mod demo;
+mod device;
+mod devices;
+mod eval;
+mod explain;
+mod export;
+mod growth;
 pub mod interrupt;
-pub mod models;
+mod models;
 pub mod output;
-pub mod predict;
-pub mod recording;
-pub mod report;
-pub mod resuming;
-pub mod running;
+mod predict;
+mod recording;
+mod report;
+mod resuming;
+mod running;
 pub mod session;
-pub mod terminal;
-pub mod train;
-pub mod weights;
+mod terminal;
+mod train;
+mod weights;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -61,11 +61,11 @@ Examples:
 #[command(name = "sld", version = crate::VERSION, long_about = ABOUT, after_help = EXAMPLES, styles = STYLES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Predict(predict::PredictArgs),
