@@ -1,6 +1,6 @@
 //! Reverse mode: from a loss to its gradients, as more expressions.
 //!
-//! The whole of differentiation is one walk ([`grad`]) and one table ([`vector_jacobian`]): for each
+//! The whole of differentiation is one walk ([`grad`]) and one table (`vector_jacobian`): for each
 //! primitive, what its inputs' gradients are, given the gradient of its output. Because the result is
 //! made of ordinary tensors, a gradient can be differentiated again.
 

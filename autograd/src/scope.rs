@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// The part that [`crate::grad`] writes. Its layers are those of the expressions differentiated.
+/// The part that [`crate::grad()`] writes. Its layers are those of the expressions differentiated.
 pub const BACKWARD: &str = "backward";
 
 /// A place in a program.

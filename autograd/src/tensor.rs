@@ -174,7 +174,7 @@ impl std::fmt::Debug for Variable {
     }
 }
 
-/// The primitives. Everything else is written in these; [`crate::grad`] has a line for each.
+/// The primitives. Everything else is written in these; [`crate::grad()`] has a line for each.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// An expression that cannot be.

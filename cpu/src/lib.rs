@@ -1,10 +1,10 @@
 //! The native device: runs schedules on all cores.
 //!
-//! [`CpuDevice`] compiles a schedule into kernels with all the memory they need ([`executable`]).
-//! Elementwise expressions are evaluated block by block in cache ([`program`], [`block`]) and serve
-//! every kernel: by themselves ([`map`]), folded ([`reduce`]), and as what goes into and comes out of
-//! matrix products ([`matmul`]) and convolutions ([`convolution`], [`kernels`]). Where no kernel looks at
-//! more than one image, several run on a few images at a time ([`chain`]).
+//! [`CpuDevice`] compiles a schedule into kernels with all the memory they need (`executable`).
+//! Elementwise expressions are evaluated block by block in cache (`program`, `block`) and serve
+//! every kernel: by themselves (`map`), folded (`reduce`), and as what goes into and comes out of
+//! matrix products (`matmul`) and convolutions (`convolution`, `kernels`). Where no kernel looks at
+//! more than one image, several run on a few images at a time (`chain`).
 
 mod block;
 mod chain;

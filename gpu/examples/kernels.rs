@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) h
     }
 }";
 
-pub fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     // All sizes here are multiples of 64, so that no kernel has to look where a matrix ends.
     let size = std::env::args().nth(1).and_then(|size| size.parse().ok()).unwrap_or(256);
     multiply(usize::max(size, 64).next_multiple_of(64))

@@ -192,7 +192,7 @@ impl Sgd {
     pub fn parameters(&self) -> Vec<Variable> {
         self.slots.iter().map(|slot| slot.parameter.clone()).collect()
     }
-    /// The parameters as expressions, for [`autograd::grad`].
+    /// The parameters as expressions, for [`autograd::grad()`].
     pub fn tensors(&self) -> Vec<Tensor> {
         self.slots.iter().map(|slot| slot.parameter.tensor()).collect()
     }

@@ -1,6 +1,6 @@
-//! What a device supplies: memory, compiling, copying, running. All else that a [`Device`] does, from
+//! What a device supplies: memory, compiling, copying, running. All else that a [`Device`](crate::Device) does, from
 //! checking what it is given to knowing when something has to be prepared again, follows from that and is
-//! written once, here and in [`shell`](crate::shell).
+//! written once, here and in `shell`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::pending::{self, Pending};
 use crate::step::Options;
 
 /// A device's own part. With it the device is a [`Device`](crate::Device); its [`VariableStore`] is
-/// [`write`] and [`read`].
+/// [`write()`] and [`read()`].
 pub trait Backend: VariableStore + Clone + 'static {
     /// The memory of a variable.
     type Memory;

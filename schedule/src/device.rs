@@ -30,7 +30,7 @@ impl Value<'_> {
 }
 
 /// A device: compiles schedules, and owns the state (parameters, momentum, running statistics) that
-/// all its compiled steps share. State is keyed by [`Variable::id`].
+/// all its compiled steps share. State is keyed by [`Variable::id`](autograd::Variable::id).
 pub trait Device: VariableStore {
     /// A name for people: `CPU (2 threads, AVX-512)` or the adapter's name.
     fn name(&self) -> String;

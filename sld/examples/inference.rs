@@ -16,7 +16,7 @@ use schedule::{Device, Step, Value};
 
 const BATCH: usize = 8;
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     match std::env::args_os().nth(1) {
         Some(path) => answer(&PathBuf::from(path)),
         None => demonstrate(),

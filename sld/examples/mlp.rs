@@ -10,7 +10,7 @@ use schedule::{Device, Step, Value};
 
 const POINTS: usize = 200;
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(2);
 
     // Layers are made by a builder, which names their parameters and draws initial values from a seed.

@@ -45,7 +45,7 @@ impl Network for Reader {
     }
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(2);
     let model = Model::new("reader", 10, Initializer::new(Initialization::PYTORCH, 1), Reader::new);
     println!("{model:?}");

@@ -86,7 +86,7 @@ fn train(epochs: usize, from: Option<Checkpoint>) -> anyhow::Result<Diary> {
     Ok(diary)
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let whole = train(4, None)?;
     let last = whole.epochs.last().map_or(0.0, |epoch| epoch.test.top1());
     anyhow::ensure!(last > 90.0, "only {last}% right");

@@ -76,7 +76,7 @@ fn reader(name: &str, channels: usize, seed: u64) -> Model {
     Model::new(name, 10, initializer, |b| Reader::new(b, channels))
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(2);
     let teacher = reader("teacher", 32, 1);
     println!("{teacher:?} learns from the labels");

@@ -40,7 +40,7 @@ impl SizeNorm {
     }
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let initializer = Initializer::new(Initialization::PYTORCH, 1);
     let (layer, state) = Builder::build(initializer, |b| SizeNorm::new(b, "norm", 3));
     println!("its state: {:?}", state.iter().map(|entry| &entry.variable).collect::<Vec<_>>());

@@ -83,7 +83,7 @@ fn small(seed: u64) -> Model {
     Model::new("small", 10, Initializer::new(Initialization::PYTORCH, seed), Small::new)
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(2);
     let model = small(1);
     println!("{model:?}, {} multiply-accumulates an image", model.macs(SIDE, SIDE)?);

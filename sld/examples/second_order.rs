@@ -11,7 +11,7 @@ use schedule::{Device, Step, Value};
 
 const POINTS: usize = 64;
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(1);
     let (left, right) = (cloud(-1.5, 0.0), cloud(1.5, 7.0));
     println!("weight  slope  expected  difference of two clouds 3 apart");

@@ -101,7 +101,7 @@ impl Network for VisionTransformer {
     }
 }
 
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let device = cpu::CpuDevice::new(2);
     let initializer = Initializer::new(Initialization::PYTORCH, 1);
     let model = Model::new("vit", 10, initializer, VisionTransformer::new);

@@ -1,6 +1,6 @@
 //! What is written in the primitives: activations, softmax, attention, losses, normalisation, accuracy, dropout.
 //!
-//! None of these has a gradient of its own; [`crate::grad`] derives it, and the schedule fuses it.
+//! None of these has a gradient of its own; [`crate::grad()`] derives it, and the schedule fuses it.
 
 use crate::tensor::{DType, Tensor, Transfer};
 

@@ -7,19 +7,33 @@ use super::{affine, enhance, tone};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Op {
+    /// [`tone::auto_contrast`]
     AutoContrast,
+    /// [`enhance::brightness`]
     Brightness,
+    /// [`enhance::color`]
     Color,
+    /// [`enhance::contrast`]
     Contrast,
+    /// [`tone::equalize`]
     Equalize,
+    /// Changes nothing.
     Identity,
+    /// [`tone::posterize`]
     Posterize,
+    /// [`affine::rotate`]
     Rotate,
+    /// [`enhance::sharpness`]
     Sharpness,
+    /// [`affine::shear_x`]
     ShearX,
+    /// [`affine::shear_y`]
     ShearY,
+    /// [`tone::solarize`]
     Solarize,
+    /// [`affine::translate_x`]
     TranslateX,
+    /// [`affine::translate_y`]
     TranslateY,
 }
 

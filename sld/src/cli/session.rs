@@ -57,7 +57,9 @@ pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
 
 /// The images of a run.
 pub struct RunData {
+    /// The images to learn from.
     pub train: Arc<Dataset>,
+    /// The images that accuracy is measured on.
     pub test: Arc<Dataset>,
     /// Held-out training images that choose the best epoch, if the config asks for any.
     pub held_out: Option<Arc<Dataset>>,
@@ -125,7 +127,9 @@ fn without_broken(images: Dataset) -> anyhow::Result<Dataset> {
 /// What networks must know of the training images.
 #[derive(Clone, Copy, Debug)]
 pub struct Images {
+    /// Classes, as the data set counts them.
     pub classes: usize,
+    /// Images to learn from.
     pub count: usize,
     /// Height and width.
     pub size: [usize; 2],

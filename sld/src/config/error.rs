@@ -9,10 +9,20 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Nobody set it.
     Default,
-    /// A config file; the text of the line is kept for the message.
-    File { path: PathBuf, position: Option<Position>, line: String },
+    /// A config file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where in it; nothing for what concerns the whole file.
+        position: Option<Position>,
+        /// The text of that line, for the message.
+        line: String,
+    },
     /// A `KEY VALUE` pair or an option.
-    CommandLine { argument: String },
+    CommandLine {
+        /// The key or option with its value.
+        argument: String,
+    },
 }
 
 impl Origin {
@@ -29,7 +39,9 @@ impl Origin {
 /// An error in a config: place, what is wrong, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
+    /// What to look at.
     pub place: Origin,
+    /// What is wrong there, and what to do.
     pub message: String,
 }
 

@@ -12,11 +12,17 @@ use std::path::PathBuf;
 /// A whole resolved configuration. `Default` holds the reference's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// `EXPERIMENT.*`
     pub experiment: Experiment,
+    /// `DATASET.*`
     pub dataset: Dataset,
+    /// `DISTILLER.*`, with the method and its own keys.
     pub distiller: Distiller,
+    /// `SOLVER.*`
     pub solver: Solver,
+    /// `LOG.*`
     pub log: Log,
+    /// `MODEL.*`
     pub model: Model,
     /// What the config file says to no effect; not part of the settings.
     pub warnings: Vec<ConfigError>,

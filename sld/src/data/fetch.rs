@@ -31,7 +31,10 @@ pub enum Outcome {
     /// Every byte came over the line now.
     Downloaded,
     /// The bytes before this offset were there from an earlier try.
-    Resumed { from: u64 },
+    Resumed {
+        /// In bytes.
+        from: u64,
+    },
     /// The file was there, with the right md5.
     AlreadyThere,
 }
@@ -49,24 +52,70 @@ impl fmt::Display for Outcome {
 /// Why a fetch failed, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// Reading or writing failed here.
     #[error("cannot write {}: {source}", path.display())]
-    Disk { path: PathBuf, source: io::Error },
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process fetches the same file.
     #[error("{} is being downloaded by another process; wait for it or stop it", path.display())]
-    Busy { path: PathBuf },
+    Busy {
+        /// The part that has arrived.
+        path: PathBuf,
+    },
+    /// There is a file of that name with other contents; it stays as it is.
     #[error("{} is there, but its md5 is {found}, not {expected}: delete it and run this again", path.display())]
-    OtherFile { path: PathBuf, found: String, expected: String },
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// Its md5, in hexadecimal.
+        found: String,
+        /// The md5 that was asked for.
+        expected: String,
+    },
+    /// What has arrived is not what was asked for; it was deleted.
     #[error(
         "the md5 of what came from {url} is {found}, not {expected}: the file there is another one, or was damaged on the way; the download was deleted, run this again or name a mirror with --url"
     )]
-    WrongMd5 { url: String, found: String, expected: String },
+    WrongMd5 {
+        /// Where from.
+        url: String,
+        /// The md5 of what came, in hexadecimal.
+        found: String,
+        /// The md5 that was asked for.
+        expected: String,
+    },
+    /// The server refused.
     #[error("{url} answered {status}: check the address, or name a mirror with --url")]
-    Status { url: String, status: StatusCode },
+    Status {
+        /// Where from.
+        url: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// No connection came about.
     #[error("cannot reach {url}: {source}; check the connection, or name a mirror with --url")]
-    Unreachable { url: String, source: ureq::Error },
+    Unreachable {
+        /// Where from.
+        url: String,
+        /// Why not.
+        source: ureq::Error,
+    },
+    /// The connection ended before the file did.
     #[error(
         "the connection to {url} broke after {received} bytes ({source}); they are kept, run this again to go on"
     )]
-    Broken { url: String, received: u64, source: io::Error },
+    Broken {
+        /// Where from.
+        url: String,
+        /// Bytes that are there for the next try.
+        received: u64,
+        /// How it ended.
+        source: io::Error,
+    },
 }
 
 /// Downloads a file, going on with an earlier try, and shows progress.

@@ -69,7 +69,9 @@ impl Clone for Box<dyn Distiller> {
 
 /// Which images a batch is made of.
 pub struct Drawn<'a> {
+    /// The run's seed, `SOLVER.SEED`.
     pub seed: u64,
+    /// Counted from 1.
     pub epoch: u64,
     /// Places in the training set, `[B]`.
     pub indices: &'a [u32],
@@ -79,7 +81,9 @@ pub struct Drawn<'a> {
 
 /// A value of a method's own input.
 pub enum Own {
+    /// For an input of [`autograd::Tensor::input`], row-major.
     F32(Vec<f32>),
+    /// For an input of [`autograd::Tensor::input_i32`], row-major.
     I32(Vec<i32>),
 }
 

@@ -37,7 +37,9 @@ const MORE: usize = 3;
 /// Both networks' vectors of one stage, `[B, W, K]`, weighted; and nothing flows into the teacher's.
 #[derive(Clone)]
 pub struct Vectors {
+    /// With the signs of the teacher's.
     pub student: Tensor,
+    /// With the signs that they are to have.
     pub teacher: Tensor,
 }
 

@@ -57,7 +57,9 @@ impl SwapStatistics {
 /// Whose logits are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
+    /// The network that learns.
     Student,
+    /// The network that is learned from.
     Teacher,
 }
 

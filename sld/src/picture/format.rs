@@ -8,12 +8,19 @@ pub const SNIFFED: usize = 16;
 /// A picture's file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
+    /// JPEG, whatever its colours and coding.
     Jpeg,
+    /// PNG.
     Png,
+    /// GIF; its first frame is the picture.
     Gif,
+    /// WebP, with loss or without.
     WebP,
+    /// BMP, with a header of any known length.
     Bmp,
+    /// TIFF; its first picture.
     Tiff,
+    /// PBM, PGM or PPM, as text or binary.
     Pnm,
 }
 

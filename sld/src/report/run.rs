@@ -9,6 +9,7 @@ use std::path::Path;
 pub struct Run {
     /// Short, unique within a report.
     pub name: String,
+    /// What `run.json` says.
     pub info: RunInfo,
     /// At least one epoch.
     pub metrics: Vec<EpochMetrics>,

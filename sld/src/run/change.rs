@@ -12,6 +12,7 @@ pub struct Change {
     pub key: String,
     /// Its values, as the config shows them.
     pub from: String,
+    /// The value since.
     pub to: String,
 }
 

@@ -8,36 +8,74 @@ use std::path::{Path, PathBuf};
 pub enum RunError {
     /// Someone else is writing there.
     #[error("another run{} is writing to {}: wait for it, stop it, or choose another folder with --output", by(*.process), folder.display())]
-    InUse { folder: PathBuf, process: Option<u32> },
+    InUse {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Whose lock it is, where it says so.
+        process: Option<u32>,
+    },
     /// There is a run, and this one would overwrite it.
     #[error("{} already holds a run of {}: go on with --resume, or choose another folder with --output", folder.display(), epochs_in_words(*.epochs))]
-    Exists { folder: PathBuf, epochs: usize },
+    Exists {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Epochs that it has finished.
+        epochs: usize,
+    },
     /// There is a run, but not the state from which it could go on.
     #[error("{} holds a run of {}, but no `latest` to go on from: {}choose another folder with --output", folder.display(), epochs_in_words(*.epochs), other_states(folder, states))]
     NoLatest {
+        /// The run's folder.
         folder: PathBuf,
+        /// Epochs that it has finished.
         epochs: usize,
         /// Other checkpoints there from which training could go on.
         states: Vec<String>,
     },
     /// Writing failed.
     #[error("cannot write {}: {source}{}", path.display(), remedy(.source))]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Reading failed.
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file is not what this program writes.
     #[error("{}{}: {reason}", path.display(), at(*.line))]
-    Content { path: PathBuf, line: Option<usize>, reason: String },
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1, where one line is to blame.
+        line: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The folder holds no run.
     #[error("{} holds no run: there is no metrics.jsonl in it; give the folder that `sld train` printed", folder.display())]
-    NoRun { folder: PathBuf },
+    NoRun {
+        /// What was given.
+        folder: PathBuf,
+    },
     /// The folder's run has only begun.
     #[error("no epoch is finished yet in {}: wait for the first", folder.display())]
-    NoEpoch { folder: PathBuf },
+    NoEpoch {
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// Of several folders none can be reported on.
     #[error("nothing to report on:{}", lines(.skipped))]
-    NothingToReport { skipped: Vec<RunError> },
+    NothingToReport {
+        /// Why not, of each.
+        skipped: Vec<RunError>,
+    },
 }
 
 impl RunError {

@@ -20,7 +20,9 @@ pub struct Evaluation {
 /// One class's share of the test images that were recognised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassAccuracy<'a> {
+    /// The class's name.
     pub class: &'a str,
+    /// Test images of the class.
     pub images: u32,
     /// Percent; 0 for a class without images.
     pub accuracy: f64,

@@ -18,16 +18,21 @@ use std::path::{Path, PathBuf};
 pub struct RunInfo {
     /// The method, as a config names it.
     pub distiller: String,
+    /// As `DATASET.TYPE` names it.
     pub dataset: String,
+    /// The network that learns.
     pub student: ModelInfo,
+    /// The network that is learned from, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<ModelInfo>,
     /// What computed, in words.
     pub device: String,
+    /// Images learned from in an epoch; those held out are not counted.
     pub train_images: u64,
     /// [`crate::data::Dataset::digest`] of the training images. Empty in files of older versions.
     #[serde(default)]
     pub train_digest: String,
+    /// Images that accuracy is measured on.
     pub test_images: u64,
     /// [`crate::data::Dataset::digest`] of the test images. Empty in files of older versions.
     #[serde(default)]
@@ -37,10 +42,12 @@ pub struct RunInfo {
     pub validation_images: u64,
     /// Epochs that the run is meant to have.
     pub epochs: u32,
+    /// Images of a training batch, in all processes together.
     pub batch_size: u32,
     /// What the device holds while it trains: the step's memory and all state. 0 in files of older versions.
     #[serde(default)]
     pub device_bytes: u64,
+    /// `SOLVER.SEED`.
     pub seed: u64,
     /// [`crate::VERSION`].
     pub version: String,
@@ -67,7 +74,9 @@ impl RunInfo {
 /// A network of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ModelInfo {
+    /// As a config names it.
     pub name: String,
+    /// Numbers that are learned, biases and batch norms included.
     pub parameters: u64,
     /// Percent of the test images, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

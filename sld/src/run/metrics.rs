@@ -15,6 +15,7 @@ pub struct EpochMetrics {
     pub epoch: u32,
     /// Learning rate.
     pub lr: f64,
+    /// On the training images, while they were learned from.
     pub train: TrainMetrics,
     /// On the held-out training images, when there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +69,7 @@ pub struct Accuracy {
 /// What the swap did in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SwapMetrics {
+    /// The swap of the teacher's logits.
     pub teacher: SwapSide,
     /// Measured in every epoch, also before the gate lets the student's swap into the loss.
     pub student: SwapSide,
@@ -94,7 +96,9 @@ pub struct SwapSide {
 /// The best epoch of a run, and its accuracy on the test images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BestEpoch {
+    /// From 1.
     pub epoch: u32,
+    /// On the test images, whatever the epoch was chosen by.
     pub test: Accuracy,
 }
 

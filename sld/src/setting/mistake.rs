@@ -5,7 +5,9 @@ use serde_saphyr::Location;
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// Of the document.
     pub line: u64,
+    /// In characters, of the line.
     pub column: u64,
 }
 
@@ -18,7 +20,9 @@ impl Position {
 /// A mistake in YAML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
+    /// Where the parser stopped, if it says so.
     pub at: Option<Position>,
+    /// What is wrong, in words that do not speak of the parser.
     pub message: String,
 }
 

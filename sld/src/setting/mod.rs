@@ -61,7 +61,12 @@ macro_rules! choice {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
+        pub enum $name {
+            $(#[doc = concat!("`", $text, "` in a config.")]
+            ///
+            $(#[$vdoc])*
+            $variant),*
+        }
 
         impl $crate::setting::Choice for $name {
             const WHAT: &'static str = $what;

@@ -9,7 +9,9 @@ use super::mistake::{Mistake, Position};
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// What it is.
     pub value: Value,
+    /// Where it begins.
     pub at: Position,
     /// The scalar as it is written: `1e3`, `0x10` and `yes` are names where a name is asked for.
     written: String,
@@ -57,12 +59,17 @@ impl Node {
 /// A YAML value by its core-schema type.
 #[derive(Debug, Clone)]
 pub enum Value {
+    /// Nothing: an empty value, `~` or `null`.
     Null,
+    /// `true` or `false`, as YAML 1.2 spells them.
     Bool(bool),
     /// Wide enough for every 64-bit integer, signed or not.
     Int(i128),
+    /// With a point or an exponent.
     Float(f64),
+    /// Everything else that is one word or is quoted.
     Text(String),
+    /// Items in file order.
     List(Vec<Node>),
     /// Keys with their positions, in file order.
     Map(Vec<(String, Position, Node)>),

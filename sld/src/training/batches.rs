@@ -52,6 +52,7 @@ struct Accumulation {
 
 /// What a step came to, in all processes.
 pub struct Trained {
+    /// Images of the batch, in all processes.
     pub images: usize,
     /// Of each metric, over the images.
     pub sums: Vec<f64>,
@@ -78,6 +79,7 @@ fn is_about_memory(why: &anyhow::Error) -> bool {
 }
 
 impl Trained {
+    /// Whether all metrics are numbers: else training diverged, or an image or the teacher is damaged.
     pub fn is_finite(&self) -> bool {
         self.sums.iter().all(|sum| sum.is_finite())
     }

@@ -15,6 +15,7 @@ use crate::data::loader::{Loader, part};
 /// A network's results on a data set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
+    /// Images answered, each once.
     pub images: usize,
     /// Images whose label has the largest logit.
     pub top1_correct: usize,
@@ -79,11 +80,15 @@ impl Evaluation {
     "the outputs of {network} are not finite numbers: for image {image} (from 0) of {images}, class {class} gets {value}"
 )]
 pub struct NotFinite {
+    /// The network's name.
     pub network: String,
+    /// The data set's name.
     pub images: String,
     /// Place of the first such image.
     pub image: usize,
+    /// The first class whose logit is no number.
     pub class: usize,
+    /// NaN or an infinity.
     pub value: f32,
 }
 

@@ -49,6 +49,7 @@ impl Memory {
         })
     }
 
+    /// Bytes in all.
     pub fn total(self) -> u64 {
         self.state + self.step
     }

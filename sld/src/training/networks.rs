@@ -10,6 +10,7 @@ use crate::distill::{Batch, Distiller};
 
 /// The networks of a run, what its method trains beside them, and the optimizer.
 pub struct Networks {
+    /// The network that learns.
     pub student: Model,
     /// In evaluation mode, so that its state never changes, but for methods whose
     /// [`crate::distill::About::teacher_in_training`] says otherwise.
@@ -31,6 +32,7 @@ pub struct Networks {
 /// What a run's networks are made with, beside the networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
+    /// Momentum and weight decay of SGD.
     pub options: SgdOptions,
     /// The rule of an optimizer other than SGD; the options are not read then.
     pub rule: Option<Rule>,
@@ -38,6 +40,7 @@ pub struct Setup {
     pub clip: Option<f64>,
     /// For a distillation-oriented optimizer ([`Dot`]): the difference of its momenta to the options'.
     pub dot: Option<f64>,
+    /// See [`Networks::repeat_wrn_updates`].
     pub repeat_wrn_updates: bool,
     /// Height and width of an image.
     pub size: [usize; 2],

@@ -8,14 +8,17 @@ use super::step::Metric;
 
 /// One finished step.
 pub struct StepResult<'a> {
+    /// Counted from 1.
     pub epoch: usize,
     /// Counted from 1, of the whole run.
     pub step: u64,
     /// Counted from 1, of `batches`.
     pub batch: usize,
+    /// Batches of the epoch.
     pub batches: usize,
     /// Images of the epoch seen so far, and their number in all.
     pub images: usize,
+    /// Images of the whole epoch.
     pub epoch_images: usize,
     /// The mean of each metric over the epoch so far.
     pub means: &'a [(Metric, f64)],
@@ -26,7 +29,9 @@ pub struct StepResult<'a> {
 /// One finished epoch.
 #[derive(Clone, Debug, Default)]
 pub struct EpochResult {
+    /// Counted from 1.
     pub epoch: usize,
+    /// The learning rate of its last step.
     pub rate: f64,
     /// The mean of each metric of the step over the epoch's images.
     pub train: Vec<(Metric, f64)>,
@@ -36,9 +41,11 @@ pub struct EpochResult {
     pub held_out: Option<Evaluation>,
     /// The best top-1 so far, this epoch included (percent), and its epoch.
     pub best: f64,
+    /// The epoch of `best`, counted from 1.
     pub best_epoch: usize,
     /// Seconds of training and of evaluation (of this process, if the epoch was resumed).
     pub train_seconds: f64,
+    /// See `train_seconds`.
     pub evaluation_seconds: f64,
     /// Images a second in training, decoding and augmentation included.
     pub images_per_second: f64,
@@ -49,6 +56,7 @@ impl EpochResult {
     pub fn metric(&self, wanted: Metric) -> Option<f64> {
         self.train.iter().find(|m| m.0 == wanted).map(|m| m.1)
     }
+    /// The mean loss over the epoch's images; NaN if it was not measured.
     pub fn train_loss(&self) -> f64 {
         self.metric(Metric::Loss).unwrap_or(f64::NAN)
     }
@@ -64,6 +72,7 @@ impl EpochResult {
 
 /// Who is told what happens, and writes files and terminals.
 pub trait Observer {
+    /// After every step of this process's share of a batch.
     fn step(&mut self, _result: &StepResult) {}
     /// After every epoch: `latest` is the state to continue from, `student` the bare student;
     /// `is_best` if it is at least as good as any before (the reference overwrites on a tie).

@@ -28,11 +28,13 @@ pub struct Progress {
     pub steps: u64,
     /// Images seen and metric sums of the epoch in work.
     pub images: usize,
+    /// See `images`; exact, in the metrics' order.
     pub sums: Vec<f64>,
     /// Best top-1 so far (percent); -1 before the first evaluation.
     pub best: f64,
     /// The epoch of `best`.
     pub best_epoch: usize,
+    /// The run's seed, which the order of images follows from.
     pub seed: u64,
 }
 

@@ -17,7 +17,14 @@ use crate::setting::Choice;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     /// A distillation step of a pair.
-    Distill { method: String, teacher: String, student: String },
+    Distill {
+        /// As `DISTILLER.TYPE` names it.
+        method: String,
+        /// A network of the registry.
+        teacher: String,
+        /// A network of the registry.
+        student: String,
+    },
     /// A training step without a teacher.
     Vanilla(String),
     /// Evaluation of one batch.
@@ -59,7 +66,9 @@ impl Timing {
 /// The kernels of one label, together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KernelTime {
+    /// What the kernels are called in `sld explain`.
     pub label: String,
+    /// Kernels of the label.
     pub count: usize,
     /// In one iteration.
     pub seconds: f64,

@@ -26,7 +26,9 @@ use crate::distill::{Distiller, Drawn};
 /// What a run needs beside networks and data.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Passes over the training images.
     pub epochs: usize,
+    /// Images of a batch, in all processes together.
     pub batch_size: usize,
     /// Parts that a process computes its share of a batch in, one after the other, at least 1.
     pub accumulate: usize,
@@ -34,7 +36,9 @@ pub struct Settings {
     pub transfer: Transfer,
     /// Whether batch norm's statistics are those of all processes.
     pub sync_batch_norm: bool,
+    /// Images of a batch of the evaluation; no effect on the result.
     pub test_batch_size: usize,
+    /// The learning rate of every step.
     pub schedule: Schedule,
     /// Seeds the order of the images and their augmentation.
     pub seed: u64,
@@ -63,6 +67,7 @@ impl Default for Settings {
 /// What a run that goes on does otherwise than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
+    /// Everything is as it was.
     Nothing,
     /// What decides a step or the order of the images.
     Steps,
@@ -73,8 +78,11 @@ pub enum Changed {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
+    /// After the last epoch.
     Finished {
+        /// The best top-1, percent, by which the epoch was chosen.
         best: f64,
+        /// The epoch with it, counted from 1.
         best_epoch: usize,
     },
     /// Between two steps, because [`Trainer::stop_when`]'s flag was raised.
