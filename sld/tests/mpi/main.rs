@@ -3,6 +3,9 @@
 #[cfg(feature = "mpi")]
 mod machines;
 #[cfg(feature = "mpi")]
+#[path = "../batches/process.rs"]
+mod process;
+#[cfg(feature = "mpi")]
 mod runs;
 #[path = "../small/mod.rs"]
 mod small;

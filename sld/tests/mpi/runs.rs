@@ -1,8 +1,10 @@
 //! Runs of several processes, started by `mpirun`.
 
 use super::machines::Machines;
+use super::process::{ALONE, distance, plain, trained_by};
 use super::small::{self, json, json_lines, text};
 use nn::checkpoint::{self, Checkpoint};
+use sld::distill::{Distiller, Kd, Sld, Vanilla};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -52,18 +54,6 @@ fn latest(root: &Path, run: &str) -> Checkpoint {
     checkpoint::read(&root.join(run).join("latest")).expect("a checkpoint")
 }
 
-/// The largest difference of two states, as a share of their largest value.
-fn distance(a: &Checkpoint, b: &Checkpoint) -> f32 {
-    let numbers = |state: &Checkpoint| -> Vec<f32> {
-        let momenta = state.optimizer.iter().flat_map(|optimizer| optimizer.momentum.values());
-        state.tensors.iter().chain(momenta).flat_map(|tensor| tensor.data.to_f32()).collect()
-    };
-    let (a, b) = (numbers(a), numbers(b));
-    assert_eq!(a.len(), b.len());
-    let largest = a.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest
-}
-
 /// Rounding errors must not grow over the steps.
 const SLOWLY: [&str; 2] = ["SOLVER.LR", "0.001"];
 
@@ -110,6 +100,48 @@ fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
     finished(train(root, 2, "vanilla", "half", &[], &[&apart[..], &["SOLVER.TRANSFER", "bf16"]].concat()));
     let half = distance(&latest(root, "apart"), &latest(root, "half"));
     assert!((1e-7..1e-2).contains(&half), "{half:e}");
+}
+
+/// Without batch norm it does not matter who computes what. All networks with a name have it, so `mpirun` starts this
+/// test as the processes.
+#[test]
+fn a_network_without_batch_norm_is_trained_as_by_one() {
+    const FOLDER: &str = "FOLDER_OF_RANK_0";
+    let methods: [&dyn Distiller; 3] = [&Vanilla {}, &Kd::default(), &Sld::default()];
+    let train = |root: &Path| {
+        let cluster = sld::cluster::join(Duration::from_secs(60)).expect("the others");
+        for method in methods {
+            let trained = trained_by(cluster.as_ref(), plain, method, ALONE, None, u64::MAX);
+            if let Some((latest, _)) = trained {
+                checkpoint::write_pth(&root.join(method.name()), &latest).expect("written");
+            }
+        }
+    };
+    if let Some(root) = std::env::var_os(FOLDER) {
+        return train(Path::new(&root));
+    }
+    let state = |folder: &Path, method: &dyn Distiller| {
+        checkpoint::read(&folder.join(method.name())).expect("a checkpoint")
+    };
+    let folder = small::folder();
+    let one = folder.path().join("1");
+    std::fs::create_dir(&one).expect("made");
+    train(&one);
+    for processes in ["2", "3"] {
+        let several = folder.path().join(processes);
+        std::fs::create_dir(&several).expect("made");
+        let mut command = Command::new("mpirun");
+        command.args(["-np", processes, "--oversubscribe", "--allow-run-as-root"]);
+        command.arg(std::env::current_exe().expect("this test"));
+        command
+            .args(["--exact", "runs::a_network_without_batch_norm_is_trained_as_by_one"])
+            .env(FOLDER, &several);
+        finished(command);
+        for method in methods {
+            let apart = distance(&state(&one, method), &state(&several, method));
+            assert!(apart < 2e-6, "{} by {processes} processes is {apart:e} away", method.name());
+        }
+    }
 }
 
 /// The process ids of the processes that `mpirun` started.
