@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::f64::consts::FRAC_2_SQRT_PI;
 
+use crate::nodes::nodes;
 use crate::scope::{self, BACKWARD, Scope};
 use crate::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp};
 
@@ -59,15 +60,7 @@ fn identity(t: &Tensor) -> u64 {
 
 /// The nodes between `wrt` and `loss`, in decreasing id: only they need gradients.
 fn ancestors_on_path(loss: &Tensor, wrt: &[Tensor]) -> Vec<Tensor> {
-    let mut nodes: HashMap<u64, Tensor> = HashMap::new();
-    let mut pending = vec![loss.clone()];
-    while let Some(node) = pending.pop() {
-        if nodes.insert(node.id(), node.clone()).is_none() {
-            pending.extend(node.inputs().iter().cloned());
-        }
-    }
-    let mut order: Vec<Tensor> = nodes.into_values().collect();
-    order.sort_by_key(Tensor::id);
+    let mut order = nodes([loss]);
     let goals: HashSet<u64> = wrt.iter().map(identity).collect();
     let mut leads: HashMap<u64, bool> = HashMap::new();
     for node in &order {

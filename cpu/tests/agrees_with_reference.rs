@@ -40,8 +40,7 @@ fn check(name: &str, outputs: &[Tensor], tolerance: f64) -> Result<()> {
         (0..shape.iter().product::<usize>()).map(|i| (i * 7 % 5) as i32).collect()
     };
     let mut given: HashMap<String, (Vec<f32>, Option<Vec<i32>>)> = HashMap::new();
-    let mut pending: Vec<Tensor> = outputs.to_vec();
-    while let Some(tensor) = pending.pop() {
+    for tensor in autograd::nodes(outputs) {
         if let autograd::tensor::Op::Input(name) = tensor.op() {
             let entry = match tensor.dtype() {
                 autograd::DType::F32 => (floats(tensor.shape()), None),
@@ -49,7 +48,6 @@ fn check(name: &str, outputs: &[Tensor], tolerance: f64) -> Result<()> {
             };
             given.insert(name.clone(), entry);
         }
-        pending.extend(tensor.inputs().iter().cloned());
     }
     let exact: HashMap<String, Vec<f64>> = given
         .iter()

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::step::Step;
 use autograd::scope::Scope;
-use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, Tensor, UnaryOp, Variable};
+use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, UnaryOp, Variable};
 use autograd::{Error, Result};
 
 /// Index of a node in [`Graph::nodes`].
@@ -42,25 +42,9 @@ pub struct Graph {
 impl Graph {
     /// Translates the step's expressions, simplifying; only what the step needs remains.
     pub fn build(step: &Step) -> Result<Graph> {
-        let mut order: Vec<Tensor> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let mut pending: Vec<Tensor> = step
-            .outputs
-            .iter()
-            .map(|o| o.1.clone())
-            .chain(step.updates.iter().map(|u| u.1.clone()))
-            .collect();
-        while let Some(node) = pending.pop() {
-            if seen.insert(node.id()) {
-                pending.extend(node.inputs().iter().cloned());
-                order.push(node);
-            }
-        }
-        order.sort_by_key(Tensor::id);
-
         let mut builder = Builder::default();
         let mut translated: HashMap<u64, NodeId> = HashMap::new();
-        for tensor in &order {
+        for tensor in &step.nodes() {
             let inputs: Vec<NodeId> = tensor.inputs().iter().map(|t| translated[&t.id()]).collect();
             if matches!(tensor.op(), Op::Invalid) {
                 tensor.check()?;

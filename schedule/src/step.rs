@@ -1,6 +1,6 @@
 //! A step as its author writes it: named results, and new values for variables.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use autograd::error::{Error, Result};
 use autograd::tensor::{DType, Op, Tensor, Variable};
@@ -93,20 +93,17 @@ impl Step {
         self.check_inputs()
     }
 
+    /// All nodes of the step, operands before users.
+    pub(crate) fn nodes(&self) -> Vec<Tensor> {
+        autograd::nodes(
+            self.outputs.iter().map(|output| &output.1).chain(self.updates.iter().map(|update| &update.1)),
+        )
+    }
+
     /// One name must mean one input: the same shape and type wherever it is used.
     fn check_inputs(&self) -> Result<()> {
-        let mut seen: HashSet<u64> = HashSet::new();
-        let mut inputs: std::collections::HashMap<String, Tensor> = Default::default();
-        let mut pending: Vec<Tensor> = self
-            .outputs
-            .iter()
-            .map(|o| o.1.clone())
-            .chain(self.updates.iter().map(|u| u.1.clone()))
-            .collect();
-        while let Some(node) = pending.pop() {
-            if !seen.insert(node.id()) {
-                continue;
-            }
+        let mut inputs: HashMap<String, Tensor> = HashMap::new();
+        for node in self.nodes() {
             if let Op::Input(name) = node.op() {
                 let first = inputs.entry(name.clone()).or_insert_with(|| node.clone());
                 if first.shape() != node.shape() || first.dtype() != node.dtype() {
@@ -124,7 +121,6 @@ impl Step {
                     });
                 }
             }
-            pending.extend(node.inputs().iter().cloned());
         }
         Ok(())
     }

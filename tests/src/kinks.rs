@@ -4,12 +4,11 @@
 
 use std::collections::HashMap;
 
-use autograd::Tensor;
 use autograd::tensor::{BinaryOp, Op, UnaryOp};
+use autograd::{Tensor, nodes};
 use serde_json::Value;
 
 use crate::compare::{norm, relative};
-use crate::operations::nodes;
 use crate::runner::{Outputs, Reference};
 use crate::{Inputs, Program, Runner};
 
@@ -138,8 +137,8 @@ impl<'a> Follower<'a> {
 
 /// Everything that bends in a program, numbered in the order of writing.
 fn bends(program: &Program) -> Vec<Bend> {
-    let outputs = program.outputs.iter().map(|output| output.1.clone());
-    let nodes = nodes(outputs.chain(program.updates.iter().map(|update| update.1.clone())));
+    let outputs = program.outputs.iter().map(|output| &output.1);
+    let nodes = nodes(outputs.chain(program.updates.iter().map(|update| &update.1)));
     // ReLU6 is the smaller of a ReLU and 6.
     let least = |node: &&Tensor| matches!(node.op(), Op::Binary(BinaryOp::Min));
     let limited: Vec<u64> = nodes.iter().filter(least).map(|node| node.inputs()[0].id()).collect();

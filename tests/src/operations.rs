@@ -4,10 +4,10 @@
 //! language. Most cases come from the fixture `ops.safetensors` with results by PyTorch in float64;
 //! [`own_cases`] adds what PyTorch has no counterpart of, gradients of gradients among it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use autograd::tensor::{BinaryOp, Transfer, UnaryOp};
-use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad};
+use autograd::{Conv2d, DType, Result, Tensor, Variable, Window, grad, nodes};
 use schedule::{Device, Options, Step, Value};
 use serde_json::{Value as Json, json};
 
@@ -162,20 +162,8 @@ fn as_float(tensor: &Tensor) -> Tensor {
     if tensor.dtype() == DType::I32 { tensor.float() } else { tensor.clone() }
 }
 
-/// Every node of these expressions, each once, in the order in which they were made.
-pub fn nodes(roots: impl IntoIterator<Item = Tensor>) -> Vec<Tensor> {
-    let mut found: BTreeMap<u64, Tensor> = BTreeMap::new();
-    let mut pending: Vec<Tensor> = roots.into_iter().collect();
-    while let Some(node) = pending.pop() {
-        if found.insert(node.id(), node.clone()).is_none() {
-            pending.extend(node.inputs().iter().cloned());
-        }
-    }
-    found.into_values().collect()
-}
-
 fn used_inputs(expressed: &Expressed) -> Vec<String> {
-    let roots = expressed.outputs.iter().chain(&expressed.gradients).map(|(_, tensor)| tensor.clone());
+    let roots = expressed.outputs.iter().chain(&expressed.gradients).map(|(_, tensor)| tensor);
     let names = nodes(roots).into_iter().filter_map(|node| match node.op() {
         autograd::tensor::Op::Input(name) => Some(name.clone()),
         _ => None,

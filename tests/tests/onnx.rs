@@ -60,7 +60,7 @@ fn variables(output: &Tensor) -> Vec<Variable> {
         autograd::tensor::Op::State(variable) => Some(variable.clone()),
         _ => None,
     };
-    nodes(std::slice::from_ref(output)).into_iter().filter_map(variable).collect()
+    nodes([output]).into_iter().filter_map(variable).collect()
 }
 
 /// Runs the models in all folders of this one.

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use autograd::{DType, Tensor, grad};
+use autograd::{DType, Tensor, grad, nodes};
 use schedule::{Device, Options};
 use sld_tests::compare::relative;
-use sld_tests::operations::{Case, express, fixture_cases, nodes, own_cases, weighted_sum};
+use sld_tests::operations::{Case, express, fixture_cases, own_cases, weighted_sum};
 use sld_tests::{compare, formula, primitives};
 
 #[test]

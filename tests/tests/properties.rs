@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use autograd::{Tensor, grad};
+use autograd::{Tensor, grad, nodes};
 use schedule::{Body, Bound, BufferId, Instr, Options, Program, Role, Schedule, Step, Store, View};
 use sld_tests::adapter;
 use sld_tests::compare::relative;
 use sld_tests::dice::Dice;
 use sld_tests::graphs::{Graph, graph};
-use sld_tests::operations::nodes;
 use sld_tests::primitives;
 use sld_tests::runner::{OnDevice, Reference, Runner};
 
@@ -96,7 +95,7 @@ fn random_graphs_have_every_primitive() {
         let program = graph(seed, OPERATIONS).program;
         let updates = program.updates.into_iter().map(|(_, value)| value);
         let roots = program.outputs.into_iter().map(|(_, output)| output).chain(updates);
-        found.extend(nodes(roots.collect::<Vec<_>>()).iter().map(|node| primitives::number(node.op())));
+        found.extend(nodes(roots).iter().map(|node| primitives::number(node.op())));
     }
     let missing: Vec<usize> = (1..primitives::COUNT).filter(|number| !found.contains(number)).collect();
     let is_partial = environment("SLD_PROPERTY_CASES", CASES) < CASES;

@@ -106,11 +106,17 @@ fn without_webgpu_the_page_says_so_and_goes_on() {
     assert!(notice.contains("WebGPU") && notice.contains("goes on without it"), "{notice}");
     assert!(text(&browser, "document.getElementById('device').textContent").starts_with("CPU (1 thread"));
 
-    // A part by itself, as a book embeds it.
-    browser.visit(&format!("{site}/?{SMALL}&part=schedule"));
+    // Each part by itself, as a book embeds it.
+    let names =
+        browser.run("return [...document.querySelectorAll('[data-part]')].map((part) => part.dataset.part)");
+    let names: Vec<&str> = names.as_array().expect("parts").iter().filter_map(Value::as_str).collect();
+    assert!(names.len() > 5, "{names:?}");
     let shown = "[...document.querySelectorAll('[data-part]')].filter((part) => part.offsetHeight).map((part) => part.dataset.part).join()";
-    assert_eq!(text(&browser, shown), "schedule");
-    browser.wait(60, "!document.getElementById('start').disabled");
+    for name in names.iter().filter(|name| **name != "schedule").chain(&["schedule"]) {
+        browser.visit(&format!("{site}/?{SMALL}&part={name}"));
+        browser.wait(60, "!document.getElementById('start').disabled");
+        assert_eq!(text(&browser, shown), *name);
+    }
     browser.click("#show");
     browser.wait(60, "document.getElementById('wgsl').textContent.includes('@compute')");
 

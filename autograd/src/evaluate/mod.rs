@@ -12,6 +12,7 @@ mod view;
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
+use crate::nodes::nodes_down_to;
 use crate::random;
 use crate::tensor::{Op, Tensor};
 use array::Array;
@@ -71,7 +72,7 @@ pub fn evaluate_adjusted(
         output.check()?;
     }
     let mut values: HashMap<u64, Array> = HashMap::new();
-    for tensor in in_order(outputs, overrides) {
+    for tensor in nodes_down_to(outputs, |node| overrides.contains_key(&node.id())) {
         let mut value = match overrides.get(&tensor.id()) {
             Some(data) => sized(data, &tensor, |message| Error::Step(format!("override: {message}")))?,
             None => {
@@ -83,20 +84,6 @@ pub fn evaluate_adjusted(
         values.insert(tensor.id(), value);
     }
     Ok(outputs.iter().map(|t| values[&t.id()].data.clone()).collect())
-}
-
-/// The nodes that `outputs` need, operands before users. (Ids are a topological order.)
-fn in_order(outputs: &[Tensor], overrides: &HashMap<u64, Vec<f64>>) -> Vec<Tensor> {
-    let mut found: HashMap<u64, Tensor> = HashMap::new();
-    let mut pending: Vec<Tensor> = outputs.to_vec();
-    while let Some(tensor) = pending.pop() {
-        if found.insert(tensor.id(), tensor.clone()).is_none() && !overrides.contains_key(&tensor.id()) {
-            pending.extend(tensor.inputs().iter().cloned());
-        }
-    }
-    let mut nodes: Vec<Tensor> = found.into_values().collect();
-    nodes.sort_by_key(Tensor::id);
-    nodes
 }
 
 /// `data` in the shape of `tensor`, or an error if it does not fit.

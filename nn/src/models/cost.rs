@@ -11,5 +11,5 @@ pub fn macs(output: &Tensor) -> u64 {
         Op::MatMul => node.inputs()[0].dim(node.rank() - 1),
         _ => 0,
     };
-    nodes(std::slice::from_ref(output)).iter().map(|node| (node.len() * terms(node)) as u64).sum()
+    nodes([output]).iter().map(|node| (node.len() * terms(node)) as u64).sum()
 }

@@ -60,7 +60,7 @@ pub fn translate(
     for (_, tensor) in outputs {
         tensor.check()?;
     }
-    let nodes = nodes(&outputs.iter().map(|(_, tensor)| (*tensor).clone()).collect::<Vec<_>>());
+    let nodes = nodes(outputs.iter().map(|output| output.1));
     for node in &nodes {
         if matches!(node.op(), Op::Input(_) | Op::Random { .. })
             || node.inputs().iter().any(|input| t.open.contains(&input.id()))
@@ -446,7 +446,7 @@ impl Translation<'_> {
             return Err(OnnxError::ClosedBatch { op: tensor.op().name(), location: tensor.location() });
         }
         let mut origin = None;
-        for node in nodes(std::slice::from_ref(tensor)) {
+        for node in nodes([tensor]) {
             let Op::State(variable) = node.op() else { continue };
             if !self.state.contains_key(&variable.id()) {
                 let values = self.device.read(variable)?.into_iter().map(f64::from).collect();
