@@ -36,7 +36,7 @@ impl Distiller for LogitMatching {
         // Both networks' logits; no gradient flows into the teacher's.
         let (s, t) = batch.pair(self.about())?;
         Ok(Loss::sum(vec![
-            ("ce", nn::loss::cross_entropy(&s, &batch.labels) * self.ce_weight),
+            ("ce", batch.cross_entropy(self.about(), self.ce_weight)?),
             ("match", (&s - &t).square().mean_all() * self.weight),
         ]))
     }

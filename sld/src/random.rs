@@ -22,6 +22,8 @@ pub enum Purpose {
     Synthetic = 4,
     /// Choosing the images that one is held against: counters (epoch, index).
     Contrast = 5,
+    /// How the images of a batch are mixed: counters (epoch, batch).
+    Mixture = 6,
 }
 
 /// The Weyl increment: 2^64 divided by the golden ratio, made odd.
@@ -82,6 +84,30 @@ impl Stream {
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
+    /// From Beta(shape, shape), which is symmetric in [0, 1]; `shape` must be greater than 0.
+    pub fn beta(&mut self, shape: f64) -> f64 {
+        // Smaller shapes give 0 or 1 as well, but for infinities.
+        let shape = shape.max(1e-9);
+        let [own, other] = [(); 2].map(|()| self.log_gamma(shape));
+        1.0 / (1.0 + (other - own).exp())
+    }
+
+    /// The logarithm of a draw from Gamma(shape, 1), which may be too small for a number itself: Marsaglia and Tsang,
+    /// *A simple method for generating gamma variables* (2000).
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            return (1.0 - self.unit()).ln() / shape + self.log_gamma(shape + 1.0);
+        }
+        let d = shape - 1.0 / 3.0;
+        loop {
+            let x = self.normal();
+            let v = (1.0 + x / (9.0 * d).sqrt()).powi(3);
+            if v > 0.0 && (1.0 - self.unit()).ln() < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+                return (d * v).ln();
+            }
+        }
+    }
+
     /// Puts `items` into uniformly random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -133,6 +159,32 @@ mod tests {
         assert!((square / n as f64 - 1.0).abs() < 5.0 * (2.0 / n as f64).sqrt());
         let expected = n as f64 / 9.0;
         assert!(cells.iter().all(|&c| (c as f64 - expected).abs() < 5.0 * expected.sqrt()), "{cells:?}");
+    }
+
+    /// Beta(a, a) has mean 1/2, variance 1 / (4 (2a + 1)) and kurtosis 3 - 6 / (2a + 3); at 1 it is uniform.
+    #[test]
+    fn beta_draws_have_the_distributions_moments() {
+        let n = 200_000;
+        for shape in [0.05, 0.2, 1.0, 1.5, 8.0] {
+            let mut stream = Stream::new(2, Purpose::Mixture, 0, 0);
+            let draws: Vec<f64> = (0..n).map(|_| stream.beta(shape)).collect();
+            assert!(draws.iter().all(|draw| (0.0..=1.0).contains(draw)));
+            let mean_of =
+                |power: i32| draws.iter().map(|d| (d - 0.5).powi(power)).sum::<f64>() / f64::from(n);
+            let variance = 1.0 / (4.0 * (2.0 * shape + 1.0));
+            let kurtosis = 3.0 - 6.0 / (2.0 * shape + 3.0);
+            assert!(mean_of(1).abs() < 5.0 * (variance / f64::from(n)).sqrt(), "{shape}");
+            assert!((mean_of(2) / variance - 1.0).abs() < 0.02, "{shape}: {}", mean_of(2) / variance);
+            let found = mean_of(4) / (variance * variance);
+            assert!((found / kurtosis - 1.0).abs() < 0.04, "{shape}: {found} for {kurtosis}");
+            if shape == 1.0 {
+                let low = draws.iter().filter(|draw| **draw < 0.1).count() as f64 / f64::from(n);
+                assert!((low - 0.1).abs() < 0.005, "{low}");
+            }
+        }
+        // So small a shape gives 0 or 1, and never no number.
+        let mut stream = Stream::new(2, Purpose::Mixture, 0, 0);
+        assert!((0..1000).all(|_| (0.0..=1.0).contains(&stream.beta(1e-300))));
     }
 
     #[test]

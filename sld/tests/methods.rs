@@ -6,7 +6,7 @@ mod small;
 use nn::checkpoint::{self, Checkpoint};
 use nn::models;
 use nn::optimizer::MultiStep;
-use sld::augment::Normalization;
+use sld::augment::{Mixing, Normalization};
 use sld::data::Dataset;
 use sld::distill::{Distiller, METHODS, Method};
 use sld::setting::Given;
@@ -131,6 +131,32 @@ fn every_method_goes_on_exactly_where_it_stopped() {
             assert!(whole == resumed, "{what}: the optimizer's state or the metrics differ");
         }
     }
+}
+
+/// Methods whose labels are in the cross entropy alone learn from mixed images; the others say so, and which do.
+#[test]
+fn methods_that_need_one_label_refuse_mixed_images() {
+    let build = |name, seed| models::build(name, CLASSES, seed).unwrap();
+    let setup = Setup { images: IMAGES, mixing: Mixing::new(0.2, 0.0), ..Setup::default() };
+    let mut refusing = Vec::new();
+    for method in METHODS.iter().map(fitting) {
+        let teacher = method.needs_teacher().then(|| build("resnet14", 2));
+        let Err(why) = Networks::new(build("resnet8", 1), teacher.clone(), &*method, setup) else { continue };
+        let (why, name) = (why.to_string(), method.name());
+        for part in [
+            &format!("{name} cannot learn from mixed images (SOLVER.MIXUP"),
+            "methods that can",
+            "NONE, KD, MLKD, FITNET, AT",
+        ] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(why.contains("the one label of each image") || name == "CRD", "{why}");
+        // Smoothed labels are for all.
+        let smoothed = Setup { mixing: None, smoothing: 0.1, ..setup };
+        Networks::new(build("resnet8", 1), teacher, &*method, smoothed).unwrap();
+        refusing.push(name);
+    }
+    assert_eq!(refusing, ["KD_SWAP", "SLD", "DKD", "CRD"]);
 }
 
 /// What `latest` holds beside the student: the method's modules, and for OFD the teacher, whose statistics moved.

@@ -4,6 +4,7 @@
 use autograd::{Tensor, VariableStore, grad};
 use nn::layers::Modules;
 use schedule::{Device, Step, Value};
+use sld::augment::Mixing;
 use sld::cli::session::{self, RunData};
 use sld::config::{Config, Overrides, keys};
 use sld::distill::{self, Distiller, METHODS, Method};
@@ -456,13 +457,13 @@ fn terms_on_features(method: &dyn Distiller) -> Result<Vec<(String, f32)>, Strin
         let logits = input(format!("{side} logits"), &[4, 5]);
         nn::Output { logits, features: nn::Features { stages, before_relu, norms, pooled } }
     };
-    let batch = distill::Batch {
-        student: output("student", [3, 4, 6, 8]),
-        teacher: Some(output("teacher", [3, 5, 7, 9])),
-        labels: Tensor::input_i32("labels", &[4]),
-        factor: method.factor(1).map_or(Tensor::scalar(1.0), |_| Tensor::input("factor", &[])),
-        images: 20,
-    };
+    let batch = distill::Batch::new(
+        output("student", [3, 4, 6, 8]),
+        Some(output("teacher", [3, 5, 7, 9])),
+        Tensor::input_i32("labels", &[4]),
+        method.factor(1).map_or(Tensor::scalar(1.0), |_| Tensor::input("factor", &[])),
+        20,
+    );
     let mut modules = Modules::new(3);
     let loss = method.loss(&batch, &mut modules);
     loss.total.check().map_err(|why| why.to_string())?;
@@ -632,6 +633,12 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     }),
     ("SOLVER.WARMUP", "4", &[], |c| rates(c, [1, 2, 5]) == [0.0125, 0.025, 0.05]),
     ("SOLVER.EMA", "0.75", &[], |c| networks(c).average.is_some_and(|(average, _)| average.decay() == 0.75)),
+    ("SOLVER.LABEL_SMOOTHING", "0.25", &[], |c| networks(c).smoothing == 0.25),
+    ("SOLVER.MIXUP", "0.5", &[], |c| {
+        let both = Config { solver: sld::config::Solver { cutmix: 2.0, ..c.solver.clone() }, ..c.clone() };
+        networks(c).mixing == Mixing::new(0.5, 0.0) && networks(&both).mixing == Mixing::new(0.5, 2.0)
+    }),
+    ("SOLVER.CUTMIX", "2", &[], |c| networks(c).mixing == Mixing::new(0.0, 2.0)),
     ("SOLVER.CLIP", "0.001", &[], |c| {
         // What a step at rate 0 leaves in the momenta, less weight decay, is as long as the clipped gradient.
         let mut config = c.clone();

@@ -110,13 +110,13 @@ fn check(name: &str, tolerance: f64) {
         let [student, teacher] = ["student", "teacher"].map(side);
         let key = |part: &str| format!("{case}/{part}");
         let logits = Tensor::input("logits", &fixture.shape(&key("logits")));
-        let batch = Batch {
-            student: Output { logits: logits.clone(), features: student.features() },
-            teacher: Some(Output { logits: logits.detach(), features: teacher.features() }),
-            labels: Tensor::input_i32("labels", &fixture.shape(&key("target"))),
-            factor: method.factor(1).map_or(Tensor::scalar(1.0), |_| Tensor::input("factor", &[])),
-            images: 0,
-        };
+        let batch = Batch::new(
+            Output { logits: logits.clone(), features: student.features() },
+            Some(Output { logits: logits.detach(), features: teacher.features() }),
+            Tensor::input_i32("labels", &fixture.shape(&key("target"))),
+            method.factor(1).map_or(Tensor::scalar(1.0), |_| Tensor::input("factor", &[])),
+            0,
+        );
         let mut modules = Modules::new(1);
         let loss = method.loss(&batch, &mut modules);
         let state = modules.state().to_vec();
@@ -291,13 +291,13 @@ fn contrast() {
         let key = |part: &str| format!("{case}/{part}");
         let logits = Tensor::input("logits", &fixture.shape(&key("logits")));
         let output = |logits: Tensor, side: &Side| Output { logits, features: side.features() };
-        let batch = Batch {
-            student: output(logits.clone(), &student),
-            teacher: Some(output(logits.detach(), &teacher)),
-            labels: Tensor::input_i32("labels", &fixture.shape(&key("target"))),
-            factor: Tensor::scalar(1.0),
-            images: n,
-        };
+        let batch = Batch::new(
+            output(logits.clone(), &student),
+            Some(output(logits.detach(), &teacher)),
+            Tensor::input_i32("labels", &fixture.shape(&key("target"))),
+            Tensor::scalar(1.0),
+            n,
+        );
         let mut modules = Modules::new(1);
         let loss = method.loss(&batch, &mut modules);
         let state = modules.state().to_vec();

@@ -73,6 +73,7 @@ impl Learner {
         let config = LoaderConfig {
             batch_size: plan.batch,
             views,
+            mixing: None,
             seed: plan.seed,
             threads: 0,
             prefetch: 1,

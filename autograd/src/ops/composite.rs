@@ -127,6 +127,19 @@ impl Tensor {
         -self.log_softmax(1).gather(1, &labels.unsqueeze(1)).reshape(&[self.dim(0)])
     }
 
+    /// The same with the part `smoothing` of each target spread evenly over all classes, as
+    /// `torch.nn.functional.cross_entropy`'s `label_smoothing` (Szegedy et al., *Rethinking the Inception Architecture
+    /// for Computer Vision*, 2016): `(1 - smoothing) CE + smoothing mean over classes of -log p`.
+    #[track_caller]
+    pub fn smoothed_cross_entropy(&self, labels: &Tensor, smoothing: f64) -> Tensor {
+        let sharp = self.cross_entropy(labels);
+        if smoothing == 0.0 || sharp.check().is_err() {
+            return sharp;
+        }
+        let even = -self.log_softmax(1).mean(&[1]).reshape(&[self.dim(0)]);
+        sharp * (1.0 - smoothing) + even * smoothing
+    }
+
     /// `KL(softmax(target) || softmax(self))` of each row of logits `[N, C]`, result `[N]`. The
     /// gradient flows into both; detach the target where it should not. Formed from log-softmaxes, so
     /// a probability that underflows contributes 0 and no NaN.

@@ -5,7 +5,8 @@
 //!   operations ([`Op`]), then [`cutout`];
 //! * pictures of any size are framed by RandomResizedCrop instead of the padded crop, and in evaluation by Resize
 //!   and CenterCrop ([`photo`], [`resample`]);
-//! * both become floats through [`normalize::Normalization`].
+//! * both become floats through [`normalize::Normalization`];
+//! * whole batches of floats may be mixed in pairs ([`mix`]).
 //!
 //! Images are 8-bit RGB, rows of interleaved pixels (HWC), of any size. All work happens inside a
 //! [`Canvas`] that is reused from image to image, so nothing is allocated per image. The randomness is
@@ -20,6 +21,7 @@ mod canvas;
 pub mod crop;
 pub mod cutout;
 pub mod enhance;
+pub mod mix;
 pub mod normalize;
 mod op;
 pub mod photo;
@@ -29,6 +31,7 @@ pub mod tone;
 pub mod views;
 
 pub use canvas::Canvas;
+pub use mix::{Mixing, Mixture};
 pub use normalize::Normalization;
 pub use op::Op;
 pub use photo::{Photo, PhotoDraws};

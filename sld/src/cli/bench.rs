@@ -222,6 +222,7 @@ fn run_augment(args: AugmentArgs) -> anyhow::Result<()> {
         batch_size: 64,
         parts: Parts::WHOLE,
         views: Views::WeakAndStrong,
+        mixing: None,
         seed: 0,
         threads,
         prefetch: threads + 2,

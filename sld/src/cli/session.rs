@@ -8,6 +8,7 @@ use autograd::tensor::Transfer;
 use nn::{Course, Rule, Schedule, SgdOptions, models};
 
 use super::terminal;
+use crate::augment::Mixing;
 use crate::config::{Config, DatasetKind, OptimizerKind, ScheduleKind, Solver, TransferKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::pictures::{self, Folder};
@@ -179,6 +180,8 @@ pub fn networks(config: &Config, images: Images) -> anyhow::Result<Networks> {
         repeat_wrn_updates: config.model.wrn_double_bn_update,
         size,
         images: count,
+        smoothing: config.solver.label_smoothing,
+        mixing: Mixing::new(config.solver.mixup, config.solver.cutmix),
         seed: config.solver.seed,
     };
     let networks = Networks::new(student, teacher, config.method(), setup)?;

@@ -181,6 +181,15 @@ settings! {
         /// The optimizer, as PyTorch's of the name: SGD, NESTEROV (SGD with Nesterov's momentum), ADAM, ADAMW (which
         /// decouples weight decay), RMSPROP; or LAMB.
         "SOLVER.TYPE": optimizer: OptimizerKind = OptimizerKind::Sgd;
+        /// Part of each label that is spread evenly over all classes in the cross entropy: 0.1, say.
+        "SOLVER.LABEL_SMOOTHING": label_smoothing: f64 = 0.0, fraction;
+        /// alpha of mixup: each image is blended with another of its batch, and so are their labels in the cross entropy; the
+        /// share is drawn from Beta(alpha, alpha) for each batch. 0.2 to 1, say; 0: no mixup. Methods that need the one
+        /// label of each image refuse it.
+        "SOLVER.MIXUP": mixup: f64 = 0.0, not_negative;
+        /// alpha of CutMix: a rectangle of another image instead, labels by area. 1, say; 0: no CutMix. With SOLVER.MIXUP
+        /// each batch is mixed one way or the other, as likely.
+        "SOLVER.CUTMIX": cutmix: f64 = 0.0, not_negative;
         /// The most that all gradients together may be long: longer ones are shortened to it. 0: any length.
         "SOLVER.CLIP": clip: f64 = 0.0, not_negative;
         /// Weight of what was before in a moving average of the student's weights, which is then what is evaluated and

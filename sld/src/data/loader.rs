@@ -14,6 +14,7 @@ mod paint;
 
 use super::{DataError, Dataset};
 use crate::augment::normalize::NormalizationTable;
+use crate::augment::{Mixing, Mixture};
 use crate::random::{Purpose, Stream};
 use paint::Easel;
 use rayon::prelude::*;
@@ -86,7 +87,9 @@ pub struct LoaderConfig {
     pub parts: Parts,
     /// What is made of each image.
     pub views: Views,
-    /// Seeds the order of the epochs and the views.
+    /// How images are mixed in pairs, if they are.
+    pub mixing: Option<Mixing>,
+    /// Seeds the order of the epochs, the views and the mixtures.
     pub seed: u64,
     /// Threads that decode and augment. With none a batch is made when it is asked for: in a page, which has no
     /// threads.
@@ -120,6 +123,10 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Their classes.
     pub labels: Vec<u32>,
+    /// Where images are mixed, the classes of what was mixed into each; else empty.
+    pub others: Vec<u32>,
+    /// The share that each then keeps of itself.
+    pub share: f32,
     /// The images as a step takes them: normalised, [B, height, width, 3], all weak views (or the plain
     /// images in evaluation), then all strong ones if there are any.
     pub images: Vec<f32>,
@@ -129,6 +136,7 @@ pub struct Batch {
 enum Job {
     Train {
         views: Views,
+        mixing: Option<Mixing>,
         seed: u64,
     },
     /// The images at these places.
@@ -177,6 +185,13 @@ impl Plan {
     /// The number of the part with the running number `job` in its batch.
     fn part(&self, job: u64) -> usize {
         self.parts.first + (job % self.parts.count as u64) as usize
+    }
+
+    /// How the images of a batch are mixed.
+    fn mixture(&self, at: Position) -> Option<Mixture> {
+        let Job::Train { mixing: Some(mixing), seed, .. } = self.job else { return None };
+        let size = (self.dataset.width(), self.dataset.height());
+        Some(mixing.draw(seed, at.epoch, at.batch as u64, size))
     }
 
     fn views(&self) -> usize {
@@ -281,7 +296,10 @@ impl Shared {
         let range = part(whole.len(), plan.parts.of, plan.part(job));
         batch.whole = whole.len();
         batch.counted = range.len();
-        let indices = if range.is_empty() { &whole[..1] } else { &whole[range] };
+        let own = if range.is_empty() { 0..1 } else { range };
+        // An image is mixed with the one before it in the whole batch, whichever part that is in.
+        let before = whole[(own.start + whole.len() - 1) % whole.len()];
+        let indices = &whole[own];
         batch.epoch = position.epoch;
         batch.number = position.batch;
         batch.indices.clear();
@@ -289,8 +307,13 @@ impl Shared {
         batch.labels.clear();
         batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
         batch.images.resize(plan.views() * indices.len() * image_len, 0.0);
+        let mixture = plan.mixture(position);
+        let views_before = if mixture.is_some() { plan.views() } else { 0 };
+        let mut images_before = vec![0.0; views_before * image_len];
         let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
-        let mut views = Vec::with_capacity(indices.len());
+        let mut views = Vec::with_capacity(indices.len() + 1);
+        let mut chunks = images_before.chunks_exact_mut(image_len.max(1));
+        views.extend(chunks.next().map(|weak| (before, weak, chunks.next())));
         let mut strong = strong.chunks_exact_mut(image_len.max(1));
         for (&index, weak) in indices.iter().zip(weak.chunks_exact_mut(image_len.max(1))) {
             views.push((index, weak, strong.next()));
@@ -299,7 +322,18 @@ impl Shared {
         match &self.pool {
             Some(pool) => pool.install(|| views.into_par_iter().try_for_each(paint)),
             None => views.into_iter().try_for_each(paint),
+        }?;
+        batch.others.clear();
+        batch.share = mixture.map_or(1.0, Mixture::share) as f32;
+        if let Some(mixture) = mixture {
+            let others = [before].into_iter().chain(indices.iter().copied()).take(indices.len());
+            batch.others.extend(others.map(|index| data.labels()[index as usize]));
+            let of_view = batch.images.chunks_exact_mut((indices.len() * image_len).max(1));
+            for (images, before) in of_view.zip(images_before.chunks_exact(image_len.max(1))) {
+                mixture.apply(images, before);
+            }
         }
+        Ok(())
     }
 
     fn paint(
@@ -368,7 +402,8 @@ impl Loader {
     /// If no part is to be delivered.
     pub fn train(dataset: Arc<Dataset>, config: LoaderConfig, start: Position) -> Result<Self, DataError> {
         assert!(config.parts.count > 0, "no parts of batches are asked for");
-        let job = Job::Train { views: config.views, seed: config.seed };
+        let LoaderConfig { views, mixing, seed, .. } = config;
+        let job = Job::Train { views, mixing, seed };
         Self::start(dataset, (config.batch_size, config.parts), job, start, config.threads, config.prefetch)
     }
 

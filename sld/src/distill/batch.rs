@@ -1,6 +1,7 @@
 //! What a distiller sees of a batch.
 
 use super::about::About;
+use super::target::Target;
 use autograd::{DType, Tensor};
 use nn::{Features, Output};
 
@@ -14,28 +15,48 @@ pub struct Batch {
     pub student: Output,
     /// The same, with no gradient into it; none for methods without a teacher.
     pub teacher: Option<Output>,
-    /// Integer, `[B]`.
+    /// The one label of each image, integer, `[B]`: [`Target::labels`]. Cross entropy is not of these but of the
+    /// target, [`Batch::cross_entropy`], which may be smoothed or of mixed images.
     pub labels: Tensor,
     /// What the method's [`super::Distiller::factor`] gives for the epoch; a scalar of shape `[]`.
     pub factor: Tensor,
     /// The number of training images.
     pub images: usize,
+    target: Target,
 }
 
 impl Batch {
+    /// What the networks make of `images`, and what it is held against: labels, or what was made of them.
+    pub fn new(
+        student: Output,
+        teacher: Option<Output>,
+        target: impl Into<Target>,
+        factor: Tensor,
+        images: usize,
+    ) -> Batch {
+        let target = target.into();
+        Batch { student, teacher, labels: target.labels(), factor, images, target }
+    }
+
     /// Of logits alone, without features.
-    pub fn of_logits(student: Tensor, teacher: Option<Tensor>, labels: Tensor, factor: Tensor) -> Batch {
+    pub fn of_logits(
+        student: Tensor,
+        teacher: Option<Tensor>,
+        target: impl Into<Target>,
+        factor: Tensor,
+    ) -> Batch {
         let output = |logits: Tensor| Output {
             features: Features { pooled: logits.clone(), ..Features::none() },
             logits,
         };
-        let images = labels.len();
-        Batch { student: output(student), teacher: teacher.map(output), labels, factor, images }
+        let target = target.into();
+        let images = target.len();
+        Batch::new(output(student), teacher.map(output), target, factor, images)
     }
 
     /// `B`.
     pub fn size(&self) -> usize {
-        self.labels.dim(0)
+        self.target.len()
     }
     /// The rows of the weak augmentation.
     pub fn weak(&self, stacked: &Tensor) -> Tensor {
@@ -72,8 +93,12 @@ impl Batch {
             && logits.dim(0) >= rows
             && logits.dim(0).is_multiple_of(self.size().max(1))
             && self.labels.rank() == 1
-            && self.labels.dtype() == DType::I32
+            && (self.labels.dtype() == DType::I32 || self.target.is_mixed())
             && self.factor.shape().is_empty();
+        if about.knows_images && self.target.is_mixed() {
+            let why = "it knows each image by its number, and a mixed image is two";
+            return Err(self.refuse(about, why));
+        }
         if fits {
             return Ok(logits.slice(0, 0, rows, 1));
         }
@@ -84,10 +109,17 @@ impl Batch {
         Err(Tensor::invalid(about.name, &[logits, &self.labels, &self.factor], message))
     }
 
-    /// `weight` times the cross entropy of the student's logits: the first term of every method that reads
-    /// features.
+    /// `weight` times the cross entropy of the student's logits with the target, the mean over the batch and the sum of
+    /// views: the first term of every method.
     pub fn cross_entropy(&self, about: About, weight: f64) -> Result<Tensor, Tensor> {
-        Ok(nn::loss::cross_entropy(&self.student_rows(about)?, &self.labels) * weight)
+        let each = self.target.cross_entropy(&self.student_rows(about)?);
+        Ok(each.sum_all() * (1.0 / self.size() as f64) * weight)
+    }
+
+    /// The share of images whose target is among the `k` largest logits of the student's weak view.
+    pub fn accuracy(&self, k: usize) -> Tensor {
+        let weak = self.weak(&self.student.logits);
+        self.target.right(&weak, k.min(weak.dim(1))).mean_all()
     }
 
     /// Both networks' features; no gradient flows into the teacher's.

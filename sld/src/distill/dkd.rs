@@ -76,7 +76,7 @@ impl Distiller for Dkd {
         let squared = self.temperature * self.temperature;
         let warmup = &batch.factor;
         Ok(Loss::sum(vec![
-            ("ce", nn::loss::cross_entropy(&s, &batch.labels) * self.ce_weight),
+            ("ce", batch.cross_entropy(self.about(), self.ce_weight)?),
             ("tckd", warmup * tckd.mean_all() * (self.alpha * squared)),
             ("nckd", warmup * nckd.mean_all() * (self.beta * squared)),
         ]))

@@ -47,11 +47,10 @@ impl Distiller for KdSwap {
         let student = gate
             * pseudo_teacher_divergence(&s, y, &[self.temperature], self.detach_pseudo_teacher)
             * per_image;
-        let ce = nn::loss::cross_entropy(&s, y) * self.ce_weight;
         Ok(Loss {
             observations: observe(&s, &t, y, [&student, &teacher]),
             ..Loss::sum(vec![
-                ("ce", ce),
+                ("ce", batch.cross_entropy(self.about(), self.ce_weight)?),
                 ("kd_teacher", teacher * self.kd_weight),
                 ("kd_student", student * self.kd_weight),
             ])

@@ -98,9 +98,8 @@ impl Distiller for Mlkd {
         let class = g * squared_distance(of_classes(&pt), of_classes(&ps));
         let batchwise = f * squared_distance(of_batch(&pt), of_batch(&ps));
 
-        let ce = s.cross_entropy(&batch.stacked_labels()).sum_all();
         Ok(Loss::sum(vec![
-            ("ce", ce * (self.ce_weight / images)),
+            ("ce", batch.cross_entropy(self.about(), self.ce_weight)?),
             ("kd", instances * (self.kd_weight / images)),
             ("cc", class * (self.kd_weight / classes)),
             ("bc", batchwise * (self.kd_weight / images)),

@@ -11,6 +11,7 @@ mod divergence;
 mod eigen;
 mod features;
 mod swap;
+mod target;
 
 use crate::setting::Choice;
 
@@ -19,6 +20,7 @@ pub use batch::Batch;
 pub use distiller::{Distiller, Drawn, Loss, Own};
 pub use divergence::{divergence, student_swap_divergence};
 pub use swap::{Network, Observation, SwapStatistics, swap};
+pub use target::Target;
 
 /// The registry: `file::Type`, a line a method.
 macro_rules! methods {

@@ -48,7 +48,6 @@ impl Distiller for Sld {
         // Sums over all rows of both views, divided by the batch: the sum of the views' means.
         let (y, gate) = (&batch.stacked_labels(), &batch.factor);
         let per_image = 1.0 / batch.size() as f64;
-        let ce = s.cross_entropy(y).sum_all() * per_image;
         let teacher = divergence(&s, &swap(&t, y), &self.temperatures) * per_image;
         let student = gate
             * pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher)
@@ -57,7 +56,7 @@ impl Distiller for Sld {
         Ok(Loss {
             observations: observe(&weak_s, &weak_t, &batch.labels, [&student, &teacher]),
             ..Loss::sum(vec![
-                ("ce", ce * self.ce_weight),
+                ("ce", batch.cross_entropy(self.about(), self.ce_weight)?),
                 ("kd_teacher", teacher * self.kd_weight),
                 ("kd_student", student * self.kd_weight),
             ])

@@ -17,7 +17,6 @@ impl Distiller for Vanilla {
         About { name: "NONE", title: "Cross entropy", needs_teacher: false, ..About::DEFAULT }
     }
     fn equations(&self, batch: &Batch, _: &mut Modules) -> Result<Loss, Tensor> {
-        let s = batch.student_rows(self.about())?;
-        Ok(Loss::sum(vec![("ce", nn::loss::cross_entropy(&s, &batch.labels))]))
+        Ok(Loss::sum(vec![("ce", batch.cross_entropy(self.about(), 1.0)?)]))
     }
 }

@@ -182,8 +182,15 @@ impl<'a> Batches<'a> {
         let views = if self.distiller.about().views == 2 { Views::WeakAndStrong } else { Views::Weak };
         let threads = workers.max(1);
         let batch_size = self.sharing.batch_size;
-        let config =
-            LoaderConfig { batch_size, parts: self.parts(), views, seed, threads, prefetch: threads + 2 };
+        let config = LoaderConfig {
+            batch_size,
+            parts: self.parts(),
+            views,
+            mixing: self.networks.mixing,
+            seed,
+            threads,
+            prefetch: threads + 2,
+        };
         Ok(Loader::train(Arc::clone(train), config, start)?)
     }
 
@@ -246,10 +253,14 @@ impl<'a> Batches<'a> {
             let weight = batch.counted as f32 / batch.whole as f32;
             let share = batch.counted as f32 / in_all as f32;
             let processes = self.cluster.communicator();
+            let mut own = own(&batch.indices);
+            if self.networks.mixing.is_some() {
+                own.push(("others", Own::I32(batch.others.iter().map(|&l| l as i32).collect())));
+                own.push(("own_share", Own::F32(vec![batch.share])));
+            }
             let program = self.program(size)?;
             let scalars = Scalars { weight, share, ..scalars };
-            let values =
-                program.run_among(&batch.images, &labels, scalars, &own(&batch.indices), processes)?;
+            let values = program.run_among(&batch.images, &labels, scalars, &own, processes)?;
             // A part that is none measures nothing.
             if batch.counted > 0 {
                 for (sum, &value) in trained.sums.iter_mut().zip(&values) {

@@ -6,7 +6,8 @@ use nn::models;
 use nn::optimizer::{Losses, Optimizer, Sgd, SgdOptions};
 use nn::{Adaptive, Average, Clipped, Dot, Model, Rule};
 
-use crate::distill::{Batch, Distiller};
+use crate::augment::Mixing;
+use crate::distill::{Batch, Distiller, METHODS, Target};
 
 /// The networks of a run, what its method trains beside them, and the optimizer.
 pub struct Networks {
@@ -26,6 +27,9 @@ pub struct Networks {
     pub repeat_wrn_updates: bool,
     /// The number of training images.
     pub images: usize,
+    /// As the setup says.
+    pub smoothing: f64,
+    pub mixing: Option<Mixing>,
     teacher_learns: bool,
 }
 
@@ -46,6 +50,10 @@ pub struct Setup {
     pub size: [usize; 2],
     /// The number of training images.
     pub images: usize,
+    /// The part of each label that is spread over all classes.
+    pub smoothing: f64,
+    /// How images are mixed in pairs, if they are.
+    pub mixing: Option<Mixing>,
     /// Seeds the modules' initial values.
     pub seed: u64,
 }
@@ -62,6 +70,8 @@ impl Default for Setup {
             repeat_wrn_updates: true,
             size: [32, 32],
             images: 50_000,
+            smoothing: 0.0,
+            mixing: None,
             seed: 1,
         }
     }
@@ -94,8 +104,14 @@ impl Networks {
             };
             let teacher = networks.teacher.as_ref().map_or("no teacher", Model::name);
             let student = networks.student.name();
+            let name = distiller.name();
+            if let Some(mixing) = mixable(&networks, distiller, setup) {
+                return anyhow::anyhow!(
+                    "{name} cannot learn from mixed images (SOLVER.MIXUP, SOLVER.CUTMIX): {why}{mixing}"
+                );
+            }
             let fitting = fitting(&networks, distiller, setup);
-            anyhow::anyhow!("{} cannot take {teacher} -> {student}: {why}{fitting}", distiller.name())
+            anyhow::anyhow!("{name} cannot take {teacher} -> {student}: {why}{fitting}")
         })?;
         networks.modules = modules.state().to_vec();
         networks.teacher_learns = distiller.about().teacher_in_training;
@@ -136,7 +152,7 @@ impl Networks {
     }
 
     fn without_modules(student: Model, teacher: Option<Model>, setup: Setup) -> Networks {
-        let Setup { options, repeat_wrn_updates, images, .. } = setup;
+        let Setup { options, repeat_wrn_updates, images, smoothing, mixing, .. } = setup;
         let optimizer = Box::new(Sgd::new(&[], options));
         Networks {
             student,
@@ -146,6 +162,8 @@ impl Networks {
             optimizer,
             repeat_wrn_updates,
             images,
+            smoothing,
+            mixing,
             teacher_learns: false,
         }
     }
@@ -194,8 +212,12 @@ impl Networks {
             Some(_) => Tensor::input("factor", &[]),
             None => Tensor::scalar(1.0),
         };
-        let labels = Tensor::input_i32("labels", &[size]);
-        (Batch { student, teacher, labels, factor, images: self.images }, updates)
+        let labels = |name: &str| Tensor::input_i32(name, &[size]);
+        let mut target = Target::from(labels("labels")).smoothed(self.smoothing);
+        if self.mixing.is_some() {
+            target = target.mixed(labels("others"), Tensor::input("own_share", &[]));
+        }
+        (Batch::new(student, teacher, target, factor, self.images), updates)
     }
 
     /// The layers of the method's own for such a batch.
@@ -233,6 +255,25 @@ fn among(forward: Forward, own: usize, all: Option<usize>) -> Forward {
         Some(all) => forward.synchronized(&Tensor::input("share", &[]), own, all),
         None => forward,
     }
+}
+
+/// What could be used instead, if the method takes this pair but no mixed images: the end of a sentence.
+fn mixable(networks: &Networks, distiller: &dyn Distiller, setup: Setup) -> Option<String> {
+    let pair = |setup: Setup| {
+        let Networks { student, teacher, .. } = networks;
+        Networks::without_modules(student.clone(), teacher.clone(), setup)
+    };
+    setup.mixing?;
+    pair(Setup { mixing: None, ..setup }).make_modules(distiller, Setup { mixing: None, ..setup }).ok()?;
+    let mixed = pair(setup);
+    let methods = METHODS.iter().map(|method| method.make());
+    let taught = |method: &Box<dyn Distiller>| networks.teacher.is_some() || !method.needs_teacher();
+    let fit = methods.filter(taught).filter(|method| mixed.make_modules(&**method, setup).is_ok());
+    let names: Vec<&str> = fit.map(|method| method.about().name).collect();
+    Some(format!(
+        "\n  methods that can, of these networks: {}\n  SOLVER.LABEL_SMOOTHING is for all methods",
+        names.join(", ")
+    ))
 }
 
 /// Which students the method would take from this teacher, and from which teachers this student could

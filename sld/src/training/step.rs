@@ -57,7 +57,8 @@ impl Scalars {
 pub enum Metric {
     /// What is minimised.
     Loss,
-    /// Share of the batch whose label is the largest logit of the weak view, as trained.
+    /// Share of the batch whose label is the largest logit of the weak view, as trained; of mixed images the share of
+    /// that label.
     Top1,
     /// The same for the five largest.
     Top5,
@@ -83,8 +84,8 @@ impl Metric {
 /// The step's expressions for a batch of `batch` images of `height x width`.
 ///
 /// Inputs: `images` `[views * batch, height, width, 3]` (all weak views, then all strong ones),
-/// `labels` `[batch]`, `rate` `[]`, for methods that change with the epoch `factor` `[]`, and the
-/// method's own. Output: `metrics`, the numbers that are returned beside the step.
+/// `labels` `[batch]`, `rate` `[]`, for methods that change with the epoch `factor` `[]`, for mixed images `others`
+/// `[batch]` (labels) and `own_share` `[]`, and the method's own. Output: `metrics`, the numbers that are returned beside the step.
 pub fn expressions(
     networks: &Networks,
     distiller: &dyn Distiller,
@@ -177,8 +178,7 @@ impl Pass {
         let weighted = |value: &Tensor| weight.as_ref().map_or_else(|| value.clone(), |w| value * w);
         let gradients = networks.optimizer.gradients(&loss.losses().map(weighted));
 
-        let weak = batch.weak(&batch.student.logits);
-        let top = |k: usize| weak.top_k_correct(&batch.labels, k.min(weak.dim(1))).mean_all();
+        let top = |k: usize| batch.accuracy(k);
         let common = [(Metric::Loss, loss.total), (Metric::Top1, top(1)), (Metric::Top5, top(5))];
         let terms = loss.terms.into_iter().map(|(name, value)| (Metric::Term(name), value));
         let observed = loss.observations.into_iter().map(|(what, value)| (Metric::Observed(what), value));

@@ -52,10 +52,14 @@ fn resnet(seed: u64) -> Model {
 /// the gradients of two.
 #[test]
 fn however_batches_are_shared_out_the_step_is_the_same_without_batch_norm() {
-    let methods: [(&dyn Distiller, Option<f64>); 4] =
-        [(&Vanilla {}, None), (&Kd::default(), None), (&Kd::default(), Some(0.075)), (&Sld::default(), None)];
-    for (method, dot) in methods {
-        let alone = How { dot, ..ALONE };
+    let methods: [(&dyn Distiller, Option<f64>, bool); 4] = [
+        (&Vanilla {}, None, true),
+        (&Kd::default(), None, false),
+        (&Kd::default(), Some(0.075), true),
+        (&Sld::default(), None, false),
+    ];
+    for (method, dot, mixed) in methods {
+        let alone = How { dot, mixed, ..ALONE };
         let (whole, metrics) = trained(plain, method, alone, None, u64::MAX);
         // Parts of equal size; of sizes 4, 3 and 3; of one image, where the last batch has empty ones.
         for (processes, parts) in [(1, 2), (1, 3), (1, 10), (2, 1), (3, 1), (5, 1), (2, 2), (3, 2), (2, 5)] {
@@ -73,9 +77,9 @@ fn however_batches_are_shared_out_the_step_is_the_same_without_batch_norm() {
 fn a_run_in_parts_goes_on_bit_for_bit() {
     let method = Kd::default();
     let (whole, _) = trained(resnet, &method, ALONE, None, u64::MAX);
-    for how in [How { parts: 3, ..ALONE }, How { processes: 2, ..ALONE }] {
+    for how in [How { parts: 3, ..ALONE }, How { processes: 2, ..ALONE }, How { mixed: true, ..ALONE }] {
         let (in_parts, metrics) = trained(resnet, &method, how, None, u64::MAX);
-        assert!(distance(&whole, &in_parts) > 1e-4, "batch norm sees the parts");
+        assert!(distance(&whole, &in_parts) > 1e-4, "batch norm sees the parts, or images are mixed");
         for step in [2, 4] {
             let (stopped, _) = trained(resnet, &method, how, None, step);
             let (resumed, same) = trained(resnet, &method, how, Some(stopped), u64::MAX);

@@ -7,7 +7,7 @@ use nn::initialization::{Biases, Initialization, Initializer, Weights};
 use nn::layers::{ConvSpec, Convolution, Linear};
 use nn::optimizer::MultiStep;
 use nn::{Forward, Model, Output};
-use sld::augment::Normalization;
+use sld::augment::{Mixing, Normalization};
 use sld::cluster::Cluster;
 use sld::data::Dataset;
 use sld::distill::Distiller;
@@ -98,10 +98,12 @@ pub struct How {
     pub rate: f64,
     /// Of a distillation-oriented optimizer.
     pub dot: Option<f64>,
+    /// Whether labels are smoothed, and images mixed one way or the other.
+    pub mixed: bool,
 }
 
 pub const ALONE: How =
-    How { processes: 1, parts: 1, sync_batch_norm: false, transfer: Transfer::F32, rate: 0.1, dot: None };
+    How { processes: 1, parts: 1, sync_batch_norm: false, transfer: Transfer::F32, rate: 0.1, dot: None, mixed: false };
 
 /// Of two epochs in batches of 10.
 pub fn settings(how: How) -> Settings {
@@ -135,8 +137,11 @@ pub fn trained_by(
     // Only rank 0 starts as all will go on.
     let student = make(1 + cluster.rank() as u64);
     let teacher = method.needs_teacher().then(|| make(100));
-    let networks =
-        Networks::new(student, teacher, method, Setup { dot: how.dot, ..Setup::default() }).unwrap();
+    let mut setup = Setup { dot: how.dot, ..Setup::default() };
+    if how.mixed {
+        (setup.smoothing, setup.mixing) = (0.1, Mixing::new(1.0, 1.0));
+    }
+    let networks = Networks::new(student, teacher, method, setup).unwrap();
     let stop = AtomicBool::new(false);
     let images = Some(data(23));
     let all = [images.clone(), images, None];

@@ -16,6 +16,7 @@ fn config(threads: usize) -> LoaderConfig {
         batch_size: 10,
         parts: Parts::WHOLE,
         views: Views::WeakAndStrong,
+        mixing: None,
         seed: 4,
         threads,
         prefetch: 4,
@@ -118,6 +119,44 @@ fn a_batch_holds_the_views_of_its_images() {
     for (alone, both) in take(&mut alone, 7).into_iter().zip(take(&mut train(1), 7)) {
         assert_eq!(alone.images, both.images[..both.images.len() / 2]);
     }
+}
+
+#[test]
+fn mixed_batches_are_the_same_in_parts_and_from_anywhere() {
+    let load = |mixing, parts, start| {
+        let config = LoaderConfig { mixing, parts, ..config(2) };
+        Loader::train(dataset(), config, start).unwrap()
+    };
+    let mixing = Mixing::new(0.5, 1.0);
+    let plain: Vec<Batch> = take(&mut load(None, Parts::WHOLE, BEGIN), 12);
+    let mixed: Vec<Batch> = take(&mut load(mixing, Parts::WHOLE, BEGIN), 12);
+    let mut shares = Vec::new();
+    for (plain, mixed) in plain.iter().zip(&mixed) {
+        let mixture = mixing.unwrap().draw(4, plain.epoch, plain.number as u64, (8, 8));
+        assert_eq!((&mixed.labels, mixed.share), (&plain.labels, mixture.share() as f32));
+        // Each image with the one before it in its view, the first with the last.
+        let mut others = plain.labels.clone();
+        others.rotate_right(1);
+        assert_eq!(mixed.others, others);
+        let mut images = plain.images.clone();
+        let view = images.len() / 2;
+        for view in images.chunks_mut(view) {
+            let last = view[view.len() - 192..].to_vec();
+            mixture.apply(view, &last);
+        }
+        assert!(images == mixed.images && (mixed.share == 1.0 || images != plain.images));
+        shares.push(mixed.share);
+    }
+    shares.dedup();
+    assert!(shares.len() > 8, "a draw for each batch: {shares:?}");
+    assert_eq!(mixed[7..], take(&mut load(mixing, Parts::WHOLE, Position { epoch: 2, batch: 1 }), 5));
+    // Cut in four, of which the second process has the last two.
+    let halves = take(&mut load(mixing, Parts { of: 4, first: 2, count: 2 }, BEGIN), 2);
+    let (whole, halves) = (&mixed[0], [&halves[0], &halves[1]]);
+    let [first, second] = halves.map(|half| half.labels.len());
+    assert_eq!(halves.map(|half| half.others.clone()).concat(), whole.others[10 - first - second..]);
+    let weak = |half: &Batch| half.images[..half.images.len() / 2].to_vec();
+    assert!(halves.map(weak).concat() == weak(whole)[(10 - first - second) * 192..]);
 }
 
 #[test]
