@@ -79,6 +79,7 @@ fn trained(method: &dyn Distiller, dot: bool, latest: Option<Checkpoint>) -> [Op
     let networks = Networks::new(build("resnet8", 1), teacher, method, setup).unwrap();
     let settings = Settings {
         epochs: 2,
+        patience: 0,
         batch_size: 4,
         accumulate: 1,
         transfer: autograd::tensor::Transfer::F32,

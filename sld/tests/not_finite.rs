@@ -244,6 +244,7 @@ fn meddled(
         Arc::new(Dataset::new("drawn", (32, 32), images, labels, classes, Normalization::CIFAR10).unwrap());
     let settings = Settings {
         epochs: 2,
+        patience: 0,
         accumulate: 1,
         transfer: autograd::tensor::Transfer::F32,
         sync_batch_norm: false,

@@ -613,6 +613,7 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     ("SOLVER.SYNC_BN", "true", &[], |c| session::settings(c).sync_batch_norm),
     ("SOLVER.TRANSFER", "bf16", &[], |c| session::settings(c).transfer == autograd::tensor::Transfer::Bf16),
     ("SOLVER.EPOCHS", "17", &[], |c| session::settings(c).epochs == 17),
+    ("SOLVER.PATIENCE", "7", &[], |c| session::settings(c).patience == 7),
     ("SOLVER.LR", "0.0123", &[], |c| rates(c, [1, 150, 151]) == [0.0123, 0.0123, 0.0123 * 0.1]),
     ("SOLVER.LR_DECAY_STAGES", "[3]", &[], |c| rates(c, [3, 4, 240]) == [0.05, 0.05 * 0.1, 0.05 * 0.1]),
     ("SOLVER.LR_DECAY_RATE", "0.25", &[], |c| rates(c, [150, 151, 181]) == [0.05, 0.0125, 0.003125]),

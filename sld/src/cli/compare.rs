@@ -1,21 +1,18 @@
 //! `sld compare`.
 
 use super::device::DeviceArgs;
-use super::interrupt::{self, Interrupted};
-use super::running::{self, Start};
+use super::interrupt;
+use super::series;
 use super::session::{self, RunData};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::distill::{METHODS, Method};
-use crate::report::{self, Run};
 use crate::setting::Choice;
-use crate::{outln, say};
 use anyhow::{Context, ensure};
 use clap::Args;
-use nn::checkpoint::write_atomically;
 use nn::suggest::hint;
+use schedule::Alone;
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Methods are named as in configs, in any letter case; METHOD+dot trains it distillation-oriented. \
@@ -160,50 +157,5 @@ pub fn run(args: CompareArgs) -> anyhow::Result<()> {
     for (_, config) in &runs[..entries.len()] {
         session::networks(config, images)?;
     }
-    let count = runs.len();
-    for (i, (folder, config)) in runs.iter().enumerate() {
-        say!("\n[{}/{count}] {}", i + 1, folder.display());
-        if is_finished(folder, config) {
-            say!("finished before");
-            continue;
-        }
-        let data = RunData::load(config)?;
-        let start = Start::Resume { change: false };
-        let Some(finished) = running::train(&*device, config, folder, &data, start, stop, "")? else {
-            say!("stopped; the same command goes on");
-            return Err(Interrupted.into());
-        };
-        say!("{finished}");
-        // After every run, so that there is something to see of a comparison that takes days.
-        write_results(&args.output, &runs[..=i])?;
-    }
-    let table = write_results(&args.output, &runs)?;
-    outln!("\n{table}")?;
-    say!("report: {}", args.output.join(REPORT).display());
-    Ok(())
-}
-
-const TABLE: &str = "comparison.md";
-const REPORT: &str = "report.html";
-
-/// Whether the run in `folder` has done all its epochs under these settings.
-fn is_finished(folder: &Path, config: &Config) -> bool {
-    Run::read(folder).is_ok_and(|run| {
-        let last = run.metrics.last().map(|metrics| metrics.epoch);
-        run.evaluation.is_some()
-            && last == Some(config.solver.epochs)
-            && run.info.settings == config.differences()
-    })
-}
-
-/// Writes table and report of the runs, and gives the table.
-fn write_results(output: &Path, runs: &[(PathBuf, Config)]) -> anyhow::Result<String> {
-    let folders: Vec<&Path> = runs.iter().map(|run| run.0.as_path()).collect();
-    report::write(&folders, &output.join(REPORT))?;
-    let read = folders.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
-    let table = report::markdown(&read);
-    let path = output.join(TABLE);
-    write_atomically(&path, |file| file.write_all(table.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(table)
+    series::train(&Alone, &*device, &args.output, &runs, stop)
 }

@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::device::DeviceChoice;
 use super::interrupt::{self, Interrupted};
-use super::running::{self, Start};
+use super::running::{self, Ended, Job, Start};
 use super::session::RunData;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::data::synthetic::{self, Difficulty, SyntheticConfig};
@@ -13,7 +13,7 @@ use crate::training::{Evaluator, snapshot};
 use anyhow::Context;
 use clap::Args;
 use nn::checkpoint::Role;
-use schedule::Device;
+use schedule::{Alone, Device};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -144,7 +144,16 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let data = RunData::new(&config, splits.clone())?;
         let folder = args.output.join(entry.folder);
         let begun = Instant::now();
-        let Some(finished) = running::train(&*device, &config, &folder, &data, Start::New, stop, "")? else {
+        let job = Job {
+            device: &*device,
+            config: &config,
+            folder: &folder,
+            data: &data,
+            start: Start::New,
+            stop,
+            heading: "",
+        };
+        let Ended::Finished(finished) = running::train(&Alone, &job)? else {
             say!("stopped; start again with the same command");
             return Err(Interrupted.into());
         };

@@ -20,6 +20,7 @@ mod recording;
 mod report;
 mod resuming;
 mod running;
+mod series;
 pub mod session;
 mod terminal;
 mod train;

@@ -30,6 +30,7 @@ pub const WITHOUT_EFFECT: &[&str] = &[
 ];
 /// How long a run is changes none of its epochs: the learning rate's stages are keys of their own.
 const LENGTH: &str = "SOLVER.EPOCHS";
+const PATIENCE: &str = "SOLVER.PATIENCE";
 /// What the method's modules are made for.
 const METHOD: &str = "DISTILLER.TYPE";
 const TEACHER: &str = "DISTILLER.TEACHER";
@@ -142,7 +143,7 @@ impl Resume {
     /// # Errors
     /// It would be another run, and `change` is not given: what differs, and how to go on.
     pub fn agree(&self, change: bool) -> anyhow::Result<()> {
-        let matter: Vec<&Change> = self.changes.iter().filter(|c| c.key != LENGTH).collect();
+        let matter: Vec<&Change> = self.changes.iter().filter(|c| !is_length(&c.key)).collect();
         let fixed = matter.iter().any(|c| [STUDENT, INIT].contains(&c.key.as_str()));
         if matter.is_empty() || (change && !fixed) {
             return Ok(());
@@ -169,7 +170,7 @@ impl Resume {
     /// What is done otherwise from now on.
     pub fn changed(&self) -> Changed {
         let changed = |key: &str| self.changes.iter().any(|change| change.key == key);
-        match self.changes.iter().any(|change| change.key != LENGTH) {
+        match self.changes.iter().any(|change| !is_length(&change.key)) {
             _ if changed(METHOD) || changed(TEACHER) => Changed::Method,
             true => Changed::Steps,
             false => Changed::Nothing,
@@ -186,7 +187,7 @@ impl Resume {
             crate::say!("# {change}");
             // The length is a run's, not an epoch's. A run that was killed before its config was written has
             // told of the others already.
-            if change.key != LENGTH && !info.changes.contains(change) {
+            if !is_length(&change.key) && !info.changes.contains(change) {
                 info.changes.push(change.clone());
             }
         }
@@ -198,6 +199,10 @@ impl Resume {
     fn folder(&self) -> String {
         self.latest.parent().map_or_else(String::new, |folder| folder.display().to_string())
     }
+}
+
+fn is_length(key: &str) -> bool {
+    key == LENGTH || key == PATIENCE
 }
 
 /// What to give on the command line for the former value.

@@ -38,6 +38,8 @@ pub enum Start {
 pub struct Finished {
     pub folder: PathBuf,
     pub epochs: usize,
+    /// The last epoch that was better than all before, if none for too long since then is why the run ended.
+    pub exhausted: Option<usize>,
     /// On the test images, after the last epoch.
     pub top1: f64,
     pub top5: f64,
@@ -57,6 +59,9 @@ impl fmt::Display for Finished {
         if let Some(held_out) = self.best_held_out {
             write!(f, ",\nchosen by the held-out training images, {held_out:.2}% of which it knows")?;
         }
+        if let Some(epoch) = self.exhausted {
+            write!(f, "\nstopped early: no epoch since {epoch} was better (SOLVER.PATIENCE)")?;
+        }
         write!(f, "\nreport: {}", self.folder.join(REPORT).display())
     }
 }
@@ -70,37 +75,25 @@ pub enum Ended {
     Followed,
 }
 
-/// Trains the config's student in `folder`, in one process. `None` if it was interrupted.
-pub fn train(
-    device: &dyn Device,
-    config: &Config,
-    folder: &Path,
-    data: &RunData,
-    start: Start,
-    stop: &AtomicBool,
-    heading: &str,
-) -> anyhow::Result<Option<Finished>> {
-    let ended = train_among(&Alone, device, config, folder, data, start, stop, heading)?;
-    Ok(match ended {
-        Ended::Finished(finished) => Some(finished),
-        Ended::Interrupted | Ended::Followed => None,
-    })
+/// A run that is to be done.
+pub struct Job<'a> {
+    pub device: &'a dyn Device,
+    pub config: &'a Config,
+    /// Of the run. Only rank 0 reads and writes it.
+    pub folder: &'a Path,
+    pub data: &'a RunData,
+    pub start: Start,
+    /// Ends the run between two steps once it is raised.
+    pub stop: &'a AtomicBool,
+    /// Printed when nothing can be refused any more, so that what prevents the run is not told below a page of
+    /// settings.
+    pub heading: &'a str,
 }
 
-/// Trains the config's student in `folder`, as one of the processes of a cluster. Only rank 0 reads and writes the
-/// folder. Nothing in it is written before everything that can be refused was looked at; then the heading is
-/// printed, so that what prevents the run is not told below a page of settings.
-#[allow(clippy::too_many_arguments)] // each is a thing of its own
-pub fn train_among(
-    cluster: &dyn Cluster,
-    device: &dyn Device,
-    config: &Config,
-    folder: &Path,
-    data: &RunData,
-    start: Start,
-    stop: &AtomicBool,
-    heading: &str,
-) -> anyhow::Result<Ended> {
+/// Trains the config's student, as one of the processes of a cluster. Nothing is written before everything that can be
+/// refused was looked at.
+pub fn train(cluster: &dyn Cluster, job: &Job) -> anyhow::Result<Ended> {
+    let &Job { device, config, folder, data, start, stop, heading } = job;
     let started = Instant::now();
     let claim = cluster.leads().then(|| Claim::new(folder)).transpose()?;
     let (mut resume, change) = match (&claim, start) {
@@ -178,14 +171,14 @@ pub fn train_among(
             }
             Ok(Ended::Interrupted)
         }
-        Outcome::Finished { best, best_epoch } => {
+        Outcome::Finished { best, best_epoch, epochs, exhausted } => {
             // A finished run that is resumed has no epoch to show for itself: measure it once more.
             let last = match recorder.last.take() {
                 Some(last) => last,
                 None => evaluate(&Alone, device, networks.result(), config, data)?,
             };
             let evaluation = RunEvaluation {
-                epoch: config.solver.epochs,
+                epoch: epochs as u32,
                 classes: data.test.classes().to_vec(),
                 confusion: last.confusion.clone(),
             };
@@ -195,7 +188,8 @@ pub fn train_among(
             let on_test = recorder.run.best().map_or(best, |epoch| epoch.test.top1);
             Ok(Ended::Finished(Finished {
                 folder: folder.into(),
-                epochs: config.solver.epochs as usize,
+                epochs,
+                exhausted,
                 top1: last.top1(),
                 top5: last.top5(),
                 best_epoch,
@@ -292,6 +286,7 @@ fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Net
         test_digest: data.test.digest(),
         validation_images: data.held_out.as_ref().map_or(0, |d| d.len() as u64),
         epochs: config.solver.epochs,
+        patience: config.solver.patience,
         batch_size: config.solver.batch_size,
         device_bytes: 0,
         seed: config.solver.seed,

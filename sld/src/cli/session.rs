@@ -221,6 +221,7 @@ pub fn settings(config: &Config) -> Settings {
     let solver = &config.solver;
     Settings {
         epochs: solver.epochs as usize,
+        patience: solver.patience as usize,
         batch_size: solver.batch_size as usize,
         accumulate: solver.accumulate as usize,
         transfer: match solver.transfer {

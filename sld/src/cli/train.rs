@@ -3,8 +3,8 @@
 use super::device::DeviceArgs;
 use super::interrupt::{self, Interrupted};
 use super::output;
-use super::running::{self, Ended, Start};
-use super::session;
+use super::running::{self, Ended, Job, Start};
+use super::{series, session};
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::{say, warn};
@@ -29,10 +29,14 @@ Examples:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --resume
   Four processes, each with a GPU or its share of the cores (docs/cluster.md):
     mpirun -np 4 sld train --cfg configs/imagenet/r34_r18/sld.yaml
+  Three seeds: mean and standard deviation, in a table and a report:
+    sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --teacher teacher.pth --seeds 3
   Choose the best epoch on held-out training images instead of the test set:
     sld train --cfg configs/cifar100/sld/res32x4_res8x4.yaml --val-fraction 0.1
 
 Ctrl-C finishes the step, saves, and prints the command that resumes.";
+
+const SEED: &str = "SOLVER.SEED";
 
 /// Train a student, with or without a teacher.
 #[derive(Debug, Clone, Args)]
@@ -52,6 +56,11 @@ pub struct TrainArgs {
     /// Seed of initial weights, order and augmentation (SOLVER.SEED).
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Train with the seeds 1 to N, one after the other, each in a folder of its own, and make a table of means and
+    /// standard deviations and a report. The same command goes on; finished runs are not repeated.
+    #[arg(long, value_name = "N", conflicts_with_all = ["seed", "resume", "change"],
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
     /// Folder or archive with the images (DATASET.ROOT).
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -82,14 +91,34 @@ impl TrainArgs {
     /// `--seed` and `--val-fraction` change the result, so they are part of the folder's name as the
     /// overrides are; where data, teacher and the weights to begin with lie is not.
     pub fn resolve(&self) -> Result<(Config, PathBuf), ConfigError> {
+        self.resolve_with(None)
+    }
+
+    /// The configs and folders of `--seeds`, and the folder that they are in.
+    fn resolve_seeds(&self, seeds: u64) -> anyhow::Result<(Vec<(PathBuf, Config)>, PathBuf)> {
+        let given = Overrides::from_words(&self.overrides)?;
+        anyhow::ensure!(!given.has(SEED), "{SEED} follows from --seeds; leave it out");
+        let run = |seed: u64| {
+            let (config, folder) = self.resolve_with(Some(seed))?;
+            Ok((folder.join(format!("seed-{seed}")), config))
+        };
+        let runs = (1..=seeds).map(run).collect::<Result<Vec<_>, ConfigError>>()?;
+        Ok((runs, self.resolve()?.1))
+    }
+
+    /// `one_of` is a seed of several, which are not part of the folder's name.
+    fn resolve_with(&self, one_of: Option<u64>) -> Result<(Config, PathBuf), ConfigError> {
         let mut named = Overrides::from_words(&self.overrides)?;
         if let Some(seed) = self.seed {
-            named.option("--seed", "SOLVER.SEED", seed.to_string());
+            named.option("--seed", SEED, seed.to_string());
         }
         if let Some(fraction) = self.val_fraction {
             named.option("--val-fraction", "DATASET.VAL_FRACTION", fraction.to_string());
         }
         let mut all = named.clone();
+        if let Some(seed) = one_of {
+            all.option("--seeds", SEED, seed.to_string());
+        }
         if let Some(data) = &self.data {
             all.option("--data", "DATASET.ROOT", data);
         }
@@ -127,6 +156,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
 }
 
 fn run_among(args: &TrainArgs, cluster: &dyn Cluster) -> anyhow::Result<()> {
+    if let Some(seeds) = args.seeds {
+        return train_seeds(args, cluster, seeds);
+    }
     let (config, folder) = args.resolve()?;
     config.warnings.iter().for_each(|warning| warn!("warning: {warning}"));
     let stop = interrupt::stop_politely();
@@ -135,7 +167,16 @@ fn run_among(args: &TrainArgs, cluster: &dyn Cluster) -> anyhow::Result<()> {
     let start = if args.resume { Start::Resume { change: args.change } } else { Start::New };
     let heading =
         format!("{}# run folder: {}\n# device: {}", config.to_yaml(), folder.display(), device.name());
-    match running::train_among(cluster, &*device, &config, &folder, &data, start, stop, &heading)? {
+    let job = Job {
+        device: &*device,
+        config: &config,
+        folder: &folder,
+        data: &data,
+        start,
+        stop,
+        heading: &heading,
+    };
+    match running::train(cluster, &job)? {
         Ended::Finished(finished) => say!("{finished}"),
         Ended::Followed => {}
         Ended::Interrupted => {
@@ -151,6 +192,18 @@ fn run_among(args: &TrainArgs, cluster: &dyn Cluster) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn train_seeds(args: &TrainArgs, cluster: &dyn Cluster, seeds: u64) -> anyhow::Result<()> {
+    let (runs, folder) = args.resolve_seeds(seeds)?;
+    let config = &runs[0].1;
+    config.warnings.iter().for_each(|warning| warn!("warning: {warning}"));
+    let stop = interrupt::stop_politely();
+    let device = args.device.open_among(cluster)?;
+    // What cannot be is told before the first run, and before a page of settings.
+    session::networks(config, session::Images::of_data(&session::RunData::load(config)?.train))?;
+    say!("{}# runs: {}, seeds 1 to {seeds}\n# device: {}", config.to_yaml(), folder.display(), device.name());
+    series::train(cluster, &*device, &folder, &runs, stop)
 }
 
 /// This command with `--resume`, for a shell.

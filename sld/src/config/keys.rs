@@ -160,6 +160,9 @@ settings! {
         "SOLVER.TRANSFER": transfer: TransferKind = TransferKind::F32;
         /// Passes over the training images.
         "SOLVER.EPOCHS": epochs: u32 = 240, at_least_one;
+        /// Epochs after which training stops if none of them was better than all before (on held-out images, or without any
+        /// on the test images); 0: all epochs are trained.
+        "SOLVER.PATIENCE": patience: u32 = 0;
         /// Learning rate of the first epoch; of one_cycle and SOLVER.WARMUP the largest.
         "SOLVER.LR": lr: f64 = 0.05, positive;
         /// Course of the learning rate. multi_step: falls after each of SOLVER.LR_DECAY_STAGES; step: after every so many

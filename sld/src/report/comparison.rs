@@ -216,7 +216,7 @@ fn runs_table(runs: &[Run], roles: &Roles) -> String {
                 true => "baseline".into(),
                 false => points(top1(run) - top1(&runs[roles.baseline])),
             };
-            let unfinished = match run.info.epochs.saturating_sub(run.last().epoch) {
+            let unfinished = match run.epochs_left() {
                 0 => String::new(),
                 1 => " <small>(1 epoch to go)</small>".into(),
                 left => format!(" <small>({left} epochs to go)</small>"),

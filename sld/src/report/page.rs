@@ -3,6 +3,7 @@
 use super::html::{count, date, duration, escape, millions, percent};
 use super::run::Run;
 use super::{classes, comparison, confusion, curves, swap};
+use crate::run::exhausted;
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 
@@ -147,7 +148,14 @@ fn sentence(run: &Run) -> String {
         info.batch_size,
         escape(&info.device),
     );
-    if run.last().epoch < info.epochs {
+    if let Some(epoch) = exhausted(&run.metrics, info.patience) {
+        let _ = write!(
+            text,
+            "It was stopped early, after {} of {} epochs: none since epoch {epoch} was better. ",
+            run.last().epoch,
+            info.epochs
+        );
+    } else if run.epochs_left() > 0 {
         let _ =
             write!(text, "<b>The run is not finished</b>: epoch {} of {}. ", run.last().epoch, info.epochs);
     }

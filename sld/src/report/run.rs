@@ -1,7 +1,7 @@
 //! A run as a report knows it: what its folder holds.
 
 use crate::distill::Method;
-use crate::run::{EpochMetrics, Evaluation, RunError, RunInfo, best_epoch, read_metrics};
+use crate::run::{EpochMetrics, Evaluation, RunError, RunInfo, best_epoch, exhausted, read_metrics};
 use std::path::Path;
 
 /// What a report knows about one run.
@@ -54,6 +54,14 @@ impl Run {
     /// The last finished epoch.
     pub(super) fn last(&self) -> &EpochMetrics {
         &self.metrics[self.metrics.len() - 1]
+    }
+
+    /// Epochs that are still to come: none if the run's patience has ended it.
+    pub fn epochs_left(&self) -> u32 {
+        match exhausted(&self.metrics, self.info.patience) {
+            Some(_) => 0,
+            None => self.info.epochs.saturating_sub(self.last().epoch),
+        }
     }
 
     /// The best epoch, by the rule of [`best_epoch`].

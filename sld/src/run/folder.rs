@@ -42,6 +42,9 @@ pub struct RunInfo {
     pub validation_images: u64,
     /// Epochs that the run is meant to have.
     pub epochs: u32,
+    /// Epochs without a better one after which it ends; 0: none. 0 in files of older versions.
+    #[serde(default)]
+    pub patience: u32,
     /// Images of a training batch, in all processes together.
     pub batch_size: u32,
     /// What the device holds while it trains: the step's memory and all state. 0 in files of older versions.

@@ -109,6 +109,13 @@ pub fn best_epoch(metrics: &[EpochMetrics]) -> Option<BestEpoch> {
     Some(BestEpoch { epoch: best.epoch, test: best.test })
 }
 
+/// The first of the best epochs, if it is so long ago that a run of this patience (0: any length) ends.
+pub fn exhausted(metrics: &[EpochMetrics], patience: u32) -> Option<u32> {
+    let better = |best: &EpochMetrics, other: &EpochMetrics| other.selection().top1 > best.selection().top1;
+    let best = metrics.iter().reduce(|best, other| if better(best, other) { other } else { best })?;
+    (patience > 0 && metrics.last()?.epoch - best.epoch >= patience).then_some(best.epoch)
+}
+
 /// Where a run that goes on stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {

@@ -29,5 +29,5 @@ pub use folder::{ModelInfo, RunFolder, RunInfo};
 pub use lock::RunLock;
 pub use metrics::{
     Accuracy, BestEpoch, EpochMetrics, MetricsLog, Reached, SwapMetrics, SwapSide, TrainMetrics, best_epoch,
-    read_metrics,
+    exhausted, read_metrics,
 };

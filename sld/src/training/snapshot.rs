@@ -32,8 +32,10 @@ pub struct Progress {
     pub sums: Vec<f64>,
     /// Best top-1 so far (percent); -1 before the first evaluation.
     pub best: f64,
-    /// The epoch of `best`.
+    /// The epoch of `best`, of equals the last.
     pub best_epoch: usize,
+    /// The first of these.
+    pub improved: usize,
     /// The run's seed, which the order of images follows from.
     pub seed: u64,
 }
@@ -101,6 +103,7 @@ pub fn save(
     extra.insert("steps".into(), Scalar::Int(progress.steps as i64));
     extra.insert("images".into(), Scalar::Int(progress.images as i64));
     extra.insert("best_epoch".into(), Scalar::Int(progress.best_epoch as i64));
+    extra.insert("improved_epoch".into(), Scalar::Int(progress.improved as i64));
     // Bits, not digits: the sums go on exactly.
     let sums: Vec<String> = progress.sums.iter().map(|s| format!("{:016x}", s.to_bits())).collect();
     extra.insert("sums".into(), Scalar::Text(sums.join(" ")));
@@ -160,6 +163,8 @@ pub fn restore(
         sums: sums.with_context(|| format!("{place}: damaged sums"))?,
         best: saved.best_acc.unwrap_or(-1.0),
         best_epoch: number("best_epoch")?,
+        // Not in states of older versions.
+        improved: number("improved_epoch").or_else(|_| number("best_epoch"))?,
         seed: text("seed")?.parse().with_context(|| format!("{place}: damaged seed"))?,
     };
 

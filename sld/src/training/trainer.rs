@@ -28,6 +28,8 @@ use crate::distill::{Distiller, Drawn};
 pub struct Settings {
     /// Passes over the training images.
     pub epochs: usize,
+    /// Epochs after which training ends if none of them was better than all before; 0: it does not.
+    pub patience: usize,
     /// Images of a batch, in all processes together.
     pub batch_size: usize,
     /// Parts that a process computes its share of a batch in, one after the other, at least 1.
@@ -52,6 +54,7 @@ impl Default for Settings {
         let course = Course::MultiStep { stages: vec![150, 180, 210], factor: 0.1 };
         Settings {
             epochs: 240,
+            patience: 0,
             batch_size: 64,
             accumulate: 1,
             transfer: Transfer::F32,
@@ -84,6 +87,10 @@ pub enum Outcome {
         best: f64,
         /// The epoch with it, counted from 1.
         best_epoch: usize,
+        /// How many were done.
+        epochs: usize,
+        /// The last epoch that was better than all before, if [`Settings::patience`] ended the run.
+        exhausted: Option<usize>,
     },
     /// Between two steps, because [`Trainer::stop_when`]'s flag was raised.
     Interrupted,
@@ -223,7 +230,7 @@ impl<'a> Trainer<'a> {
         let (seed, workers) = (self.settings.seed, self.settings.workers);
         let mut loader = self.batches.loader(&self.train, seed, workers, start)?;
 
-        while self.progress.epoch <= self.settings.epochs {
+        while self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
             let started = Instant::now();
             let already = self.progress.images;
             let finished = match self.train_epoch(&mut loader, observer) {
@@ -256,6 +263,9 @@ impl<'a> Trainer<'a> {
                 Err(why) => return Err(self.keep(why, observer)?),
             };
             let accuracy = held_out.as_ref().unwrap_or(&test).top1();
+            if accuracy > self.progress.best {
+                self.progress.improved = self.progress.epoch;
+            }
             let is_best = accuracy >= self.progress.best;
             if is_best {
                 self.progress.best = accuracy;
@@ -286,7 +296,15 @@ impl<'a> Trainer<'a> {
                 observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
             }
         }
-        Ok(Outcome::Finished { best: self.progress.best, best_epoch: self.progress.best_epoch })
+        let Progress { best, best_epoch, improved, .. } = self.progress;
+        let exhausted = self.is_exhausted().then_some(improved);
+        Ok(Outcome::Finished { best, best_epoch, epochs: self.progress.epoch - 1, exhausted })
+    }
+
+    /// Whether no epoch was better than all before for as long as that is waited for.
+    fn is_exhausted(&self) -> bool {
+        let since = (self.progress.epoch - 1).saturating_sub(self.progress.improved);
+        self.settings.patience > 0 && since >= self.settings.patience
     }
 
     /// The rest of the epoch in work; false if it was interrupted.

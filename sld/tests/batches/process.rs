@@ -109,6 +109,7 @@ pub const ALONE: How =
 pub fn settings(how: How) -> Settings {
     Settings {
         epochs: 2,
+        patience: 0,
         batch_size: 10,
         accumulate: how.parts,
         transfer: how.transfer,

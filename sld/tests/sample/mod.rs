@@ -105,6 +105,7 @@ pub fn info(distiller: &str, epochs: u32) -> RunInfo {
         changes: Vec::new(),
         validation_images: 0,
         epochs,
+        patience: 0,
         batch_size: 64,
         device_bytes: 0,
         seed: 0,
