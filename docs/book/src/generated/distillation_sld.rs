@@ -1,6 +1,5 @@
 let (y, gate) = (&batch.stacked_labels(), &batch.factor);
 let per_image = 1.0 / batch.size() as f64;
-let ce = s.cross_entropy(y).sum_all() * per_image;
 let teacher = divergence(&s, &swap(&t, y), &self.temperatures) * per_image;
 let student = gate
     * pseudo_teacher_divergence(&s, y, &self.temperatures, self.detach_pseudo_teacher)
