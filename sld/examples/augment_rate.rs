@@ -71,6 +71,7 @@ fn main() {
             batch_size: 64,
             parts: Parts::WHOLE,
             views: Views::WeakAndStrong,
+            mixing: None,
             seed: 1,
             threads,
             prefetch: 8,

@@ -368,8 +368,15 @@ fn replayed(root: &Path, method: &Method, train: &Arc<Dataset>, epoch: u64, gate
     };
     let (student, teacher) = (network(root.join("run/student_latest")), network(root.join("teacher.pth")));
     let views = if method.views == 2 { Views::WeakAndStrong } else { Views::Weak };
-    let config =
-        LoaderConfig { batch_size: 40, parts: Parts::WHOLE, views, seed: 0, threads: 1, prefetch: 1 };
+    let config = LoaderConfig {
+        batch_size: 40,
+        parts: Parts::WHOLE,
+        views,
+        mixing: None,
+        seed: 0,
+        threads: 1,
+        prefetch: 1,
+    };
     let mut loader = Loader::train(train.clone(), config, Position { epoch, batch: 0 }).unwrap();
     let (mut sums, mut seen) = (Sums::new(), 0);
     let mut replays: Vec<Replay> = Vec::new();

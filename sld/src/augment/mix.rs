@@ -21,8 +21,19 @@ pub struct Mixing {
 pub enum Mixture {
     /// The image times this share, and the other times the rest.
     Blend(f64),
-    /// The other image from `(left, top)` to `(right, bottom)`, both excluded, of an image of `size` pixels.
-    Cut { left: usize, top: usize, right: usize, bottom: usize, size: (usize, usize) },
+    /// The other image in a rectangle.
+    Cut {
+        /// The first column of it.
+        left: usize,
+        /// The first row.
+        top: usize,
+        /// The first column to its right.
+        right: usize,
+        /// The first row below.
+        bottom: usize,
+        /// Width and height of the image.
+        size: (usize, usize),
+    },
 }
 
 impl Mixing {

@@ -27,8 +27,9 @@ pub struct Networks {
     pub repeat_wrn_updates: bool,
     /// The number of training images.
     pub images: usize,
-    /// As the setup says.
+    /// [`Setup::smoothing`].
     pub smoothing: f64,
+    /// [`Setup::mixing`].
     pub mixing: Option<Mixing>,
     teacher_learns: bool,
 }
