@@ -102,8 +102,15 @@ pub struct How {
     pub mixed: bool,
 }
 
-pub const ALONE: How =
-    How { processes: 1, parts: 1, sync_batch_norm: false, transfer: Transfer::F32, rate: 0.1, dot: None, mixed: false };
+pub const ALONE: How = How {
+    processes: 1,
+    parts: 1,
+    sync_batch_norm: false,
+    transfer: Transfer::F32,
+    rate: 0.1,
+    dot: None,
+    mixed: false,
+};
 
 /// Of two epochs in batches of 10.
 pub fn settings(how: How) -> Settings {
