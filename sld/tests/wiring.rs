@@ -427,8 +427,7 @@ const FEATURES: &[(&str, &[(&str, &str)], &[(&str, &str)])] = &[
     ),
 ];
 
-/// Keys that are read for the sake of the reference's files and change nothing. (The variance that VID begins
-/// and stays with is the other key's, whatever part of it is added.)
+/// Keys that are read for the sake of the reference's files and change nothing.
 const WITHOUT_EFFECT: &[&str] =
     &["FITNET.INPUT_SIZE", "VID.INPUT_SIZE", "VID.EPS", "REVIEWKD.MAX_MID_CHANNEL"];
 

@@ -93,6 +93,7 @@ pub fn without_effect(config: &Config, path: &str) -> Option<String> {
             why(&format!("on {}, whose images are of one size", config.dataset.kind.name()))
         }
         "FITNET.INPUT_SIZE" | "VID.INPUT_SIZE" if own(path) => why("where shapes are known without an image"),
+        "VID.EPS" if own(path) => why("in the published code neither: the variance stays VID.INIT_PRED_VAR"),
         "REVIEWKD.MAX_MID_CHANNEL" if own(path) => why("in the published code neither: 512 is the most"),
         "SOLVER.MOMENTUM" if !config.solver.optimizer.has_momentum() => {
             why(&format!("on {}, which has its own", config.solver.optimizer.name()))

@@ -1,4 +1,4 @@
-//! Decoupled knowledge distillation: Zhao, Cui, Song, Qiu, Liang, CVPR 2022.
+//! Zhao, Cui, Song, Qiu, Liang, *Decoupled Knowledge Distillation* (CVPR 2022).
 
 use autograd::Tensor;
 use nn::layers::Modules;

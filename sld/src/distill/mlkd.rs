@@ -1,4 +1,4 @@
-//! Multi-level logit distillation: Jin, Wang, Lin, CVPR 2023, as its published code computes it: the
+//! Jin, Wang, Lin, *Multi-level Logit Distillation* (CVPR 2023), as its published code computes it: the
 //! masks, which were to choose samples and classes, multiply sums that are scalars already, and so act
 //! as factors of about one half.
 

@@ -17,10 +17,11 @@ settings! {
     /// ce_weight CE(s, y) + feat_weight sum over stages of mean [ (m(s) - t)^2 / v + log v ] / 2
     /// ```
     ///
-    /// In the published code `v` is not learned, so it stays at its first value. Of two maps the larger is pooled to
+    /// In the published code `v` is not learned, so it stays at its first value, the key's: what of it is `VID.EPS` and
+    /// what would be learned makes no difference. Of two maps the larger is pooled to
     /// the other's height first.
     pub struct Vid {
-        /// Added to the variance.
+        /// The part of the variance that could not be learned. No effect: none of it is.
         "VID.EPS": epsilon: f64 = 1e-5, not_negative;
         /// The variance.
         "VID.INIT_PRED_VAR": variance: f64 = 5.0, positive;
@@ -30,14 +31,6 @@ settings! {
         "VID.LOSS.CE_WEIGHT": ce_weight: f64 = 1.0, not_negative;
         /// Weight of the features' likelihood.
         "VID.LOSS.FEAT_WEIGHT": feat_weight: f64 = 1.0, not_negative;
-    }
-}
-
-impl Vid {
-    /// `log(1 + e^r) + epsilon`, where `r` gives `variance` and is kept in `f32`.
-    fn predicted_variance(&self) -> f64 {
-        let r = ((self.variance - self.epsilon).exp() - 1.0).ln() as f32;
-        f64::from(r).exp().ln_1p() + self.epsilon
     }
 }
 
@@ -65,7 +58,7 @@ impl Distiller for Vid {
             );
             return Err(batch.refuse(self.about(), why));
         }
-        let v = self.predicted_variance();
+        let v = self.variance;
         let stages = matched_stages(student, &teacher).into_iter().enumerate();
         let surprise = stages.map(|(stage, (s, t))| {
             let error = regress(stage, &s, t.dim(3), own) - t;
