@@ -618,7 +618,11 @@ fn a_key_that_changes_nothing_is_refused_from_the_command_line_and_warned_of_fro
             let given = overridden(&[&words[..], &[key.path, value]].concat());
             match plain.method().get(key.path) {
                 // The reference's, for what is not done here.
-                Some(_) if ["INPUT_SIZE", "MAX_MID_CHANNEL", "VID.EPS"].iter().any(|last| key.path.ends_with(last)) => {
+                Some(_)
+                    if ["INPUT_SIZE", "MAX_MID_CHANNEL", "VID.EPS"]
+                        .iter()
+                        .any(|last| key.path.ends_with(last)) =>
+                {
                     assert!(given.unwrap_err().contains("has no effect"), "{name} {}", key.path);
                 }
                 Some(_) => assert!(given.unwrap() != plain, "{name} {}", key.path),
