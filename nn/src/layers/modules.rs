@@ -1,5 +1,6 @@
 //! Layers that are made where they are used.
 
+use autograd::tensor::Transfer;
 use autograd::{Tensor, Variable, scope};
 
 use super::builder::{Builder, Kind, Shared, StateEntry};
@@ -14,6 +15,8 @@ pub struct Modules {
     shared: Shared,
     /// How the layers' batch norms behave, and what they change.
     pub forward: Forward,
+    /// Where several processes compute a batch: the share of this one's images in all, a scalar of shape `[]`.
+    pub share: Option<Tensor>,
     updates: Vec<(Variable, Tensor)>,
 }
 
@@ -24,6 +27,7 @@ impl Modules {
         Modules {
             shared: Shared { initializer: Initializer::undecided(seed), state: Vec::new() },
             forward: Forward::train(1),
+            share: None,
             updates: Vec::new(),
         }
     }
@@ -45,15 +49,29 @@ impl Modules {
         &self.shared.state
     }
 
-    /// Gives a [`Kind::Memory`] its value for the next step; the value's expressions belong to the update.
-    pub fn remember(&mut self, memory: &Variable, value: impl FnOnce() -> Tensor) {
+    /// Gives a [`Kind::Memory`] its value for the next step, the same in all processes ([`Modules::sum_of_all`]); the
+    /// value's expressions belong to the update.
+    pub fn remember(&mut self, memory: &Variable, value: impl FnOnce(&Modules) -> Tensor) {
         debug_assert!(
             self.state().iter().any(|entry| entry.kind == Kind::Memory && entry.variable == *memory),
             "{memory:?} is no memory of these modules"
         );
         let _part = scope::part("update");
         let _layer = within(memory);
-        self.updates.push((memory.clone(), value()));
+        let value = value(self);
+        self.updates.push((memory.clone(), value));
+    }
+
+    /// The sum over processes of what each makes of its own images; one that has none adds nothing.
+    pub fn sum_of_all(&self, own: &Tensor) -> Tensor {
+        let Some(share) = &self.share else { return own.clone() };
+        let zero = Tensor::scalar(0.0);
+        zero.less(share).select(own, &zero).all_reduce(Transfer::F32)
+    }
+
+    /// The mean over the images of all processes, of the mean over this one's.
+    pub fn mean_of_all(&self, own: &Tensor) -> Tensor {
+        self.share.as_ref().map_or_else(|| own.clone(), |share| self.sum_of_all(&(own * share)))
     }
 
     /// What a step changes of them beside the parameters.

@@ -128,6 +128,7 @@ impl Crd {
     /// `Z`; returned is also its value from now on.
     fn contrast(
         &self,
+        own: &Modules,
         v: &Tensor,
         memory: &Variable,
         draws: &Draws,
@@ -139,27 +140,28 @@ impl Crd {
         let Draws { positive, negatives, .. } = draws;
         let k = f64::from(self.negatives);
         let mean = (&scores * (positive + negatives)).sum_all() * (1.0 / (b as f64 * (k + 1.0)));
+        let mean = own.mean_of_all(&mean.detach());
         let first = normaliser.less(&Tensor::scalar(0.0));
-        let z = first.select(&(mean.detach() * n as f64), normaliser);
+        let z = first.select(&(mean * n as f64), normaliser);
 
         let p = scores / &z;
         let c = k / n as f64;
         let all = &p + (c + EPSILON);
-        let own = positive.select(&(&p / &all), &Tensor::scalar(0.0)).sum(&[1]);
+        let right = positive.select(&(&p / &all), &Tensor::scalar(0.0)).sum(&[1]);
         // log(c / all): the logarithm's constant apart.
         let others = (negatives * (c.ln() - all.log())).sum(&[1]);
-        let loss = -(own.log() + others).mean_all();
+        let loss = -(right.log() + others).mean_all();
         (loss, z)
     }
 
-    /// The memory after the embeddings of these images were met.
-    fn renewed(&self, side: &Side, images: &Tensor) -> Tensor {
+    /// The memory after the embeddings of these images were met, and of those that other processes have.
+    fn renewed(&self, side: &Side, images: &Tensor, own: &Modules) -> Tensor {
         let memory = side.memory.tensor();
         let rows = images.one_hot(memory.dim(0));
         let mixed = rows.matmul(&memory) * self.momentum + side.embedding.detach() * (1.0 - self.momentum);
         let mixed = &mixed / length(&mixed, &[1]);
-        let met = rows.sum(&[0]).reshape(&[memory.dim(0), 1]);
-        met.select(&rows.transpose().matmul(&mixed), &memory)
+        let met = own.sum_of_all(&rows.sum(&[0])).reshape(&[memory.dim(0), 1]);
+        met.select(&own.sum_of_all(&rows.transpose().matmul(&mixed)), &memory)
     }
 
     /// The positive, and the negatives: of other classes, without repetition where there are enough.
@@ -234,12 +236,12 @@ impl Distiller for Crd {
         let draws = Draws::new(batch);
         let known = parameters.tensor();
         let normaliser = |at: usize| known.slice(0, at, 1, 1).reshape(&[]);
-        let (of_student, z_s) = self.contrast(&s.embedding, &t.memory, &draws, &normaliser(2));
-        let (of_teacher, z_t) = self.contrast(&t.embedding, &s.memory, &draws, &normaliser(3));
+        let (of_student, z_s) = self.contrast(own, &s.embedding, &t.memory, &draws, &normaliser(2));
+        let (of_teacher, z_t) = self.contrast(own, &t.embedding, &s.memory, &draws, &normaliser(3));
         for side in [&s, &t] {
-            own.remember(&side.memory, || self.renewed(side, &draws.images));
+            own.remember(&side.memory, |own| self.renewed(side, &draws.images, own));
         }
-        own.remember(&parameters, || {
+        own.remember(&parameters, |_| {
             let [z_s, z_t] = [&z_s, &z_t].map(|z| z.reshape(&[1]));
             Tensor::concatenate(&[&known.slice(0, 0, 2, 1), &z_s, &z_t, &known.slice(0, 4, 1, 1)], 0)
         });

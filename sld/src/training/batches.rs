@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::ensure;
 use autograd::Variable;
 use autograd::tensor::Transfer;
-use nn::layers::Kind;
 use nn::optimizer::GradientSums;
 use schedule::{Device, Exchange, Executable, Schedule, Value};
 
@@ -111,7 +110,6 @@ impl<'a> Batches<'a> {
             accumulation: None,
             sums: String::new(),
         };
-        batches.check_memories()?;
         batches.check_parts(train.len())?;
         if sharing.accumulate > 1 {
             let sums = GradientSums::new(&networks.optimizer.differentiated());
@@ -240,12 +238,9 @@ impl<'a> Batches<'a> {
     ) -> anyhow::Result<Trained> {
         let mut trained =
             Trained { images: 0, sums: vec![0.0; self.metrics().len()], stop: false, bad: None };
-        // Without statistics or gradients to share, a part without images is no work.
-        let is_alone = self.cluster.size() == 1;
-        let may_skip = is_alone || (self.accumulation.is_some() && !self.sharing.sync_batch_norm);
         for (number, batch) in parts.into_iter().enumerate() {
             let in_all: usize = self.parts_of_all(batch.whole, number);
-            if in_all == 0 || (batch.counted == 0 && may_skip) {
+            if in_all == 0 || (batch.counted == 0 && !self.steps.iter().any(TrainStep::has_sums)) {
                 continue;
             }
             let size = self.size(batch.whole, number);
@@ -274,7 +269,7 @@ impl<'a> Batches<'a> {
             }
         }
         trained.stop = stop();
-        if !is_alone {
+        if self.cluster.size() > 1 {
             let mut all = trained.sums.clone();
             all.extend([trained.images as f64, f64::from(u8::from(trained.stop))]);
             self.cluster.sum(&mut all)?;
@@ -333,19 +328,6 @@ impl<'a> Batches<'a> {
             }
         };
         Ok(&mut self.steps[at])
-    }
-
-    /// Whether what the method remembers can be kept: processes would each remember their own images alone.
-    fn check_memories(&self) -> anyhow::Result<()> {
-        let remembers = self.networks.modules.iter().any(|entry| entry.kind == Kind::Memory);
-        ensure!(
-            self.cluster.size() == 1 || !remembers,
-            "{} remembers every training image in one process's memory, and cannot be trained by {} processes; start \
-             it without mpirun",
-            self.distiller.name(),
-            self.cluster.size()
-        );
-        Ok(())
     }
 
     /// Whether every part of a full batch and of an epoch's last one has the images that the method needs.

@@ -32,7 +32,7 @@ pub struct Scalars {
     pub factor: f32,
     /// The share of these images in the whole batch.
     pub weight: f32,
-    /// Their share in batch norm's statistics.
+    /// Their share in what processes compute at the same time: batch norm's statistics, memories.
     pub share: f32,
 }
 
@@ -109,7 +109,7 @@ pub struct Division<'a> {
 
 /// The expressions of a program for `batch` images: as [`expressions`], or as a division asks. Further inputs are
 /// then `weight` `[]`, the share of these images in the whole batch, which the loss is multiplied with, and
-/// `share` `[]`, their share in batch norm's statistics. A part of a batch takes no `rate`.
+/// `share` `[]`, their share in what processes compute at the same time (batch norm's statistics, memories). A part of a batch takes no `rate`.
 pub fn program(
     networks: &Networks,
     distiller: &dyn Distiller,
@@ -171,6 +171,7 @@ impl Pass {
         // The optimizer and batch norm say themselves what is an update, and the gradient what is backward.
         let _part = scope::part("loss");
         let mut modules = networks.own(batch.size(), division.synchronized);
+        modules.share = division.transfer.map(|_| Tensor::input("share", &[]));
         let loss = distiller.loss(&batch, &mut modules);
         statistics.extend(modules.into_updates());
         let weight =
@@ -285,6 +286,10 @@ impl TrainStep {
     /// Bytes that the program holds on the device, without state.
     pub fn bytes(&self) -> u64 {
         self.executable.bytes()
+    }
+    /// Whether it sums anything over processes, so that one without images has to take part as well.
+    pub fn has_sums(&self) -> bool {
+        !self.executable.schedule().exchanges().is_empty()
     }
     /// Variables that it changes.
     pub fn updated(&self) -> Vec<Variable> {

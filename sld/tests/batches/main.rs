@@ -119,18 +119,22 @@ fn synchronized_batch_norm_is_that_of_one_process() {
     }
 }
 
-/// What is remembered of every image would be another memory in every process.
+/// What a method remembers of every image is the same in all processes, whoever met the image.
 #[test]
-fn a_method_with_a_memory_is_refused_to_several_processes() {
-    let method = Crd { student_dim: 64, teacher_dim: 64, negatives: 4, ..Crd::default() };
-    let two = Member { hub: Hub::new(2), rank: 0 };
-    let device = cpu::CpuDevice::new(1);
-    let setup = Setup { images: 23, ..Setup::default() };
-    let networks = Networks::new(resnet(1), Some(resnet(2)), &method, setup).unwrap();
-    let images = [Some(data(23)), Some(data(23)), None];
-    let made = Trainer::among(&two, &device, &networks, &method, settings(ALONE), images);
-    let why = format!("{:#}", made.err().expect("refused"));
-    assert!(why.contains("CRD remembers every training image") && why.contains("2 processes"), "{why}");
+fn memories_are_those_of_one_process() {
+    let method = Crd { dim: 8, student_dim: 12, teacher_dim: 12, negatives: 4, ..Crd::default() };
+    let (whole, metrics) = trained(plain, &method, ALONE, None, u64::MAX);
+    for (processes, parts) in [(2, 1), (3, 1), (5, 1)] {
+        let how = How { processes, parts, ..ALONE };
+        let (shared, same) = trained(plain, &method, how, None, u64::MAX);
+        let apart = distance(&whole, &shared);
+        assert!(apart < 2e-6, "{processes} processes are {apart:e} away");
+        assert_same_metrics(&metrics, &same, 1e-5);
+        let (stopped, _) = trained(plain, &method, how, None, 2);
+        let (resumed, _) = trained(plain, &method, How { processes: 2, ..how }, Some(stopped), u64::MAX);
+        let apart = distance(&whole, &resumed);
+        assert!(apart < 2e-6, "resumed by 2 of {processes}: {apart:e} away");
+    }
 }
 
 /// Gradients of 16 bits: near, and not the same.

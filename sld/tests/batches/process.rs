@@ -6,7 +6,7 @@ use nn::checkpoint::Checkpoint;
 use nn::initialization::{Biases, Initialization, Initializer, Weights};
 use nn::layers::{ConvSpec, Convolution, Linear};
 use nn::optimizer::MultiStep;
-use nn::{Forward, Model, Output};
+use nn::{Features, Forward, Model, Output};
 use sld::augment::{Mixing, Normalization};
 use sld::cluster::Cluster;
 use sld::data::Dataset;
@@ -30,7 +30,8 @@ impl nn::models::Network for Plain {
     fn forward(&self, images: &Tensor, _: &mut Forward) -> Output {
         let x = self.first.forward(images).relu();
         let pooled = self.second.forward(&x).relu().global_average_pool();
-        self.classifier.forward(&pooled).into()
+        let logits = self.classifier.forward(&pooled);
+        Output { logits, features: Features { pooled, ..Features::none() } }
     }
 }
 
@@ -145,7 +146,7 @@ pub fn trained_by(
     // Only rank 0 starts as all will go on.
     let student = make(1 + cluster.rank() as u64);
     let teacher = method.needs_teacher().then(|| make(100));
-    let mut setup = Setup { dot: how.dot, ..Setup::default() };
+    let mut setup = Setup { dot: how.dot, images: 23, ..Setup::default() };
     if how.mixed {
         (setup.smoothing, setup.mixing) = (0.1, Mixing::new(1.0, 1.0));
     }
