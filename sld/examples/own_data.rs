@@ -11,7 +11,7 @@ use nn::{Course, Rule, Schedule};
 use sld::augment::Normalization;
 use sld::data::Dataset;
 use sld::distill::Vanilla;
-use sld::training::{Changed, EpochResult, Networks, Observer, Settings, Setup, Trainer};
+use sld::training::{Changed, EpochResult, Networks, Observer, RunData, Settings, Setup, Team, Trainer};
 
 const SIDE: usize = 32;
 
@@ -77,7 +77,8 @@ fn train(epochs: usize, from: Option<Checkpoint>) -> anyhow::Result<Diary> {
         schedule: Schedule { base: 0.005, epochs: 4, warmup: 1, course: Course::Cosine },
         ..Settings::default()
     };
-    let mut trainer = Trainer::new(&device, &networks, &method, settings, images, test, None)?;
+    let team = Team::alone(&device, &networks, &method);
+    let mut trainer = Trainer::new(team, settings, RunData::of(images, test))?;
     if let Some(state) = from {
         trainer.resume(state, Path::new("the first part"), Changed::Nothing)?;
     }

@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod config;
 pub mod data;
 pub mod distill;
+#[cfg(not(target_family = "wasm"))]
+pub mod experiment;
 pub mod number;
 pub mod picture;
 pub mod random;

@@ -22,6 +22,8 @@ examples! {
     "../examples/own_network.rs" own_network main;
     "../examples/own_distiller.rs" own_distiller main;
     "../examples/own_data.rs" own_data main;
+    "../examples/own_run.rs" own_run main;
+    "../examples/whole_way.rs" whole_way main;
     "../examples/vit.rs" vit main;
     "../examples/second_order.rs" second_order main;
     "../examples/inference.rs" inference demonstrate;

@@ -12,7 +12,7 @@ use sld::distill::{Distiller, METHODS, Method};
 use sld::setting::Given;
 use sld::training::snapshot::Progress;
 use sld::training::{
-    Changed, EpochResult, Networks, Observer, Outcome, Settings, Setup, StepResult, Trainer,
+    Changed, EpochResult, Networks, Observer, Outcome, RunData, Settings, Setup, StepResult, Team, Trainer,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ fn trained(method: &dyn Distiller, dot: bool, latest: Option<Checkpoint>) -> [Op
     };
     let stop = AtomicBool::new(false);
     let images = data();
-    let trainer = Trainer::new(&device, &networks, method, settings, images.clone(), images, None);
+    let team = Team::alone(&device, &networks, method);
+    let trainer = Trainer::new(team, settings, RunData::of(images.clone(), images));
     let mut trainer = trainer.unwrap().stop_when(&stop);
     let mut watcher = Watcher { stop: &stop, at: 4, latest: None };
     let middle = match latest {

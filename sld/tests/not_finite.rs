@@ -11,7 +11,8 @@ use sld::data::Dataset;
 use sld::distill::Vanilla;
 use sld::training::snapshot::Progress;
 use sld::training::{
-    EpochResult, Evaluator, Networks, NotFinite, Observer, Settings, Setup, StepResult, Trainer,
+    EpochResult, Evaluator, Networks, NotFinite, Observer, RunData, Settings, Setup, StepResult, Team,
+    Trainer,
 };
 use small::{refused, run, sld, text, train};
 use std::path::Path;
@@ -255,7 +256,8 @@ fn meddled(
         workers: 1,
     };
     let stop = AtomicBool::new(false);
-    let trainer = Trainer::new(&device, &networks, &Vanilla {}, settings, data.clone(), data, None);
+    let team = Team::alone(&device, &networks, &Vanilla {});
+    let trainer = Trainer::new(team, settings, RunData::of(data.clone(), data));
     let mut meddler = Meddler {
         at,
         device: &device,

@@ -100,7 +100,9 @@ fn piped_lines_fit_80_columns_and_have_one_form() {
         "{said}"
     );
     assert!(
-        said.lines().any(|line| line.starts_with("# ") && line.contains("images a second: about ")),
+        said.lines().any(|line| line.starts_with("# ")
+            && line.contains("images a second: about ")
+            && line.ends_with("of it for evaluations")),
         "{said}"
     );
     let one = small::succeeds(&mut train(

@@ -10,13 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn start(folder: &Path) -> Result<RunFolder, RunError> {
-    Claim::new(folder)?.begin(&Config::default(), &sample::info("SLD", 240))
+    Claim::new(folder)?.begin(Some(&Config::default()), &sample::info("SLD", 240))
 }
 
 /// Goes on after `epoch` epochs of a hundred steps.
 fn go_on(folder: &Path, epoch: u32) -> Result<RunFolder, RunError> {
     let reached = Reached { epoch, step: 100 * u64::from(epoch) };
-    Claim::new(folder)?.go_on(&Config::default(), &sample::info("SLD", 5), reached)
+    Claim::new(folder)?.go_on(Some(&Config::default()), &sample::info("SLD", 5), reached)
 }
 
 fn read(path: PathBuf) -> String {
@@ -373,8 +373,10 @@ fn a_resumed_run_has_no_step_twice() {
     // epoch, too, where steps and epochs are numbered alike.
     for (steps, saved) in [(100u64, 2u32), (100, 0), (1, 2)] {
         let folder = tempfile::tempdir().unwrap();
-        let mut run =
-            Claim::new(folder.path()).unwrap().begin(&Config::default(), &sample::info("SLD", 5)).unwrap();
+        let mut run = Claim::new(folder.path())
+            .unwrap()
+            .begin(Some(&Config::default()), &sample::info("SLD", 5))
+            .unwrap();
         let train = |run: &mut RunFolder, epochs: std::ops::RangeInclusive<u32>| {
             for epoch in epochs {
                 for step in 1..=steps {
@@ -393,7 +395,7 @@ fn a_resumed_run_has_no_step_twice() {
         let reached = Reached { epoch: saved, step: steps * u64::from(saved) };
         let mut run = Claim::new(folder.path())
             .unwrap()
-            .go_on(&Config::default(), &sample::info("SLD", 5), reached)
+            .go_on(Some(&Config::default()), &sample::info("SLD", 5), reached)
             .unwrap();
         train(&mut run, saved + 1..=4);
         drop(run);

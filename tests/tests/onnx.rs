@@ -14,6 +14,10 @@ use nn::onnx::{self, BATCH};
 use nn::{Forward, models};
 use sld_tests::{Inputs, Program, formula, runners};
 
+#[allow(dead_code, reason = "its `main` is not what is run")]
+#[path = "../../sld/examples/whole_way.rs"]
+mod whole_way;
+
 /// Images that the models are tried with.
 const IMAGES: usize = 3;
 
@@ -49,10 +53,14 @@ fn write(folder: &Path, weights: &Weights, shape: [usize; 3], network: &dyn Fn(&
     let program = Program::new().output("logits", &output);
     let logits =
         runner.run(&program, &[Inputs::new().f32("images", given)]).remove(0).remove("logits").unwrap();
-    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    fs::write(folder.join("images.f32"), bytes(&stored)).unwrap();
     let logits: Vec<f32> = logits.into_iter().map(|value| value as f32).collect();
-    fs::write(folder.join("logits.f32"), bytes(&logits)).unwrap();
+    write_floats(&folder.join("images.f32"), &stored);
+    write_floats(&folder.join("logits.f32"), &logits);
+}
+
+fn write_floats(path: &Path, values: &[f32]) {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    fs::write(path, bytes).unwrap();
 }
 
 fn variables(output: &Tensor) -> Vec<Variable> {
@@ -166,5 +174,16 @@ fn primitives_give_their_values() {
         let (gamma, beta) = (weight("gamma", &[4]), weight("beta", &[4]));
         x.group_norm(2, &gamma, &beta, 1e-5).gelu() + x.layer_norm(&gamma, &beta, 1e-5).hardswish()
     });
+    run(&python, folder.path());
+}
+
+/// The program of sixty lines: its own network, of one channel, trained on the CPU and on a GPU's driver.
+#[test]
+fn what_a_program_trained_gives_its_logits() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [images, logits] = whole_way::go(folder.path()).unwrap();
+    write_floats(&folder.path().join("images.f32"), &images);
+    write_floats(&folder.path().join("logits.f32"), &logits);
     run(&python, folder.path());
 }

@@ -146,7 +146,7 @@ impl Lab {
             let photos = labels.iter().filter(|&&label| label as usize == class).count();
             ensure!(photos >= 2, "`{name}` needs two photos at least: one is kept for the test");
         }
-        let raw = Normalization { mean: [0.0; 3], std: [1.0; 3] };
+        let raw = Normalization::RAW;
         let photos = Dataset::new("photos", (SIDE, SIDE), images, labels, classes, raw)?;
         let Summary { mean, std, .. } = Summary::new(&photos);
         // A colour that never varies must not blow up the black around a crop.

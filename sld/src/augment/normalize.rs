@@ -10,6 +10,8 @@ pub struct Normalization {
 }
 
 impl Normalization {
+    /// Of what is normalised already, or not to be.
+    pub const RAW: Self = Self { mean: [0.0; 3], std: [1.0; 3] };
     /// The reference's constants for CIFAR-100.
     pub const CIFAR100: Self = Self { mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
     /// Mean and standard deviation of the CIFAR-10 training set.

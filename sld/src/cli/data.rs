@@ -1,11 +1,11 @@
 //! `sld data`.
 
-use super::terminal;
 use crate::config::{self, DatasetKind};
 use crate::data::cifar::{self, Cifar, Integrity, LoadOptions, RELEASES, Release};
 use crate::data::fetch::{Download, fetch};
 use crate::data::inspect::Summary;
 use crate::data::pictures;
+use crate::experiment::terminal;
 use crate::outln;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};

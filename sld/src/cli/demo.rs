@@ -3,10 +3,11 @@
 use super::device::DeviceArgs;
 use super::device::DeviceChoice;
 use super::interrupt::{self, Interrupted};
-use super::running::{self, Ended, Job, Start};
+use super::running::{self, Job, Start};
 use super::session::RunData;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::data::synthetic::{self, Difficulty, SyntheticConfig};
+use crate::experiment::Ended;
 use crate::run::RunLock;
 use crate::say;
 use crate::training::{Evaluator, snapshot};

@@ -16,13 +16,11 @@ pub mod interrupt;
 mod models;
 pub mod output;
 mod predict;
-mod recording;
 mod report;
 mod resuming;
 mod running;
 mod series;
 pub mod session;
-mod terminal;
 mod train;
 mod weights;
 

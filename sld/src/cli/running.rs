@@ -1,27 +1,21 @@
-//! A training run from its folder's claim to its report.
+//! A config's training run: what it begins with, or goes on from.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use anyhow::Context;
 use nn::checkpoint::Role;
-use schedule::{Alone, Device};
+use schedule::Device;
 
-use super::recording::{Recorder, Silent};
 use super::resuming::{self, Resume};
-use super::session::{self, RunData};
+use super::session;
 use crate::cluster::{Cluster, agreement};
 use crate::config::Config;
-use crate::run::{Claim, Evaluation as RunEvaluation, ModelInfo, Reached, RunInfo, epochs_in_words};
+use crate::experiment::{Ended, Experiment, Log, Record, State};
+use crate::run::{Claim, ModelInfo, RunInfo};
 use crate::say;
 use crate::setting::Choice;
-use crate::training::snapshot;
-use crate::training::{Evaluation, Evaluator, Networks, Outcome, Trainer};
-
-/// The report's name in a run's folder.
-const REPORT: &str = "report.html";
+use crate::training::{RunData, Team, snapshot};
 
 /// Whether a run starts or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,48 +25,6 @@ pub enum Start {
     Resume {
         change: bool,
     },
-}
-
-/// What a finished run came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finished {
-    pub folder: PathBuf,
-    pub epochs: usize,
-    /// The last epoch that was better than all before, if none for too long since then is why the run ended.
-    pub exhausted: Option<usize>,
-    /// On the test images, after the last epoch.
-    pub top1: f64,
-    pub top5: f64,
-    /// The best epoch, and its top-1 on the test images.
-    pub best_epoch: usize,
-    pub best: f64,
-    /// Its top-1 on the held-out images, where they chose it and not the test images.
-    pub best_held_out: Option<f64>,
-    pub seconds: f64,
-}
-
-impl fmt::Display for Finished {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let epochs = epochs_in_words(self.epochs);
-        write!(f, "top-1 {:.2}%, top-5 {:.2}% after {epochs}; ", self.top1, self.top5)?;
-        write!(f, "best {:.2}% in epoch {}", self.best, self.best_epoch)?;
-        if let Some(held_out) = self.best_held_out {
-            write!(f, ",\nchosen by the held-out training images, {held_out:.2}% of which it knows")?;
-        }
-        if let Some(epoch) = self.exhausted {
-            write!(f, "\nstopped early: no epoch since {epoch} was better (SOLVER.PATIENCE)")?;
-        }
-        write!(f, "\nreport: {}", self.folder.join(REPORT).display())
-    }
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
-    Finished(Finished),
-    Interrupted,
-    /// Whatever came of it: rank 0 knows, and this process is another.
-    Followed,
 }
 
 /// A run that is to be done.
@@ -94,7 +46,6 @@ pub struct Job<'a> {
 /// refused was looked at.
 pub fn train(cluster: &dyn Cluster, job: &Job) -> anyhow::Result<Ended> {
     let &Job { device, config, folder, data, start, stop, heading } = job;
-    let started = Instant::now();
     let claim = cluster.leads().then(|| Claim::new(folder)).transpose()?;
     let (mut resume, change) = match (&claim, start) {
         (None, _) => (None, false),
@@ -115,7 +66,22 @@ pub fn train(cluster: &dyn Cluster, job: &Job) -> anyhow::Result<Ended> {
         None => {}
     }
     let networks = session::networks(config, session::Images::of_data(&data.train))?;
-    let mut info = describe(device, config, data, &networks);
+    let log = &config.log;
+    let experiment = Experiment {
+        team: Team { cluster, device, networks: &networks, method: config.method() },
+        settings: session::settings(config),
+        data: data.clone(),
+        log: Log {
+            every_steps: log.tensorboard_freq.into(),
+            every_epochs: log.save_checkpoint_freq as usize,
+        },
+        stop: Some(stop),
+    };
+    let mut info = RunInfo {
+        dataset: config.dataset.kind.name().into(),
+        settings: config.differences(),
+        ..experiment.describe()
+    };
     if cluster.size() > 1 {
         info.device = format!("{} and {} more", info.device, cluster.size() - 1);
     }
@@ -136,75 +102,16 @@ pub fn train(cluster: &dyn Cluster, job: &Job) -> anyhow::Result<Ended> {
         say!("# extra parameters of {}: {}", config.method().name(), networks.extra_values());
     }
     if let (Some(teacher), Some(described)) = (&networks.teacher, &mut info.teacher) {
-        let accuracy = evaluate(cluster, device, teacher, config, data).context("the teacher")?.top1();
+        let accuracy = experiment.evaluate(cluster, teacher).context("the teacher")?.top1();
         say!("# teacher {}: top-1 {accuracy:.2}% on {} test images", teacher.name(), data.test.len());
         described.top1 = Some(accuracy);
     }
-    let images = [Some(data.train.clone()), Some(data.test.clone()), data.held_out.clone()];
-    let settings = session::settings(config);
-    let mut trainer =
-        Trainer::among(cluster, device, &networks, config.method(), settings, images)?.stop_when(stop);
-    info.device_bytes = trainer.device_bytes();
-    let Some(claim) = claim else {
-        return Ok(match trainer.run(&mut Silent)? {
-            Outcome::Interrupted => Ended::Interrupted,
-            Outcome::Finished { .. } => Ended::Followed,
-        });
-    };
-    let run = match resume {
-        None => claim.begin(config, &info)?,
-        Some(resume) => {
-            let changed = resume.changed();
-            resume.describe(&mut info);
-            let progress = trainer.resume(resume.saved, &resume.latest, changed)?;
-            say!("# going on in epoch {} after {} batches", progress.epoch, progress.batch);
-            let reached = Reached { epoch: progress.epoch as u32 - 1, step: progress.steps };
-            claim.go_on(config, &info, reached)?
-        }
-    };
-    let mut recorder = Recorder::new(config, config.method(), run);
-    match trainer.run(&mut recorder)? {
-        Outcome::Interrupted => {
-            // A run stopped within its first epoch has nothing to show yet.
-            if !recorder.run.history().is_empty() {
-                write_report(folder)?;
-            }
-            Ok(Ended::Interrupted)
-        }
-        Outcome::Finished { best, best_epoch, epochs, exhausted } => {
-            // A finished run that is resumed has no epoch to show for itself: measure it once more.
-            let last = match recorder.last.take() {
-                Some(last) => last,
-                None => evaluate(&Alone, device, networks.result(), config, data)?,
-            };
-            let evaluation = RunEvaluation {
-                epoch: epochs as u32,
-                classes: data.test.classes().to_vec(),
-                confusion: last.confusion.clone(),
-            };
-            recorder.run.finish(&evaluation)?;
-            recorder.terminal.clear();
-            write_report(folder)?;
-            let on_test = recorder.run.best().map_or(best, |epoch| epoch.test.top1);
-            Ok(Ended::Finished(Finished {
-                folder: folder.into(),
-                epochs,
-                exhausted,
-                top1: last.top1(),
-                top5: last.top5(),
-                best_epoch,
-                best: on_test,
-                best_held_out: data.held_out.is_some().then_some(best),
-                seconds: started.elapsed().as_secs_f64(),
-            }))
-        }
-    }
-}
-
-/// Writes the report of the run in `folder`.
-fn write_report(folder: &Path) -> anyhow::Result<()> {
-    crate::report::write(&[folder], &folder.join(REPORT))?;
-    Ok(())
+    let from = resume.map(|resume| {
+        let changed = resume.changed();
+        resume.describe(&mut info);
+        State { saved: resume.saved, path: resume.latest, changed }
+    });
+    experiment.train(claim.map(|claim| Record { claim, info, config: Some(config), from }))
 }
 
 /// Gives the teacher its weights, and gives their checksum.
@@ -258,42 +165,4 @@ fn facts(config: &Config, info: &RunInfo) -> Vec<(String, String)> {
         .map(|(name, value)| (name.to_owned(), value))
         .chain(values.map(|(key, value)| (key.to_owned(), value)))
         .collect()
-}
-
-/// On all test images, by all processes of a cluster.
-fn evaluate(
-    cluster: &dyn Cluster,
-    device: &dyn Device,
-    model: &nn::Model,
-    config: &Config,
-    data: &RunData,
-) -> anyhow::Result<Evaluation> {
-    let size = [data.test.height(), data.test.width()];
-    let batch = (config.dataset.test_batch_size as usize).min(data.test.len());
-    Evaluator::compile(device, model, batch, size)?.run_among(cluster, &data.test, session::workers(config))
-}
-
-fn describe(device: &dyn Device, config: &Config, data: &RunData, networks: &Networks) -> RunInfo {
-    RunInfo {
-        distiller: config.method().name().into(),
-        dataset: config.dataset.kind.name().into(),
-        student: ModelInfo::of(&networks.student),
-        teacher: None,
-        device: device.name(),
-        train_images: data.train.len() as u64,
-        train_digest: data.train.digest(),
-        test_images: data.test.len() as u64,
-        test_digest: data.test.digest(),
-        validation_images: data.held_out.as_ref().map_or(0, |d| d.len() as u64),
-        epochs: config.solver.epochs,
-        patience: config.solver.patience,
-        batch_size: config.solver.batch_size,
-        device_bytes: 0,
-        seed: config.solver.seed,
-        version: crate::VERSION.into(),
-        // Now, in whole seconds since 1970.
-        started: std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
-        settings: config.differences(),
-        changes: Vec::new(),
-    }
 }

@@ -1,10 +1,11 @@
 //! Several runs by one command. It goes on where it was stopped, and what is finished is not repeated.
 
 use super::interrupt::Interrupted;
-use super::running::{self, Ended, Job, Start};
+use super::running::{self, Job, Start};
 use super::session::RunData;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::experiment::Ended;
 use crate::report::{self, Run};
 use crate::{outln, say};
 use anyhow::Context;

@@ -7,14 +7,15 @@ use anyhow::Context;
 use autograd::tensor::Transfer;
 use nn::{Course, Rule, Schedule, SgdOptions, models};
 
-use super::terminal;
 use crate::augment::Mixing;
 use crate::config::{Config, DatasetKind, OptimizerKind, ScheduleKind, Solver, TransferKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::pictures::{self, Folder};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::data::{Dataset, Splits, split};
+use crate::experiment::terminal;
 use crate::say;
+pub use crate::training::RunData;
 use crate::training::{Networks, Settings, Setup};
 
 /// Classes of a data set.
@@ -56,16 +57,7 @@ pub fn load_splits(kind: DatasetKind, root: &Path) -> anyhow::Result<Splits> {
     Ok(cifar::load(root, options)?.splits)
 }
 
-/// The images of a run.
-pub struct RunData {
-    /// The images to learn from.
-    pub train: Arc<Dataset>,
-    /// The images that accuracy is measured on.
-    pub test: Arc<Dataset>,
-    /// Held-out training images that choose the best epoch, if the config asks for any.
-    pub held_out: Option<Arc<Dataset>>,
-}
-
+/// What a config names.
 impl RunData {
     /// Reads, or lists, the images that the config names.
     pub fn load(config: &Config) -> anyhow::Result<RunData> {

@@ -3,10 +3,11 @@
 use super::device::DeviceArgs;
 use super::interrupt::{self, Interrupted};
 use super::output;
-use super::running::{self, Ended, Job, Start};
+use super::running::{self, Job, Start};
 use super::{series, session};
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Config, ConfigError, Overrides};
+use crate::experiment::Ended;
 use crate::{say, warn};
 use clap::Args;
 use std::ffi::{OsStr, OsString};

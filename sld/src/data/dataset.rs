@@ -1,26 +1,33 @@
-//! Labelled images: in memory, or in files that are read when they are needed.
+//! Labelled images: in memory, or in files that are read when they are needed; of 8-bit RGB, or of the floats that a
+//! network takes, of any number of channels.
 
+use super::augmentation::Augmentation;
 use super::error::DataError;
 use super::files::Files;
 use crate::augment::Normalization;
+use crate::random::Stream;
 
-/// Labelled 8-bit RGB images. Networks see all of them in one size.
+/// Labelled images. Networks see all of them in one size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     name: String,
     width: usize,
     height: usize,
+    channels: usize,
     images: Images,
     labels: Vec<u32>,
     classes: Vec<String>,
     normalization: Normalization,
     recipe: Option<String>,
+    augmentation: Option<Augmentation>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Images {
     /// Of the size that networks see, one after another.
     Memory(Vec<u8>),
+    /// As networks take them, one after another.
+    Values(Vec<f32>),
     /// Of any size.
     Files(Files),
 }
@@ -58,7 +65,7 @@ impl Dataset {
             );
             return Err(DataError::content(name.as_ref(), reason));
         }
-        Self::checked(name, (width, height), Images::Memory(images), labels, classes, normalization)
+        Self::checked(name, [height, width, 3], Images::Memory(images), labels, classes, normalization)
     }
 
     /// The same of images that come one by one, each with the place of its class among `classes`.
@@ -88,6 +95,44 @@ impl Dataset {
         Self::new(name, (width, height), pixels, labels, classes, normalization)
     }
 
+    /// A data set of floats as a network takes them, which come image by image, `[height, width, channels]` each, with
+    /// the place of its class among `classes`. They are trained on as they are; [`Dataset::augmented`] changes that.
+    ///
+    /// # Errors
+    /// An image of another size, or of no class.
+    pub fn of_values(
+        name: impl Into<String>,
+        shape: [usize; 3],
+        images: impl IntoIterator<Item = (Vec<f32>, u32)>,
+        classes: Vec<String>,
+    ) -> Result<Self, DataError> {
+        let (name, expected): (String, usize) = (name.into(), shape.iter().product());
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        for (image, label) in images {
+            if image.len() != expected {
+                let (number, found) = (labels.len(), image.len());
+                let reason = format!(
+                    "image {number} (from 0) has {found} values, one of {shape:?} (height, width, channels) has {expected}"
+                );
+                return Err(DataError::content(name.as_ref(), reason));
+            }
+            values.extend(image);
+            labels.push(label);
+        }
+        Self::checked(name, shape, Images::Values(values), labels, classes, Normalization::RAW)
+    }
+
+    /// The same images of floats, each changed in place by `augment` whenever it is trained on. The stream's numbers
+    /// depend on seed, epoch and image alone; the last argument is true for the strong view, for methods with two.
+    pub fn augmented(self, augment: impl Fn(&mut [f32], &mut Stream, bool) + Send + Sync + 'static) -> Self {
+        Self { augmentation: Some(Augmentation::new(augment)), ..self }
+    }
+
+    /// What changes images of floats when they are trained on.
+    pub fn augmentation(&self) -> Option<&Augmentation> {
+        self.augmentation.as_ref()
+    }
+
     /// A data set of pictures in `files`, of which networks see squares of `side` pixels.
     ///
     /// # Errors
@@ -105,12 +150,12 @@ impl Dataset {
             let reason = format!("{} files for {} labels", files.len(), labels.len());
             return Err(DataError::content(name.as_ref(), reason));
         }
-        Self::checked(name, (side, side), Images::Files(files), labels, classes, normalization)
+        Self::checked(name, [side, side, 3], Images::Files(files), labels, classes, normalization)
     }
 
     fn checked(
         name: String,
-        (width, height): (usize, usize),
+        [height, width, channels]: [usize; 3],
         images: Images,
         labels: Vec<u32>,
         classes: Vec<String>,
@@ -121,7 +166,18 @@ impl Dataset {
             let classes = classes.len();
             return Err(DataError::Label { file: name.into(), image, label, kind: "class", classes });
         }
-        Ok(Self { name, width, height, images, labels, classes, normalization, recipe: None })
+        Ok(Self {
+            name,
+            width,
+            height,
+            channels,
+            images,
+            labels,
+            classes,
+            normalization,
+            recipe: None,
+            augmentation: None,
+        })
     }
 
     /// The same images, with a text from which they can be drawn again.
@@ -143,6 +199,9 @@ impl Dataset {
             self.classes.iter().fold(labels, |sum, class| crc32c::crc32c_append(sum, class.as_bytes()));
         let sum = match &self.images {
             Images::Memory(images) => crc32c::crc32c_append(classes, images),
+            Images::Values(values) => {
+                values.iter().fold(classes, |sum, value| crc32c::crc32c_append(sum, &value.to_le_bytes()))
+            }
             Images::Files(files) => files.digest(classes),
         };
         format!("{sum:08x}")
@@ -173,31 +232,49 @@ impl Dataset {
         self.height
     }
 
-    /// Values of an image: height · width · 3.
+    /// Channels of an image, as networks see it.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Height, width and channels of an image, as networks see it.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.height, self.width, self.channels]
+    }
+
+    /// Values of an image: height · width · channels.
     pub fn image_len(&self) -> usize {
-        self.width * self.height * 3
+        self.width * self.height * self.channels
     }
 
     /// Image `index`: rows of interleaved RGB pixels.
     ///
     /// # Panics
-    /// If there is no such image in memory.
+    /// If there is no such image of bytes in memory.
     pub fn image(&self, index: usize) -> &[u8] {
         &self.images()[index * self.image_len()..][..self.image_len()]
     }
 
-    /// All images that are in memory, one after another.
+    /// Image `index` of floats, `[height, width, channels]`; `None` where images are others.
+    pub fn values(&self, index: usize) -> Option<&[f32]> {
+        match &self.images {
+            Images::Values(values) => values.get(index * self.image_len()..)?.get(..self.image_len()),
+            _ => None,
+        }
+    }
+
+    /// All images of bytes that are in memory, one after another.
     pub fn images(&self) -> &[u8] {
         match &self.images {
             Images::Memory(images) => images,
-            Images::Files(_) => &[],
+            Images::Values(_) | Images::Files(_) => &[],
         }
     }
 
     /// The files of images that are not in memory.
     pub fn files(&self) -> Option<&Files> {
         match &self.images {
-            Images::Memory(_) => None,
+            Images::Memory(_) | Images::Values(_) => None,
             Images::Files(files) => Some(files),
         }
     }
@@ -245,6 +322,10 @@ impl Dataset {
                 indices.iter().for_each(|&index| images.extend_from_slice(self.image(index)));
                 Images::Memory(images)
             }
+            Images::Values(_) => {
+                let image = |&index: &usize| self.values(index).unwrap_or_default();
+                Images::Values(indices.iter().flat_map(image).copied().collect())
+            }
             Images::Files(files) => Images::Files(files.subset(indices)),
         };
         let labels = indices.iter().map(|&index| self.labels[index]).collect();
@@ -252,11 +333,13 @@ impl Dataset {
             name: name.into(),
             width: self.width,
             height: self.height,
+            channels: self.channels,
             images,
             labels,
             classes: self.classes.clone(),
             normalization: self.normalization,
             recipe: self.recipe.clone(),
+            augmentation: self.augmentation.clone(),
         }
     }
 }

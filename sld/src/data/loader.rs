@@ -127,7 +127,7 @@ pub struct Batch {
     pub others: Vec<u32>,
     /// The share that each then keeps of itself.
     pub share: f32,
-    /// The images as a step takes them: normalised, [B, height, width, 3], all weak views (or the plain
+    /// The images as a step takes them: normalised, [B, height, width, channels], all weak views (or the plain
     /// images in evaluation), then all strong ones if there are any.
     pub images: Vec<f32>,
 }

@@ -4,6 +4,7 @@
 //! A data set ([`Dataset`]) lives in memory as bytes, or in files as a list of them; a loader
 //! ([`loader::Loader`]) makes floats of it.
 
+mod augmentation;
 pub mod cifar;
 mod dataset;
 mod error;
@@ -16,6 +17,7 @@ pub mod pictures;
 pub mod split;
 pub mod synthetic;
 
+pub use augmentation::Augmentation;
 pub use dataset::{Dataset, Splits};
 pub use error::DataError;
 pub use files::{File, Files};

@@ -15,7 +15,7 @@ pub struct Run {
     pub metrics: Vec<EpochMetrics>,
     /// There at the end of a run only.
     pub evaluation: Option<Evaluation>,
-    /// The resolved config, as YAML.
+    /// The resolved config, as YAML; empty for a program's run, which has none.
     pub config: String,
 }
 
@@ -46,8 +46,11 @@ impl Run {
             info: RunInfo::read(folder)?,
             metrics,
             evaluation,
-            config: std::fs::read_to_string(&config)
-                .map_err(|source| RunError::Read { path: config, source })?,
+            config: match config.exists() {
+                true => std::fs::read_to_string(&config)
+                    .map_err(|source| RunError::Read { path: config, source })?,
+                false => String::new(),
+            },
         })
     }
 

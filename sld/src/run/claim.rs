@@ -101,12 +101,12 @@ impl Claim {
         Ok(Some((config, info)))
     }
 
-    /// Makes the folder of a new run and writes what it is into it. If that fails, a folder made for it is
+    /// Makes the folder of a new run and writes what it is into it, with the config that it was made from, if one was. If that fails, a folder made for it is
     /// gone again.
     ///
     /// # Errors
     /// [`RunError::Exists`]; the folder is in use, or cannot be written.
-    pub fn begin(self, config: &Config, info: &RunInfo) -> Result<RunFolder, RunError> {
+    pub fn begin(self, config: Option<&Config>, info: &RunInfo) -> Result<RunFolder, RunError> {
         self.require_empty()?;
         let path = self.path.clone();
         let is_new = !path.exists();
@@ -124,21 +124,28 @@ impl Claim {
     ///
     /// # Errors
     /// There is no such folder, it is in use, or cannot be written.
-    pub fn go_on(self, config: &Config, info: &RunInfo, reached: Reached) -> Result<RunFolder, RunError> {
+    pub fn go_on(
+        self,
+        config: Option<&Config>,
+        info: &RunInfo,
+        reached: Reached,
+    ) -> Result<RunFolder, RunError> {
         if !self.path.is_dir() {
             return Err(RunError::NoRun { folder: self.path });
         }
         self.open(config, info, reached)
     }
 
-    fn open(self, config: &Config, info: &RunInfo, reached: Reached) -> Result<RunFolder, RunError> {
+    fn open(self, config: Option<&Config>, info: &RunInfo, reached: Reached) -> Result<RunFolder, RunError> {
         let Self { path, lock, .. } = self;
         let mut lock = lock.map_or_else(|| RunLock::acquire(&path), Ok)?;
         lock.sign().map_err(RunError::write(&path))?;
         let (metrics, history) = MetricsLog::open(&path.join("metrics.jsonl"), reached.epoch)?;
         // The description first: it says what changes, and a crash before the config is written says it again.
         folder::write_info(&path, info)?;
-        folder::replace(&path.join("config.yaml"), config.to_yaml().as_bytes())?;
+        if let Some(config) = config {
+            folder::replace(&path.join("config.yaml"), config.to_yaml().as_bytes())?;
+        }
         folder::replace(&path.join("worklog.txt"), worklog::epochs(&history, &info.changes).as_bytes())?;
         let events = EventWriter::create(&path, reached)?;
         Ok(RunFolder::new(path, lock, metrics, history, info.changes.clone(), events))

@@ -6,14 +6,13 @@ use anyhow::ensure;
 use autograd::Variable;
 use autograd::tensor::Transfer;
 use nn::optimizer::GradientSums;
-use schedule::{Device, Exchange, Executable, Schedule, Value};
+use schedule::{Exchange, Executable, Schedule, Value};
 
-use super::networks::Networks;
 use super::step::{Division, Metric, Scalars, TrainStep, update_expressions};
-use crate::cluster::Cluster;
+use super::team::Team;
 use crate::data::Dataset;
 use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, part};
-use crate::distill::{Distiller, Own};
+use crate::distill::Own;
 
 /// How batches are computed.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +29,7 @@ pub struct Sharing {
 
 /// The compiled programs of batches.
 pub struct Batches<'a> {
-    device: &'a dyn Device,
-    networks: &'a Networks,
-    distiller: &'a dyn Distiller,
-    cluster: &'a dyn Cluster,
+    team: Team<'a>,
     sharing: Sharing,
     image: [usize; 2],
     /// A full batch's program, and when they are needed those of other sizes.
@@ -89,32 +85,16 @@ impl<'a> Batches<'a> {
     ///
     /// # Errors
     /// Batches that cannot be shared out so, and whatever compiling reports.
-    pub fn new(
-        device: &'a dyn Device,
-        networks: &'a Networks,
-        distiller: &'a dyn Distiller,
-        cluster: &'a dyn Cluster,
-        sharing: Sharing,
-        train: &Dataset,
-    ) -> anyhow::Result<Batches<'a>> {
+    pub fn new(team: Team<'a>, sharing: Sharing, train: &Dataset) -> anyhow::Result<Batches<'a>> {
         ensure!(sharing.batch_size > 0, "a batch needs at least one image");
         let image = [train.height(), train.width()];
-        let mut batches = Batches {
-            device,
-            networks,
-            distiller,
-            cluster,
-            sharing,
-            image,
-            steps: Vec::new(),
-            accumulation: None,
-            sums: String::new(),
-        };
+        let mut batches =
+            Batches { team, sharing, image, steps: Vec::new(), accumulation: None, sums: String::new() };
         batches.check_parts(train.len())?;
         if sharing.accumulate > 1 {
-            let sums = GradientSums::new(&networks.optimizer.differentiated());
-            let update = update_expressions(networks, &sums, batches.transfer());
-            let update = device.compile_step(&update)?;
+            let sums = GradientSums::new(&team.networks.optimizer.differentiated());
+            let update = update_expressions(team.networks, &sums, batches.transfer());
+            let update = team.device.compile_step(&update)?;
             batches.sums.push_str(&sums_of(update.schedule()));
             batches.accumulation = Some(Accumulation { sums, update });
         }
@@ -136,37 +116,30 @@ impl<'a> Batches<'a> {
     ///
     /// # Errors
     /// As for [`Batches::new`].
-    pub fn fitting(
-        device: &'a dyn Device,
-        networks: &'a Networks,
-        distiller: &'a dyn Distiller,
-        cluster: &'a dyn Cluster,
-        sharing: Sharing,
-        train: &Dataset,
-    ) -> anyhow::Result<Batches<'a>> {
+    pub fn fitting(team: Team<'a>, sharing: Sharing, train: &Dataset) -> anyhow::Result<Batches<'a>> {
         let with = |accumulate: usize| {
             let sharing = Sharing { accumulate, ..sharing };
-            Batches::new(device, networks, distiller, cluster, sharing, train)
+            Batches::new(team, sharing, train)
         };
         let why = match with(sharing.accumulate) {
             Err(why) if is_about_memory(&why) => why,
             made => return made,
         };
         let mut parts = 2 * sharing.accumulate;
-        while parts * cluster.size() <= sharing.batch_size {
+        while parts * team.cluster.size() <= sharing.batch_size {
             match with(parts) {
                 Ok(_) => {
                     return Err(why.context(format!(
                         "a batch of {} is too much for {}; SOLVER.ACCUMULATE {parts} fits (batch norm then sees the parts)",
                         sharing.batch_size,
-                        device.name()
+                        team.device.name()
                     )));
                 }
                 Err(again) if is_about_memory(&again) => parts *= 2,
                 Err(other) => return Err(other),
             }
         }
-        Err(why.context(format!("{} has too little memory, in however many parts", device.name())))
+        Err(why.context(format!("{} has too little memory, in however many parts", team.device.name())))
     }
 
     /// The loader of this process's parts, from a place in training on.
@@ -177,14 +150,14 @@ impl<'a> Batches<'a> {
         workers: usize,
         start: Position,
     ) -> anyhow::Result<Loader> {
-        let views = if self.distiller.about().views == 2 { Views::WeakAndStrong } else { Views::Weak };
+        let views = if self.team.method.about().views == 2 { Views::WeakAndStrong } else { Views::Weak };
         let threads = workers.max(1);
         let batch_size = self.sharing.batch_size;
         let config = LoaderConfig {
             batch_size,
             parts: self.parts(),
             views,
-            mixing: self.networks.mixing,
+            mixing: self.team.networks.mixing,
             seed,
             threads,
             prefetch: threads + 2,
@@ -247,9 +220,9 @@ impl<'a> Batches<'a> {
             let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
             let weight = batch.counted as f32 / batch.whole as f32;
             let share = batch.counted as f32 / in_all as f32;
-            let processes = self.cluster.communicator();
+            let processes = self.team.cluster.communicator();
             let mut own = own(&batch.indices);
-            if self.networks.mixing.is_some() {
+            if self.team.networks.mixing.is_some() {
                 own.push(("others", Own::I32(batch.others.iter().map(|&l| l as i32).collect())));
                 own.push(("own_share", Own::F32(vec![batch.share])));
             }
@@ -269,10 +242,10 @@ impl<'a> Batches<'a> {
             }
         }
         trained.stop = stop();
-        if self.cluster.size() > 1 {
+        if self.team.cluster.size() > 1 {
             let mut all = trained.sums.clone();
             all.extend([trained.images as f64, f64::from(u8::from(trained.stop))]);
-            self.cluster.sum(&mut all)?;
+            self.team.cluster.sum(&mut all)?;
             trained.stop = all.pop().unwrap_or(0.0) > 0.0;
             trained.images = all.pop().unwrap_or(0.0) as usize;
             trained.sums = all;
@@ -281,33 +254,33 @@ impl<'a> Batches<'a> {
             && let Some(accumulation) = &mut self.accumulation
         {
             let inputs = [("rate", Value::F32(&[scalars.rate]))];
-            accumulation.update.call_among(&inputs, self.cluster.communicator())?;
+            accumulation.update.call_among(&inputs, self.team.cluster.communicator())?;
         }
         Ok(trained)
     }
 
     /// How gradients travel, if there is another process.
     fn transfer(&self) -> Option<Transfer> {
-        (self.cluster.size() > 1).then_some(self.sharing.transfer)
+        (self.team.cluster.size() > 1).then_some(self.sharing.transfer)
     }
 
     /// The parts that this process computes.
     fn parts(&self) -> Parts {
         let count = self.sharing.accumulate;
-        Parts { of: count * self.cluster.size(), first: count * self.cluster.rank(), count }
+        Parts { of: count * self.team.cluster.size(), first: count * self.team.cluster.rank(), count }
     }
 
     /// Images that the processes together compute as their part `number` of a batch of `whole` images.
     fn parts_of_all(&self, whole: usize, number: usize) -> usize {
         let Parts { of, count, .. } = self.parts();
-        (0..self.cluster.size()).map(|rank| part(whole, of, rank * count + number).len()).sum()
+        (0..self.team.cluster.size()).map(|rank| part(whole, of, rank * count + number).len()).sum()
     }
 
     /// The size of this process's program for its part `number` of a batch of `whole` images: see
     /// [`TrainStep::size`].
     fn size(&self, whole: usize, number: usize) -> (usize, Option<usize>) {
         let Parts { of, first, .. } = self.parts();
-        let synchronized = self.sharing.sync_batch_norm && self.cluster.size() > 1;
+        let synchronized = self.sharing.sync_batch_norm && self.team.cluster.size() > 1;
         let own = part(whole, of, first + number).len().max(1);
         (own, synchronized.then(|| self.parts_of_all(whole, number)))
     }
@@ -320,9 +293,9 @@ impl<'a> Batches<'a> {
                 let (images, synchronized) = size;
                 let sums = self.accumulation.as_ref().map(|accumulation| &accumulation.sums);
                 let division = Division { sums, transfer: self.transfer(), synchronized };
-                let (device, networks, distiller) = (self.device, self.networks, self.distiller);
+                let Team { device, networks, method, .. } = self.team;
                 let made =
-                    TrainStep::compile_divided(device, networks, distiller, images, self.image, division)?;
+                    TrainStep::compile_divided(device, networks, method, images, self.image, division)?;
                 self.steps.push(made);
                 self.steps.len() - 1
             }
@@ -333,14 +306,14 @@ impl<'a> Batches<'a> {
     /// Whether every part of a full batch and of an epoch's last one has the images that the method needs.
     fn check_parts(&self, images: usize) -> anyhow::Result<()> {
         let Parts { of, .. } = self.parts();
-        let (batch_size, least) = (self.sharing.batch_size, self.distiller.about().smallest_batch as usize);
+        let (batch_size, least) = (self.sharing.batch_size, self.team.method.about().smallest_batch as usize);
         for whole in wholes(batch_size, images).into_iter().filter(|_| of > 1) {
             let smallest = (0..of).map(|number| part(whole, of, number).len()).filter(|&n| n > 0).min();
             ensure!(
                 smallest.is_none_or(|n| n >= least),
                 "{} needs at least {least} images in a part of a batch; a batch of {whole} in {of} parts has fewer in \
                  one: take a smaller SOLVER.ACCUMULATE, fewer processes or another SOLVER.BATCH_SIZE",
-                self.distiller.name()
+                self.team.method.name()
             );
         }
         Ok(())

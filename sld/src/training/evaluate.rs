@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use web_time::Instant;
+
 use autograd::Tensor;
 use nn::layers::Forward;
 use nn::models::Model;
@@ -178,6 +180,26 @@ impl Evaluator {
         result.total(cluster)?;
         result.loss /= result.images.max(1) as f64;
         Ok(result)
+    }
+
+    /// Seconds that the images at some places will take, by the time of a batch after one that warms up.
+    ///
+    /// # Errors
+    /// As for [`Evaluator::run`].
+    pub fn estimate(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        images: Range<usize>,
+        threads: usize,
+    ) -> anyhow::Result<f64> {
+        let some = images.start..images.end.min(images.start + self.batch);
+        let mut seconds = 0.0;
+        for _ in 0..2 {
+            let started = Instant::now();
+            pending::wait(self.count(dataset, some.clone(), threads.max(1), |_, _| ()))?;
+            seconds = started.elapsed().as_secs_f64();
+        }
+        Ok(seconds * images.len().div_ceil(self.batch) as f64)
     }
 
     /// The sums over the images at some places.

@@ -14,6 +14,7 @@ mod observer;
 pub mod roofline;
 pub mod snapshot;
 pub mod step;
+mod team;
 pub mod timing;
 pub mod trainer;
 
@@ -22,4 +23,5 @@ pub use memory::Memory;
 pub use networks::{Networks, Setup};
 pub use observer::{EpochResult, Observer, StepResult};
 pub use step::{Metric, Scalars, TrainStep};
+pub use team::{RunData, Team};
 pub use trainer::{Changed, Outcome, Settings, Trainer};

@@ -72,6 +72,8 @@ impl EpochResult {
 
 /// Who is told what happens, and writes files and terminals.
 pub trait Observer {
+    /// Before the first step: what an evaluation will take, by a few of its batches.
+    fn begins(&mut self, _evaluation_seconds: f64) {}
     /// After every step of this process's share of a batch.
     fn step(&mut self, _result: &StepResult) {}
     /// After every epoch: `latest` is the state to continue from, `student` the bare student;

@@ -5,23 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use autograd::tensor::Transfer;
 use nn::checkpoint::{Checkpoint, Scalar};
 use nn::{Course, Schedule};
-use schedule::{Alone, Device};
 
 use super::alike;
 use super::batches::{Batches, Sharing};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
-use super::networks::Networks;
 use super::observer::{EpochResult, Observer, StepResult};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Scalars};
-use crate::cluster::Cluster;
-use crate::data::loader::{Batch, Loader, Position, Waited};
+use super::team::{RunData, Team};
+use crate::data::loader::{Batch, Loader, Position, Waited, part};
 use crate::data::{DataError, Dataset};
-use crate::distill::{Distiller, Drawn};
+use crate::distill::Drawn;
 
 /// What a run needs beside networks and data.
 #[derive(Clone, Debug)]
@@ -98,53 +96,29 @@ pub enum Outcome {
 
 /// A run: everything of it that lives in memory.
 pub struct Trainer<'a> {
-    device: &'a dyn Device,
-    networks: &'a Networks,
-    distiller: &'a dyn Distiller,
+    team: Team<'a>,
     settings: Settings,
-    train: Arc<Dataset>,
-    test: Arc<Dataset>,
-    held_out: Option<Arc<Dataset>>,
+    data: RunData,
     progress: Progress,
     stop: Option<&'a AtomicBool>,
-    cluster: &'a dyn Cluster,
     batches: Batches<'a>,
     evaluator: Evaluator,
 }
 
 impl<'a> Trainer<'a> {
-    /// Compiles what a run needs. The best epoch is chosen on the `held_out` images, or without any on the
-    /// test set, as in the reference.
+    /// Compiles what a run needs. All processes have the same networks, settings and images.
     ///
     /// # Errors
     /// Data that do not fit the networks or one another, and whatever compiling reports.
-    pub fn new(
-        device: &'a dyn Device,
-        networks: &'a Networks,
-        distiller: &'a dyn Distiller,
-        settings: Settings,
-        train: Arc<Dataset>,
-        test: Arc<Dataset>,
-        held_out: Option<Arc<Dataset>>,
-    ) -> anyhow::Result<Trainer<'a>> {
-        Trainer::among(&Alone, device, networks, distiller, settings, [Some(train), Some(test), held_out])
-    }
-
-    /// The same as one of several processes, which all have the same networks, settings and images: those to
-    /// train on, to test on, and held-out ones.
-    ///
-    /// # Errors
-    /// As for [`Trainer::new`].
-    pub fn among(
-        cluster: &'a dyn Cluster,
-        device: &'a dyn Device,
-        networks: &'a Networks,
-        distiller: &'a dyn Distiller,
-        settings: Settings,
-        [train, test, held_out]: [Option<Arc<Dataset>>; 3],
-    ) -> anyhow::Result<Trainer<'a>> {
-        let (train, test) = (train.context("no training images")?, test.context("no test images")?);
+    pub fn new(team: Team<'a>, settings: Settings, data: RunData) -> anyhow::Result<Trainer<'a>> {
+        let Team { device, networks, method, .. } = team;
+        let train = &data.train;
         ensure!(!train.is_empty(), "there are no training images");
+        for other in [Some(&data.test), data.held_out.as_ref()].into_iter().flatten() {
+            let (shape, wanted) = (other.shape(), train.shape());
+            let name = other.name();
+            ensure!(shape == wanted, "the images of {name} are {shape:?}, those to train on {wanted:?}");
+        }
         let classes = train.classes().len();
         for model in [Some(&networks.student), networks.teacher.as_ref()].into_iter().flatten() {
             ensure!(
@@ -153,12 +127,19 @@ impl<'a> Trainer<'a> {
                 model.name(),
                 model.classes()
             );
+            ensure!(
+                model.channels() == train.channels(),
+                "{} takes images of {} channels, the data have {}",
+                model.name(),
+                model.channels(),
+                train.channels()
+            );
         }
-        if distiller.needs_teacher() && networks.teacher.is_none() {
-            bail!("{} needs a teacher; give its checkpoint with --teacher", distiller.name());
+        if method.needs_teacher() && networks.teacher.is_none() {
+            bail!("{} needs a teacher; give its checkpoint with --teacher", method.name());
         }
         // A larger batch would only be filled up.
-        let test_batch_size = settings.test_batch_size.min(test.len());
+        let test_batch_size = settings.test_batch_size.min(data.test.len());
         let settings = Settings { test_batch_size, ..settings };
         let image = [train.height(), train.width()];
         let sharing = Sharing {
@@ -167,23 +148,10 @@ impl<'a> Trainer<'a> {
             transfer: settings.transfer,
             sync_batch_norm: settings.sync_batch_norm,
         };
-        let batches = Batches::fitting(device, networks, distiller, cluster, sharing, &train)?;
+        let batches = Batches::fitting(team, sharing, train)?;
         let evaluator = Evaluator::compile(device, networks.result(), settings.test_batch_size, image)?;
         let progress = Progress::start(settings.seed);
-        Ok(Trainer {
-            device,
-            networks,
-            distiller,
-            settings,
-            train,
-            test,
-            held_out,
-            progress,
-            stop: None,
-            cluster,
-            batches,
-            evaluator,
-        })
+        Ok(Trainer { team, settings, data, progress, stop: None, batches, evaluator })
     }
 
     /// Ends the run after the step in which `flag` is raised.
@@ -196,9 +164,10 @@ impl<'a> Trainer<'a> {
     /// order of the images, the epoch in work begins again with its first batch; after one of the method,
     /// what it trains beside the student is new.
     pub fn resume(&mut self, latest: Checkpoint, path: &Path, change: Changed) -> anyhow::Result<&Progress> {
-        let batches = self.train.len().div_ceil(self.settings.batch_size);
+        let batches = self.data.train.len().div_ceil(self.settings.batch_size);
         let other_method = change == Changed::Method;
-        let saved = snapshot::restore(self.device, self.networks, latest, path, batches, other_method)?;
+        let saved =
+            snapshot::restore(self.team.device, self.team.networks, latest, path, batches, other_method)?;
         self.progress = match change != Changed::Nothing {
             true => Progress { batch: 0, images: 0, sums: Vec::new(), seed: self.settings.seed, ..saved },
             false => saved,
@@ -215,7 +184,7 @@ impl<'a> Trainer<'a> {
 
     /// What the device holds of this run: the largest step's memory, and all state.
     pub fn device_bytes(&self) -> u64 {
-        self.batches.bytes() + self.networks.state_bytes()
+        self.batches.bytes() + self.team.networks.state_bytes()
     }
 
     /// Where the run stands.
@@ -225,11 +194,14 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the last epoch, or until stopped.
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
-        self.progress = alike::begin(self.cluster, self.device, &self.batches, &self.progress)?;
+        self.progress = alike::begin(self.team.cluster, self.team.device, &self.batches, &self.progress)?;
         let start = Position { epoch: self.progress.epoch as u64, batch: self.progress.batch };
         let (seed, workers) = (self.settings.seed, self.settings.workers);
-        let mut loader = self.batches.loader(&self.train, seed, workers, start)?;
+        let mut loader = self.batches.loader(&self.data.train, seed, workers, start)?;
 
+        if self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
+            observer.begins(self.time_evaluation());
+        }
         while self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
             let started = Instant::now();
             let already = self.progress.images;
@@ -237,20 +209,20 @@ impl<'a> Trainer<'a> {
                 Ok(finished) => finished,
                 Err(why) => return Err(self.keep(why, observer)?),
             };
-            alike::check(self.cluster, self.device, self.networks, self.progress.steps)?;
-            alike::take_over(self.cluster, self.device, &self.batches)?;
+            alike::check(self.team.cluster, self.team.device, self.team.networks, self.progress.steps)?;
+            alike::take_over(self.team.cluster, self.team.device, &self.batches)?;
             // A state that cannot go on takes no good one's place.
             if let Err(why) = self.check_state() {
                 return Err(self.diverged(why.to_string(), observer)?);
             }
             if !finished {
-                if self.cluster.leads() {
+                if self.team.cluster.leads() {
                     let latest = self.snapshot()?;
                     observer.interrupted(&self.progress, &latest)?;
                 }
                 return Ok(Outcome::Interrupted);
             }
-            if self.progress.epoch == 1 && self.cluster.leads() {
+            if self.progress.epoch == 1 && self.team.cluster.leads() {
                 observer.trained(&self.snapshot()?)?;
             }
             let train_seconds = started.elapsed().as_secs_f64();
@@ -290,8 +262,9 @@ impl<'a> Trainer<'a> {
                 sums: vec![],
                 ..self.progress.clone()
             };
-            if self.cluster.leads() {
-                let student = snapshot::student_checkpoint(self.device, self.networks, &self.test)?;
+            if self.team.cluster.leads() {
+                let student =
+                    snapshot::student_checkpoint(self.team.device, self.team.networks, &self.data.test)?;
                 let student = self.with_recipe(student);
                 observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
             }
@@ -311,7 +284,7 @@ impl<'a> Trainer<'a> {
     fn train_epoch(&mut self, loader: &mut Loader, observer: &mut dyn Observer) -> anyhow::Result<bool> {
         let batches = loader.batches_per_epoch();
         let epoch = self.progress.epoch;
-        let factor = self.distiller.factor(epoch).map(|f| f as f32);
+        let factor = self.team.method.factor(epoch).map(|f| f as f32);
         let mut stop = self.any_stops()?;
         while self.progress.batch < batches {
             if stop {
@@ -327,7 +300,7 @@ impl<'a> Trainer<'a> {
                 batch: self.progress.batch,
                 batches,
                 images: self.progress.images,
-                epoch_images: self.train.len(),
+                epoch_images: self.data.train.len(),
                 means: &means,
                 rate,
             });
@@ -341,7 +314,7 @@ impl<'a> Trainer<'a> {
         let mut parts = Vec::new();
         while parts.len() < self.settings.accumulate.max(1) {
             // (Several processes stop after a step, together.)
-            if self.cluster.size() == 1 && self.any_stops()? {
+            if self.team.cluster.size() == 1 && self.any_stops()? {
                 return Ok(None);
             }
             match loader.wait(Duration::from_millis(200))? {
@@ -363,9 +336,9 @@ impl<'a> Trainer<'a> {
     ) -> anyhow::Result<bool> {
         let flag = self.stop;
         let stop = || flag.is_some_and(|flag| flag.load(Ordering::Relaxed));
-        let (distiller, seed, epoch) = (self.distiller, self.settings.seed, self.progress.epoch as u64);
-        let labels = self.train.labels();
-        let own = |indices: &[u32]| distiller.inputs(&Drawn { seed, epoch, indices, labels });
+        let (method, seed, epoch) = (self.team.method, self.settings.seed, self.progress.epoch as u64);
+        let labels = self.data.train.labels();
+        let own = |indices: &[u32]| method.inputs(&Drawn { seed, epoch, indices, labels });
         let trained = self.batches.train(parts, loader, scalars, own, stop)?;
         self.progress.batch += 1;
         self.progress.steps += 1;
@@ -384,7 +357,7 @@ impl<'a> Trainer<'a> {
 
     /// Saves what was reached, if images that cannot be read are what ends the run.
     fn keep(&self, why: anyhow::Error, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
-        if !why.is::<DataError>() || !self.cluster.leads() {
+        if !why.is::<DataError>() || !self.team.cluster.leads() {
             return Ok(why);
         }
         self.check_state()?;
@@ -395,7 +368,7 @@ impl<'a> Trainer<'a> {
 
     /// What the first process says that has anything to say.
     fn first_of_all(&self, own: Option<String>) -> anyhow::Result<Option<String>> {
-        let all = self.cluster.gather(own.unwrap_or_default().into_bytes())?;
+        let all = self.team.cluster.gather(own.unwrap_or_default().into_bytes())?;
         let said = all.into_iter().find(|text| !text.is_empty());
         Ok(said.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
@@ -409,18 +382,24 @@ impl<'a> Trainer<'a> {
 
     /// The learning rate of a batch, counted from 0, of the epoch in work.
     fn rate(&self, batch: usize) -> f64 {
-        let batches = self.train.len().div_ceil(self.settings.batch_size);
+        let batches = self.data.train.len().div_ceil(self.settings.batch_size);
         self.settings.schedule.rate(self.progress.epoch, batch, batches)
     }
 
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
         let rate = self.rate(self.progress.batch);
-        Ok(self.with_recipe(snapshot::save(self.device, self.networks, &self.test, &self.progress, rate)?))
+        Ok(self.with_recipe(snapshot::save(
+            self.team.device,
+            self.team.networks,
+            &self.data.test,
+            &self.progress,
+            rate,
+        )?))
     }
 
     /// Adds what the data were drawn from, so that the network can be measured on the same.
     fn with_recipe(&self, mut checkpoint: Checkpoint) -> Checkpoint {
-        let recipe = self.train.recipe().map(|recipe| Scalar::Text(recipe.to_owned()));
+        let recipe = self.data.train.recipe().map(|recipe| Scalar::Text(recipe.to_owned()));
         checkpoint.extra.extend(recipe.map(|recipe| (snapshot::RECIPE.to_owned(), recipe)));
         checkpoint
     }
@@ -428,27 +407,39 @@ impl<'a> Trainer<'a> {
     /// Test images, and held-out ones if there are any.
     fn evaluate(&mut self) -> anyhow::Result<(Evaluation, Option<Evaluation>)> {
         let workers = self.settings.workers;
-        let mut on = |images| self.evaluator.run_among(self.cluster, images, workers);
-        Ok((on(&self.test)?, self.held_out.as_ref().map(on).transpose()?))
+        let mut on = |images| self.evaluator.run_among(self.team.cluster, images, workers);
+        Ok((on(&self.data.test)?, self.data.held_out.as_ref().map(on).transpose()?))
+    }
+
+    /// Seconds that this process's part of an evaluation will take, by its first images. What cannot be measured takes
+    /// none: it will be told when it is needed.
+    fn time_evaluation(&mut self) -> f64 {
+        let (workers, cluster) = (self.settings.workers, self.team.cluster);
+        let sets = [Some(&self.data.test), self.data.held_out.as_ref()];
+        let mut time = |images: &Arc<Dataset>| {
+            let own = part(images.len(), cluster.size(), cluster.rank());
+            self.evaluator.estimate(images, own, workers).unwrap_or(0.0)
+        };
+        sets.into_iter().flatten().map(&mut time).sum()
     }
 
     /// Whether any process is to stop.
     fn any_stops(&self) -> anyhow::Result<bool> {
         let own = self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed));
         let mut all = [f64::from(u8::from(own))];
-        self.cluster.sum(&mut all)?;
+        self.team.cluster.sum(&mut all)?;
         Ok(all[0] > 0.0)
     }
 
     /// Whether training can go on from the state on the device.
     fn check_state(&self) -> nn::Result<()> {
-        self.networks.student.check(self.device)?;
-        self.networks.result().check(self.device)?;
-        if let Some(teacher) = self.networks.learning_teacher() {
-            teacher.check(self.device)?;
+        self.team.networks.student.check(self.team.device)?;
+        self.team.networks.result().check(self.team.device)?;
+        if let Some(teacher) = self.team.networks.learning_teacher() {
+            teacher.check(self.team.device)?;
         }
-        nn::check_state(&self.networks.modules, self.device)?;
-        self.networks.optimizer.check(self.device)
+        nn::check_state(&self.team.networks.modules, self.team.device)?;
+        self.team.networks.optimizer.check(self.team.device)
     }
 
     /// Why a step gave numbers that are none.
@@ -468,11 +459,15 @@ impl<'a> Trainer<'a> {
             self.progress.batch,
             terms.join(", ")
         );
-        if let Some(teacher) = self.networks.teacher.as_ref().filter(|_| self.distiller.needs_teacher()) {
-            let (rows, size) =
-                (batch.images.len() / self.train.image_len(), [self.train.height(), self.train.width()]);
-            let mut evaluator = Evaluator::compile(self.device, teacher, rows, size)?;
-            if let Err(why) = evaluator.logits(&mut batch.images, self.train.name(), &batch.indices) {
+        if let Some(teacher) =
+            self.team.networks.teacher.as_ref().filter(|_| self.team.method.needs_teacher())
+        {
+            let (rows, size) = (
+                batch.images.len() / self.data.train.image_len(),
+                [self.data.train.height(), self.data.train.width()],
+            );
+            let mut evaluator = Evaluator::compile(self.team.device, teacher, rows, size)?;
+            if let Err(why) = evaluator.logits(&mut batch.images, self.data.train.name(), &batch.indices) {
                 return Ok(format!("{said}: the teacher is to blame, not the student: {why}"));
             }
         }
@@ -487,7 +482,7 @@ impl<'a> Trainer<'a> {
     /// Saves, and makes the error that ends the run.
     fn diverged(&self, why: String, observer: &mut dyn Observer) -> anyhow::Result<anyhow::Error> {
         let message = format!("the training diverged: after {} steps {why}", self.progress.steps);
-        if self.cluster.leads() {
+        if self.team.cluster.leads() {
             observer.diverged(&message, &self.snapshot()?)?;
         }
         Ok(anyhow::anyhow!(message))

@@ -10,7 +10,7 @@ use nn::checkpoint::Checkpoint;
 use process::{ALONE, CLASSES, How, Trained, data, distance, numbers, plain, settings, trained_by};
 use schedule::Alone;
 use sld::distill::{Crd, Distiller, FitNet, Kd, Ofd, Sld, Vanilla};
-use sld::training::{Memory, Metric, Networks, Settings, Setup, Trainer};
+use sld::training::{Memory, Metric, Networks, RunData, Settings, Setup, Team, Trainer};
 use threads::{Hub, Member};
 
 /// What all processes together make of it: see [`trained_by`].
@@ -157,8 +157,8 @@ fn what_does_not_fit_is_told_with_the_parts_that_do() {
         let networks = Networks::new(student, None, &Vanilla {}, Setup::default()).unwrap();
         let settings = Settings { batch_size: 64, ..settings(How { parts: accumulate, ..ALONE }) };
         let memory = Memory::of_training(&device, &networks, &Vanilla {}, 64, accumulate, [32, 32]).unwrap();
-        let trainer =
-            Trainer::new(&device, &networks, &Vanilla {}, settings, images.clone(), images.clone(), None);
+        let team = Team::alone(&device, &networks, &Vanilla {});
+        let trainer = Trainer::new(team, settings, RunData::of(images.clone(), images.clone()));
         (memory, trainer.map(|_| ()).map_err(|why| format!("{why:#}")))
     };
     let (whole, made) = begin(None, 1);

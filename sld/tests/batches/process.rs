@@ -12,7 +12,9 @@ use sld::cluster::Cluster;
 use sld::data::Dataset;
 use sld::distill::Distiller;
 use sld::training::snapshot::Progress;
-use sld::training::{Changed, EpochResult, Metric, Networks, Observer, Settings, Setup, StepResult, Trainer};
+use sld::training::{
+    Changed, EpochResult, Metric, Networks, Observer, RunData, Settings, Setup, StepResult, Team, Trainer,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,10 +154,9 @@ pub fn trained_by(
     }
     let networks = Networks::new(student, teacher, method, setup).unwrap();
     let stop = AtomicBool::new(false);
-    let images = Some(data(23));
-    let all = [images.clone(), images, None];
-    let mut trainer =
-        Trainer::among(cluster, &device, &networks, method, settings(how), all).unwrap().stop_when(&stop);
+    let team = Team { cluster, device: &device, networks: &networks, method };
+    let all = RunData::of(data(23), data(23));
+    let mut trainer = Trainer::new(team, settings(how), all).unwrap().stop_when(&stop);
     if let Some(latest) = latest.filter(|_| cluster.leads()) {
         trainer.resume(latest, Path::new("latest"), Changed::Nothing).unwrap();
     }

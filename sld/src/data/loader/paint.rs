@@ -25,6 +25,10 @@ impl Easel {
         index: u32,
         out: &mut [f32],
     ) -> Result<(), DataError> {
+        if let Some(values) = data.values(index as usize) {
+            out.copy_from_slice(values);
+            return Ok(());
+        }
         let Some(files) = data.files() else {
             table.apply(data.image(index as usize), out);
             return Ok(());
@@ -46,6 +50,17 @@ impl Easel {
         weak: &mut [f32],
         strong: Option<&mut [f32]>,
     ) -> Result<(), DataError> {
+        if let Some(values) = data.values(index as usize) {
+            weak.copy_from_slice(values);
+            let strong = strong.map(|strong| {
+                strong.copy_from_slice(values);
+                strong
+            });
+            if let Some(augmentation) = data.augmentation() {
+                augmentation.apply((seed, epoch), index, weak, strong);
+            }
+            return Ok(());
+        }
         let (width, height) = (data.width(), data.height());
         let Some(files) = data.files() else {
             let image = data.image(index as usize);

@@ -84,7 +84,7 @@ pub fn generate(config: &SyntheticConfig) -> Result<Splits, DataError> {
         let set = Dataset::new(name, (SIDE, SIDE), images, labels, classes, normalization)?;
         Ok::<_, DataError>(set.drawn_from(config.recipe()))
     };
-    let raw = Normalization { mean: [0.0; 3], std: [1.0; 3] };
+    let raw = Normalization::RAW;
     let train = split("train", 0, config.train);
     let summary = Summary::new(&finish(train.clone(), raw)?);
     let normalization =

@@ -3,11 +3,26 @@
 use nn::checkpoint::{self, Checkpoint, Problem};
 
 use super::terminal::Terminal;
-use crate::config::Config;
 use crate::distill::{Distiller, Network, Observation};
 use crate::run::{Accuracy, EpochMetrics, LATEST, RunError, RunFolder, SwapMetrics, SwapSide, TrainMetrics};
 use crate::training::snapshot::Progress;
 use crate::training::{EpochResult, Evaluation, Metric, Observer, StepResult};
+
+/// How much a run writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// Steps between two points of the training loss in TensorBoard.
+    pub every_steps: u64,
+    /// Epochs between two checkpoints that are kept; 0: none is.
+    pub every_epochs: usize,
+}
+
+impl Default for Log {
+    /// A config's.
+    fn default() -> Log {
+        Log { every_steps: 500, every_epochs: 40 }
+    }
+}
 
 /// The observer of a process that is not rank 0, which has nothing to say.
 pub struct Silent;
@@ -20,7 +35,7 @@ impl Observer for Silent {
 
 /// Shows progress and writes the run's files.
 pub struct Recorder<'a> {
-    config: &'a Config,
+    log: Log,
     distiller: &'a dyn Distiller,
     pub run: RunFolder,
     pub terminal: Terminal,
@@ -29,9 +44,9 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(config: &'a Config, distiller: &'a dyn Distiller, run: RunFolder) -> Recorder<'a> {
-        let terminal = Terminal::new(config.solver.epochs as usize);
-        Recorder { config, distiller, run, terminal, last: None }
+    /// Of a run of so many epochs.
+    pub fn new(epochs: usize, log: Log, distiller: &'a dyn Distiller, run: RunFolder) -> Recorder<'a> {
+        Recorder { log, distiller, run, terminal: Terminal::new(epochs), last: None }
     }
 
     fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
@@ -87,9 +102,12 @@ impl<'a> Recorder<'a> {
 }
 
 impl Observer for Recorder<'_> {
+    fn begins(&mut self, evaluation_seconds: f64) {
+        self.terminal.begins(evaluation_seconds);
+    }
+
     fn step(&mut self, result: &StepResult) {
-        let every = u64::from(self.config.log.tensorboard_freq.max(1));
-        if result.step.is_multiple_of(every) {
+        if result.step.is_multiple_of(self.log.every_steps.max(1)) {
             let loss = result.means.iter().find(|m| m.0 == Metric::Loss).map_or(f64::NAN, |m| m.1);
             // A log that cannot be written must not end the training; the epoch's own files will say so.
             self.run.log_step(result.step, loss, result.rate).ok();
@@ -113,7 +131,7 @@ impl Observer for Recorder<'_> {
             self.save("best", latest)?;
             self.save("student_best", student)?;
         }
-        let every = self.config.log.save_checkpoint_freq as usize;
+        let every = self.log.every_epochs;
         if every > 0 && result.epoch.is_multiple_of(every) {
             self.save(&format!("epoch_{}", result.epoch), latest)?;
             self.save(&format!("student_{}", result.epoch), student)?;

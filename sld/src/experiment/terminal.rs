@@ -16,8 +16,10 @@ use crate::training::{EpochResult, Metric, StepResult};
 const WIDTH: usize = 80;
 /// Lines between two heads on a terminal, where the first scrolls away.
 const LINES_PER_HEAD: usize = 24;
-/// Steps that are timed for the first word on how long it will take.
+/// Steps that are timed for the first word on how long it will take, or as many (two at least) as are done in so many
+/// seconds.
 const TIMED_STEPS: usize = 10;
+const TIMED_SECONDS: f64 = 3.0;
 
 /// A number of an epoch.
 struct Column {
@@ -143,7 +145,7 @@ pub struct Terminal {
     pace: Option<Pace>,
     /// Whether a first estimate of the duration was given.
     estimated: bool,
-    /// Of the last evaluation.
+    /// Of the last evaluation; before it, what it will be.
     evaluation_seconds: f64,
     /// The head that stands above, and the lines since.
     head: String,
@@ -167,6 +169,11 @@ impl Terminal {
         }
     }
 
+    /// Before the first step: what an evaluation will take.
+    pub fn begins(&mut self, evaluation_seconds: f64) {
+        self.evaluation_seconds = evaluation_seconds;
+    }
+
     /// After a step.
     pub fn step(&mut self, result: &StepResult) {
         let pace = self.pace.get_or_insert_with(|| Pace {
@@ -184,11 +191,15 @@ impl Terminal {
 
         if let Some(left) = &left
             && !self.estimated
-            && (pace.steps == TIMED_STEPS || result.batch == result.batches)
+            && (pace.steps >= TIMED_STEPS
+                || (pace.steps >= 2 && seconds > TIMED_SECONDS)
+                || result.batch == result.batches)
         {
             self.estimated = true;
-            let more = if self.evaluation_seconds > 0.0 { "" } else { ", evaluations not counted" };
-            self.say(&format!("# {speed:.0} images a second: about {left} left{more}"));
+            let evaluations = clock(evaluations);
+            self.say(&format!(
+                "# {speed:.0} images a second: about {left} left, {evaluations} of it for evaluations"
+            ));
         }
         let due = self.drawn.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
         if self.bar.is_hidden() || (!due && result.batch < result.batches) {
