@@ -1,6 +1,7 @@
 //! The device: opening an adapter, and the engine's interface.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
 use crate::source::source;
+use crate::tuning::{Tune, Tuning};
 
 /// In what precision convolutions and matrix products multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Options {
     pub checked: bool,
     /// In what precision convolutions and matrix products multiply.
     pub precision: Precision,
+    /// How kernels that can be computed in several ways are.
+    pub tune: Tune,
 }
 
 impl Default for Options {
@@ -70,6 +74,7 @@ impl Default for Options {
             webgpu_limits: false,
             checked: cfg!(debug_assertions),
             precision: Precision::F32,
+            tune: Tune::Fixed,
         }
     }
 }
@@ -79,6 +84,7 @@ impl Default for Options {
 pub struct GpuDevice {
     gpu: Arc<Gpu>,
     pipelines: Arc<Pipelines>,
+    tuning: Arc<Tuning>,
     state: Arc<State<wgpu::Buffer>>,
 }
 
@@ -135,7 +141,19 @@ impl GpuDevice {
         }
         let name = format!("{} ({})", adapter.name, adapter.backend);
         let gpu = Gpu::new(device, queue, name, target, options.checked);
-        Ok(GpuDevice { gpu: Arc::new(gpu), pipelines: Arc::default(), state: Arc::default() })
+        let tuning = Tuning::new(options.tune);
+        Ok(GpuDevice {
+            gpu: Arc::new(gpu),
+            pipelines: Arc::default(),
+            tuning: Arc::new(tuning),
+            state: Arc::default(),
+        })
+    }
+
+    /// Takes the choices that were measured before from this file, if it is there, and writes to it what is
+    /// measured from now on. Of one adapter and driver alone: others have other times.
+    pub fn remember(&self, file: PathBuf) {
+        self.tuning.remember(file);
     }
 
     /// What the kernels are written for.
@@ -242,7 +260,15 @@ impl Backend for GpuDevice {
     }
 
     fn compile(&self, schedule: &Schedule, variables: &mut Variables<GpuDevice>) -> Result<GpuExecutable> {
-        GpuExecutable::new(self.gpu.clone(), &self.pipelines, schedule, variables)
+        GpuExecutable::new(self.gpu.clone(), &self.pipelines, &self.tuning, schedule, variables)
+    }
+
+    fn choices(&self) -> String {
+        self.tuning.used()
+    }
+
+    fn choose(&self, choices: &str) -> Result<()> {
+        self.tuning.give(choices)
     }
 
     fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>> {

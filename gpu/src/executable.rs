@@ -7,17 +7,17 @@ use std::sync::Arc;
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
 use schedule::{BufferId, Communicator, Exchange, Kernel, Pending, PendingSum, Schedule, pending};
-use shaders::{Assembled, Context, Launch, Storage, assemble, precompute};
+use shaders::{Assembled, Context, Launch, Storage, precompute};
 
 use crate::context::Gpu;
+use crate::dispatch::{Dispatch, Uniforms};
 use crate::memory::Memory;
-use crate::pipelines::{Dispatch, Pipelines};
+use crate::pipelines::Pipelines;
 use crate::profile;
+use crate::tuning::Tuning;
 
 /// Calls that may be on their way to the device before a new one waits.
 const IN_FLIGHT: usize = 3;
-/// Where uniforms may begin, at any adapter's limit.
-const UNIFORM_STRIDE: usize = 256;
 
 /// A schedule compiled for an adapter.
 pub struct GpuExecutable {
@@ -44,6 +44,7 @@ impl GpuExecutable {
     pub fn new(
         gpu: Arc<Gpu>,
         pipelines: &Pipelines,
+        tuning: &Tuning,
         schedule: &Schedule,
         variables: &mut Variables<impl Backend<Memory = wgpu::Buffer>>,
     ) -> Result<GpuExecutable> {
@@ -58,10 +59,12 @@ impl GpuExecutable {
             places: &memory.places,
             frozen: &frozen,
             target: &gpu.target,
+            choice: None,
         };
         let mut builder = Builder::default();
+        let assemble = |kernel: &Kernel| tuning.assemble(&gpu, context, kernel);
         for kernel in &run.prepare {
-            builder.add(context, kernel, true)?;
+            builder.add(assemble(kernel)?, true);
         }
         let exchanges = run.exchanges();
         let mut sums = Vec::with_capacity(exchanges.len());
@@ -77,8 +80,9 @@ impl GpuExecutable {
                     sum.finish = so_far;
                 }
             }
-            builder.add(context, kernel, false)?;
+            builder.add(assemble(kernel)?, false);
         }
+        tuning.save();
         let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
         let bytes = memory.bytes + extra + sums.iter().map(|sum| sum.staging.size()).sum::<u64>();
         Ok(GpuExecutable { gpu, memory, prepare, dispatches, sums, in_flight: VecDeque::new(), bytes })
@@ -180,7 +184,7 @@ impl Compiled for GpuExecutable {
         if prepare {
             self.submit(true, 0..0)?;
         }
-        let seconds = profile::measure(&self.gpu, &self.dispatches)?;
+        let seconds = profile::measure(&self.gpu, &self.dispatches.iter().collect::<Vec<_>>())?;
         let labels: Vec<String> = self.dispatches.iter().map(|d| d.label.clone()).collect();
         Ok(Box::pin(async move { Ok(labels.into_iter().zip(seconds.await?).collect()) }))
     }
@@ -216,8 +220,8 @@ impl Builder {
         self.places.iter().filter(|(prepare, _)| !prepare).count()
     }
 
-    fn add(&mut self, context: Context, kernel: &Kernel, prepare: bool) -> Result<()> {
-        let Assembled { prepare: first, launches, scratch, kept } = assemble(context, kernel)?;
+    fn add(&mut self, kernel: Assembled, prepare: bool) {
+        let Assembled { prepare: first, launches, scratch, kept } = kernel;
         let base = self.kept.len();
         self.places.extend(first.iter().map(|_| (true, base)));
         self.launches.extend(first);
@@ -230,7 +234,6 @@ impl Builder {
             self.scratch[i] = self.scratch[i].max(size);
         }
         self.kept.extend(kept);
-        Ok(())
     }
 
     /// Pipelines, bind groups and scratch memory; returns the dispatches of `prepare`, those of a call,
@@ -247,67 +250,20 @@ impl Builder {
         let scratch = allocate(&self.scratch, "scratch")?;
         let kept = allocate(&self.kept, "packed")?;
         let pipelines = pipelines.get(gpu, &self.launches)?;
-        let params = params_buffer(gpu, &self.launches)?;
-        let total = self.scratch.iter().chain(&self.kept).sum::<u64>() + params.size();
+        let uniforms = Uniforms::new(gpu, &self.launches)?;
+        let total = self.scratch.iter().chain(&self.kept).sum::<u64>() + uniforms.bytes();
 
         let (mut prepare, mut dispatches) = (Vec::new(), Vec::new());
         for (number, (launch, pipeline)) in self.launches.into_iter().zip(pipelines).enumerate() {
             let (is_prepare, kept_base) = self.places[number];
-            let mut entries = vec![wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &params,
-                    offset: (number * UNIFORM_STRIDE) as u64,
-                    size: std::num::NonZeroU64::new(UNIFORM_STRIDE as u64),
-                }),
-            }];
-            for (i, bound) in launch.bindings.iter().enumerate() {
-                let buffer = match bound.storage {
-                    Storage::Memory(m) => memory.buffers[m].as_ref(),
-                    Storage::Scratch(s) => scratch.get(s),
-                    Storage::Kept(k) => kept.get(kept_base + k),
-                };
-                let Some(buffer) = buffer else {
-                    let message = format!("kernel `{}` uses memory that does not exist", launch.label);
-                    return Err(Error::Device(message));
-                };
-                entries.push(wgpu::BindGroupEntry {
-                    binding: i as u32 + 1,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset: 0,
-                        size: std::num::NonZeroU64::new(bound.bytes()),
-                    }),
-                });
-            }
-            let bind_group = gpu.scoped(&format!("binding kernel `{}`", launch.label), || {
-                gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: None,
-                    layout: &pipeline.layout,
-                    entries: &entries,
-                })
-            })?;
-            let dispatch = Dispatch { label: launch.label, pipeline, bind_group, groups: launch.groups };
+            let memory = |storage| match storage {
+                Storage::Memory(m) => memory.buffers[m].as_ref(),
+                Storage::Scratch(s) => scratch.get(s),
+                Storage::Kept(k) => kept.get(kept_base + k),
+            };
+            let dispatch = uniforms.bind(gpu, number, launch, pipeline, memory)?;
             if is_prepare { prepare.push(dispatch) } else { dispatches.push(dispatch) }
         }
         Ok((prepare, dispatches, total))
     }
-}
-
-/// The uniforms of all launches, one after the other.
-fn params_buffer(gpu: &Gpu, launches: &[Launch]) -> Result<wgpu::Buffer> {
-    let mut contents = vec![0u32; launches.len().max(1) * UNIFORM_STRIDE / 4];
-    for (number, launch) in launches.iter().enumerate() {
-        contents[number * UNIFORM_STRIDE / 4] = launch.count;
-    }
-    let buffer = gpu.scoped("kernel parameters", || {
-        gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("kernel parameters"),
-            size: (contents.len() * 4) as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
-    })?;
-    gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&contents));
-    Ok(buffer)
 }

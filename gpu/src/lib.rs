@@ -6,18 +6,24 @@
 
 mod adapters;
 mod answer;
+mod choices;
 mod context;
 mod device;
+mod dispatch;
 mod executable;
 mod memory;
 mod pipelines;
 mod platform;
 mod profile;
 mod source;
+mod tuning;
 
 pub use adapters::{Adapter, adapters, adapters_async, choose};
+pub use choices::{Choices, Chosen, Measured};
 pub use device::{GpuDevice, Options, Precision};
+pub use shaders::Choice;
 pub use source::{webgpu_options, webgpu_source};
+pub use tuning::Tune;
 
 /// The README's program is tested too.
 #[cfg(doctest)]

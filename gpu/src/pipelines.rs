@@ -15,23 +15,6 @@ pub struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// One dispatch of a compiled kernel, ready to encode.
-pub struct Dispatch {
-    pub label: String,
-    pub pipeline: Arc<Pipeline>,
-    pub bind_group: wgpu::BindGroup,
-    pub groups: [u32; 3],
-}
-
-impl Dispatch {
-    pub fn encode(&self, pass: &mut wgpu::ComputePass) {
-        let [x, y, z] = self.groups;
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(x, y, z);
-    }
-}
-
 /// The pipelines of a device.
 #[derive(Default)]
 pub struct Pipelines {

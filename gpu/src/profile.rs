@@ -6,13 +6,13 @@ use autograd::{Error, Result};
 use schedule::Pending;
 
 use crate::context::Gpu;
-use crate::pipelines::Dispatch;
+use crate::dispatch::Dispatch;
 
 /// Queries in one set, the most that WebGPU allows.
 const QUERIES: usize = 4096;
 
 /// Runs the dispatches once, each in a pass of its own, and returns the seconds each took.
-pub fn measure(gpu: &Arc<Gpu>, dispatches: &[Dispatch]) -> Result<Pending<Vec<f64>>> {
+pub fn measure(gpu: &Arc<Gpu>, dispatches: &[&Dispatch]) -> Result<Pending<Vec<f64>>> {
     if !gpu.timestamps {
         return Err(Error::Device(format!("`{}` offers no timestamp queries", gpu.name)));
     }
@@ -33,7 +33,7 @@ pub fn measure(gpu: &Arc<Gpu>, dispatches: &[Dispatch]) -> Result<Pending<Vec<f6
 }
 
 /// The ticks before and after each dispatch.
-fn measure_part(gpu: &Arc<Gpu>, dispatches: &[Dispatch]) -> Result<Pending<Vec<f32>>> {
+fn measure_part(gpu: &Arc<Gpu>, dispatches: &[&Dispatch]) -> Result<Pending<Vec<f32>>> {
     let count = dispatches.len() as u32 * 2;
     let resolved = gpu.scoped("timestamps", || {
         let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {

@@ -17,8 +17,14 @@ pub fn source(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Result<S
     let places = precomputed.places();
     let schedule = &precomputed.schedule;
     let frozen = schedule.frozen();
-    let context =
-        Context { buffers: &schedule.buffers, places: &places, frozen: &frozen, target, tight: false };
+    let context = Context {
+        buffers: &schedule.buffers,
+        places: &places,
+        frozen: &frozen,
+        target,
+        choice: None,
+        tight: false,
+    };
     let mut text = String::new();
     for kernel in &schedule.kernels {
         let assembled = assemble(context, kernel)?;

@@ -34,6 +34,14 @@ pub trait Backend: VariableStore + Clone + 'static {
     /// Reads a variable's memory, of so many elements.
     fn copy_out(&self, memory: &Self::Memory, len: usize) -> Result<Pending<Vec<f32>>>;
 
+    /// See [`Device::choices`](crate::Device::choices).
+    fn choices(&self) -> String {
+        String::new()
+    }
+    /// See [`Device::choose`](crate::Device::choose).
+    fn choose(&self, _choices: &str) -> Result<()> {
+        Ok(())
+    }
     /// See [`Device::source`](crate::Device::source).
     fn source(&self, _schedule: &Schedule, _kernel: &Kernel) -> Result<Option<String>> {
         Ok(None)

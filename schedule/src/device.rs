@@ -47,6 +47,20 @@ pub trait Device: VariableStore {
     /// with the variable's initial value.
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>>;
 
+    /// How the kernels of all steps compiled so far are computed, where there are several ways: to be kept with a
+    /// run, whose last bits depend on it. Empty where there is nothing to choose.
+    fn choices(&self) -> String {
+        String::new()
+    }
+
+    /// Computes kernels as these [`choices`](Device::choices) say, in steps compiled from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`](autograd::Error::Device) for a text that is not this device's.
+    fn choose(&self, _choices: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// The program text that this device runs for a kernel of the schedule, to be read by people; `None`
     /// if its kernels are part of the device.
     fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>>;

@@ -23,6 +23,14 @@ impl<B: Backend> Device for B {
         Backend::options(self)
     }
 
+    fn choices(&self) -> String {
+        Backend::choices(self)
+    }
+
+    fn choose(&self, choices: &str) -> Result<()> {
+        Backend::choose(self, choices)
+    }
+
     fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>> {
         Backend::source(self, schedule, kernel)
     }

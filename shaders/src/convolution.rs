@@ -6,6 +6,7 @@ use autograd::{Error, Result};
 use schedule::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
 use crate::bindings::Bindings;
+use crate::choice::Tiling;
 use crate::fold::{Fold, Text};
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
@@ -40,6 +41,15 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
         ConvKind::WeightGrad => direct_weight_grad(context, label, geometry, lhs, rhs, epilogue),
     };
     Ok(assembled)
+}
+
+/// See [`gemm_kernel::candidates`].
+pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
+    let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return Vec::new() };
+    if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
+        return Vec::new();
+    }
+    gemm_kernel::candidates(context, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
 }
 
 /// Fills the slots of a geometry that the text has, and the `extra` ones.

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use schedule::ReduceKind;
 
+use crate::choice::Cut;
 use crate::emit::module;
 use crate::launch::{Bound, Context, Launch, Scratch};
 use crate::template::fill;
@@ -37,17 +38,6 @@ pub struct Fold<'a> {
     pub len: usize,
 }
 
-/// How a stage is cut into workgroups.
-#[derive(Clone, Copy, Debug)]
-pub struct Cut {
-    /// Outer indices of a workgroup, and lanes for each: powers of two.
-    pub across: usize,
-    pub deep: usize,
-    /// Chunks, each folded by workgroups of its own.
-    pub chunks: usize,
-    pub chunk_len: usize,
-}
-
 /// A stage's text around the fold.
 pub struct Text {
     pub declarations: String,
@@ -64,7 +54,27 @@ pub struct Text {
 impl Fold<'_> {
     /// Workgroups enough to fill a large GPU, as far as there is work for them.
     pub fn cut(&self, context: Context) -> Cut {
-        let most = THREADS.min(context.target.limits.invocations as usize);
+        self.cut_for(context, FILLING, THREADS)
+    }
+
+    /// Ways to cut it: first the one that is taken without measuring, then ones with more or fewer workgroups,
+    /// and with smaller ones.
+    pub fn cuts(&self, context: Context) -> Vec<Cut> {
+        let mut cuts = vec![self.cut(context)];
+        for threads in [THREADS, THREADS / 4] {
+            for filling in [FILLING, FILLING / 4, FILLING / 16, 4 * FILLING] {
+                let cut = self.cut_for(context, filling, threads);
+                if !cuts.contains(&cut) {
+                    cuts.push(cut);
+                }
+            }
+        }
+        cuts
+    }
+
+    /// Cut for so many threads in all and in a workgroup.
+    fn cut_for(&self, context: Context, filling: usize, threads: usize) -> Cut {
+        let most = threads.min(context.target.limits.invocations as usize);
         // What lies side by side goes to neighbouring threads, 32 or 64 bytes at least.
         let (least_across, least_deep) = match (self.is_outer_dense, self.is_vector) {
             (true, true) => (4, 1),
@@ -72,14 +82,14 @@ impl Fold<'_> {
             (false, _) => (1, FEW),
         };
         let beside = self.outer.next_power_of_two();
-        let wanted = (FILLING / self.outer).next_power_of_two().max(least_deep);
+        let wanted = (filling / self.outer).next_power_of_two().max(least_deep);
         let room = context.target.limits.workgroup_bytes as usize / self.thread_bytes();
         let useful = power_of_two_below(self.len / FEW);
         let deep = useful.min(wanted).min(power_of_two_below(most.min(room) / beside.min(least_across)));
         let across = (most / deep).min(beside);
         let across = if deep > 1 { across.min(power_of_two_below(room / deep)) } else { across };
         let groups = self.outer.div_ceil(across);
-        let to_fill = (FILLING / (groups * across * deep)).min(self.len / (deep * FEW));
+        let to_fill = (filling / (groups * across * deep)).min(self.len / (deep * FEW));
         let chunks = to_fill.max(self.len.div_ceil(deep * MANY)).clamp(1, 4096);
         let chunk_len = self.len.div_ceil(chunks).max(1);
         Cut { across, deep, chunks: self.len.div_ceil(chunk_len).max(1), chunk_len }

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use schedule::{ConvKind, ReduceKind};
 
 use crate::bindings::Bindings;
+use crate::choice::{Choice, Tiling};
 use crate::emit::module;
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
@@ -21,19 +22,53 @@ use crate::tile::Tile;
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
 const PACK: &str = include_str!("../wgsl/gemm_pack.wgsl");
 
+/// Workgroups that fill a large GPU, where k is long enough to be cut for that.
+const FILLING: usize = 512;
+/// Workgroups from which on nothing is gained by cutting k further: two for each of 132 multiprocessors.
+const PLENTY: usize = 264;
+
+/// The ways to compute the products of one kernel: first the one that is taken without measuring. None where
+/// too little is in a group to fill a tile.
+pub fn candidates(context: Context, gemms: &[Gemm]) -> Vec<Tiling> {
+    let Some(first) = gemms.first().filter(|first| fills_tiles(first)) else { return Vec::new() };
+    let mut tilings = Vec::new();
+    for tile in Tile::candidates(context.target, first.columns, first.depth().max(1)) {
+        let groups = first.z * first.rows().div_ceil(tile.rows) * first.columns.div_ceil(tile.columns);
+        let steps = first.depth().div_ceil(tile.k);
+        let counts = if first.is_weight_grad() {
+            // Few rows and columns, and a long k: workgroups of their own for chunks long enough to be worth a sum.
+            let most = first.depth().div_ceil(128);
+            [FILLING, FILLING / 2, 2 * FILLING].map(|wanted| wanted.div_ceil(groups.max(1)).min(most))
+        } else {
+            [1, 2, 4].map(|chunks| if groups * chunks / 2 < PLENTY { chunks.min(steps) } else { 1 })
+        };
+        for chunks in counts {
+            let tiling = Tiling { tile, chunks: chunks.max(1) };
+            if !tilings.contains(&tiling) {
+                tilings.push(tiling);
+            }
+        }
+    }
+    tilings
+}
+
+fn fills_tiles(gemm: &Gemm) -> bool {
+    gemm.z == 1 || (gemm.columns >= 8 && gemm.channels >= 4) || gemm.form == Form::Matrix
+}
+
 /// Assembles the products of one kernel, which share a right operand, or `None` where too little is in a
 /// group to fill a tile.
 pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
     let first = gemms.first()?;
-    if first.z > 1 && (first.columns < 8 || first.channels < 4) && first.form != Form::Matrix {
-        return None;
-    }
-    let tile = Tile::new(context.target, first.columns, first.depth().max(1));
+    let tiling = match context.choice {
+        Some(Choice::Product(tiling)) => tiling,
+        _ => *candidates(context, gemms).first()?,
+    };
     let mut assembled = Assembled::default();
     // A weight gradient's right operand is an image, which is read once and needs no packing.
     let packed = (!first.is_weight_grad()).then(|| {
         let frozen = first.is_frozen(context);
-        let plan = Plan::new(first, tile);
+        let plan = Plan::new(first, tiling);
         let packed = Scratch {
             storage: if frozen { Storage::Kept(0) } else { Storage::Scratch(0) },
             element: if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 },
@@ -51,7 +86,7 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     });
     let number = assembled.scratch.len();
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
-        let plan = Plan::new(gemm, tile);
+        let plan = Plan::new(gemm, tiling);
         if plan.chunks == 1 {
             assembled.launches.push(product(context, label, gemm, &plan, packed, None));
             continue;
@@ -85,19 +120,18 @@ struct Plan {
 const MOST_PARTIALS: usize = 1 << 24;
 
 impl Plan {
-    fn new(gemm: &Gemm, tile: Tile) -> Plan {
+    fn new(gemm: &Gemm, Tiling { tile, chunks }: Tiling) -> Plan {
         let columns = gemm.columns.next_multiple_of(tile.columns);
         let (row_tiles, column_tiles) = (gemm.rows().div_ceil(tile.rows), columns / tile.columns);
         let (values, depth) = (gemm.depth(), gemm.depth().next_multiple_of(tile.k));
-        let wanted = if gemm.is_weight_grad() {
-            // Few rows and columns, and a long k. Enough workgroups to fill a large GPU, chunks long enough to be
-            // worth a sum of their own, and short enough for a running sum to stay accurate.
-            let wanted = 512usize.div_ceil((row_tiles * column_tiles * gemm.z).max(1));
-            wanted.min(values.div_ceil(128)).max(values.div_ceil(4096))
+        // Short enough for a running sum to stay accurate.
+        let accurate = if gemm.is_weight_grad() {
+            values.div_ceil(4096)
         } else {
             let most = MOST_PARTIALS / (gemm.z * gemm.rows() * columns).max(1);
             (gemm.y.count * gemm.x.count * values).div_ceil(tile.longest_sum()).min(most)
         };
+        let wanted = chunks.max(accurate);
         let chunk_len = values.div_ceil(wanted.max(1)).next_multiple_of(tile.k);
         let chunks = values.div_ceil(chunk_len.max(1)).max(1);
         Plan { tile, row_tiles, column_tiles, columns, depth, chunks, chunk_len }

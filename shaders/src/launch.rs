@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schedule::Buffer;
 
+use crate::choice::Choice;
 use crate::target::Target;
 
 /// Where a schedule's buffer lies in memory.
@@ -78,6 +79,8 @@ pub struct Context<'a> {
     pub frozen: &'a [bool],
     /// The adapter that kernels are written for.
     pub target: &'a Target,
+    /// How the kernel is computed, one of its [`candidates`](crate::candidates); the first of them if not given.
+    pub choice: Option<Choice>,
     /// Binds every buffer once, at the price of vector access to those that also need single elements.
     /// [`assemble`](crate::assemble) sets it where bindings are short.
     pub tight: bool,

@@ -6,6 +6,7 @@
 //! without one.
 
 mod bindings;
+mod choice;
 mod convolution;
 mod emit;
 mod fold;
@@ -26,9 +27,26 @@ mod tile;
 use autograd::{Error, Result};
 use schedule::{Body, Kernel};
 
+pub use choice::Choice;
 pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
 pub use precompute::{Precomputed, precompute};
 pub use target::{Limits, Operands, Subgroups, Target};
+
+/// The ways to compute a kernel: first the one that is taken without measuring. Empty where there is one alone.
+pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {
+    match &kernel.body {
+        body @ Body::Reduce { .. } => {
+            reduce::candidates(context, body).into_iter().map(Choice::Fold).collect()
+        }
+        body @ Body::MatMul { .. } => {
+            matmul::candidates(context, body).into_iter().map(Choice::Product).collect()
+        }
+        body @ Body::Convolution { .. } => {
+            convolution::candidates(context, body).into_iter().map(Choice::Product).collect()
+        }
+        Body::Map { .. } | Body::Pool { .. } | Body::AllReduce { .. } => Vec::new(),
+    }
+}
 
 /// Makes a kernel ready for a device.
 ///

@@ -3,6 +3,7 @@
 use autograd::{Error, Result};
 use schedule::Body;
 
+use crate::choice::Tiling;
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
 use crate::launch::{Assembled, Context};
@@ -33,4 +34,14 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     let body = fill(DIRECT, &[("n", n), ("m", m), ("mn", &(m * n)), ("k", k)]);
     let launch = thread::launch(context, label, count, functions, |_| body.clone());
     Ok(Assembled { launches: vec![launch], ..Default::default() })
+}
+
+/// See [`gemm_kernel::candidates`].
+pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
+    match body {
+        Body::MatMul { batch, m, n, k, lhs, rhs, epilogue } if batch * m * n > 0 => {
+            gemm_kernel::candidates(context, &[Gemm::matrix([*batch, *m, *n, *k], lhs, rhs, epilogue)])
+        }
+        _ => Vec::new(),
+    }
 }

@@ -4,8 +4,9 @@ use autograd::{Error, Result};
 use schedule::{Body, Program, ReduceKind, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
+use crate::choice::{Choice, Cut};
 use crate::emit::{Emitter, Index, decompose, in_fours};
-use crate::fold::{Cut, Fold, Text};
+use crate::fold::{Fold, Text};
 use crate::launch::{Access, Assembled, Context};
 
 /// A reduction after its dims were collapsed.
@@ -23,25 +24,15 @@ struct Reduce {
 }
 
 pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled> {
-    let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else {
+    if !matches!(body, Body::Reduce { .. }) {
         return Err(Error::Device(format!("kernel `{label}` is no reduction")));
-    };
-    if shape[..*outer].iter().product::<usize>() == 0 || stores.is_empty() {
-        return Ok(Assembled::default());
     }
-    let (mut shape, mut program) = (shape.clone(), program.clone());
-    let (mut finish, mut stores) = (finish.clone(), stores.clone());
-    // Outer dims are of one class, folded dims of another.
-    let mut classes: Vec<u8> = (0..shape.len()).map(|d| (d >= *outer) as u8).collect();
-    let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
-    let mut strides: Vec<_> = program.stride_lists().chain(finish.stride_lists()).chain(stored).collect();
-    merge_dims(&mut shape, &mut classes, &mut strides);
-    let inner = shape.split_off(classes.partition_point(|&class| class == 0));
+    Ok(Reduce::new(body).map_or_else(Assembled::default, |reduce| reduce.assemble(context, label)))
+}
 
-    let (kinds, values) = accumulators.iter().copied().unzip();
-    let vector = vector_dim(&shape, &program, &stores);
-    let reduce = Reduce { outer: shape, inner, program, kinds, values, finish, stores, vector };
-    Ok(reduce.assemble(context, label))
+/// See [`Fold::cuts`].
+pub fn candidates(context: Context, body: &Body) -> Vec<Cut> {
+    Reduce::new(body).map_or_else(Vec::new, |reduce| reduce.fold().cuts(context))
 }
 
 /// The innermost outer dim, if stores and at least one load take four neighbours along it.
@@ -53,12 +44,39 @@ fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<us
 }
 
 impl Reduce {
-    fn assemble(&self, context: Context, label: &str) -> Assembled {
+    /// Nothing if there is nothing to do.
+    fn new(body: &Body) -> Option<Reduce> {
+        let Body::Reduce { shape, outer, program, accumulators, finish, stores } = body else { return None };
+        if shape[..*outer].iter().product::<usize>() == 0 || stores.is_empty() {
+            return None;
+        }
+        let (mut shape, mut program) = (shape.clone(), program.clone());
+        let (mut finish, mut stores) = (finish.clone(), stores.clone());
+        // Outer dims are of one class, folded dims of another.
+        let mut classes: Vec<u8> = (0..shape.len()).map(|d| (d >= *outer) as u8).collect();
+        let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
+        let mut strides: Vec<_> = program.stride_lists().chain(finish.stride_lists()).chain(stored).collect();
+        merge_dims(&mut shape, &mut classes, &mut strides);
+        let inner = shape.split_off(classes.partition_point(|&class| class == 0));
+
+        let (kinds, values) = accumulators.iter().copied().unzip();
+        let vector = vector_dim(&shape, &program, &stores);
+        Some(Reduce { outer: shape, inner, program, kinds, values, finish, stores, vector })
+    }
+
+    fn fold(&self) -> Fold<'_> {
         let len = self.inner.iter().product();
         let outer = self.outer.iter().product::<usize>() / if self.vector.is_some() { 4 } else { 1 };
         let is_vector = self.vector.is_some();
-        let fold = Fold { kinds: &self.kinds, is_vector, is_outer_dense: is_vector, outer, len };
-        let cut = fold.cut(context);
+        Fold { kinds: &self.kinds, is_vector, is_outer_dense: is_vector, outer, len }
+    }
+
+    fn assemble(&self, context: Context, label: &str) -> Assembled {
+        let fold = self.fold();
+        let cut = match context.choice {
+            Some(Choice::Fold(cut)) => cut,
+            _ => fold.cut(context),
+        };
         let first = fold.launch(context, label, cut, self.values_text(context, fold, cut));
         if cut.chunks == 1 {
             return Assembled { launches: vec![first], ..Default::default() };

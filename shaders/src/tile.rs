@@ -1,12 +1,14 @@
 //! The core of the tile kernels: both operands staged in workgroup memory, and the results in registers, of
 //! single threads or of the matrix units.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+
+use serde::{Deserialize, Serialize};
 
 use crate::target::{Operands, Target};
 
 /// Sizes of a workgroup's tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tile {
     /// Rows of results.
     pub rows: usize,
@@ -18,7 +20,8 @@ pub struct Tile {
 }
 
 /// What multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Core {
     /// Every thread owns a block of results.
     Threads {
@@ -50,16 +53,47 @@ pub const GRADIENT_SCALE: f32 = 1024.0;
 /// Rows, columns and depth of a matrix.
 const MATRIX: usize = 16;
 
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Tile { rows, columns, k, core } = self;
+        write!(f, "tiles {rows}x{columns}x{k} of ")?;
+        match core {
+            Core::Threads { rows, vectors, .. } => write!(f, "{rows}x{}", 4 * vectors),
+            Core::Matrices { down, across, .. } => write!(f, "{}x{}", down * MATRIX, across * MATRIX),
+        }
+    }
+}
+
 impl Tile {
-    /// The tile for a product with this many columns and values of k.
-    pub fn new(target: &Target, columns: usize, k: usize) -> Tile {
-        let tile = match target.operands {
-            Operands::Matrix => Tile::matrices(target, columns, k),
-            operands => Tile::threads_only(columns, k, operands == Operands::F16),
+    /// The tiles for a product with this many columns and values of k: first the one that is taken without
+    /// measuring, then others that fit the target. Smaller ones make more workgroups of a small product, larger
+    /// blocks of a thread or a subgroup read less for each product.
+    pub fn candidates(target: &Target, columns: usize, k: usize) -> Vec<Tile> {
+        let fits = |tile: &Tile| {
+            tile.threads() <= target.limits.invocations as usize
+                && tile.bytes() <= target.limits.workgroup_bytes as usize
         };
-        debug_assert!(tile.threads() <= target.limits.invocations as usize);
-        debug_assert!(tile.bytes() <= target.limits.workgroup_bytes as usize);
-        tile
+        let (fixed, others) = match target.operands {
+            Operands::Matrix => {
+                let wanted =
+                    [Tile::matrices(target, columns, k, 128), Tile::matrices(target, columns, k, 64)];
+                let least = Tile { k: MATRIX, ..wanted[1] };
+                let fixed = wanted.into_iter().find(fits).unwrap_or(least);
+                (fixed, fixed.other_matrices(k))
+            }
+            operands => {
+                let fixed = Tile::threads_only(columns, k, operands == Operands::F16);
+                (fixed, fixed.other_threads())
+            }
+        };
+        debug_assert!(fits(&fixed));
+        let mut tiles = vec![fixed];
+        for tile in others.into_iter().filter(fits) {
+            if !tiles.contains(&tile) {
+                tiles.push(tile);
+            }
+        }
+        tiles
     }
 
     fn threads_only(columns: usize, k: usize, half: bool) -> Tile {
@@ -73,29 +107,58 @@ impl Tile {
         }
     }
 
-    /// The widest tile that the target's limits allow; four subgroups with 128 rows of 64 columns and 16
-    /// values of k fit the least that WebGPU guarantees.
-    fn matrices(target: &Target, columns: usize, k: usize) -> Tile {
+    /// Rows and columns of a workgroup, rows and vectors of a thread.
+    fn other_threads(self) -> Vec<Tile> {
+        let Core::Threads { half, .. } = self.core else { return Vec::new() };
+        let tile = |rows: usize, columns: usize, thread_rows: usize, vectors: usize| Tile {
+            rows,
+            columns,
+            k: self.k,
+            core: Core::Threads { rows: thread_rows, vectors, half },
+        };
+        let wide = self.columns;
+        let mut tiles =
+            vec![tile(64, wide, 8, 1), tile(64, wide, 4, 1), tile(32, wide, 4, 1), tile(256, wide, 8, 1)];
+        if wide >= 32 {
+            // Eight by eight results for a thread.
+            tiles.extend([tile(128, wide, 8, 2), tile(64, wide, 8, 2)]);
+        }
+        if wide >= 64 {
+            tiles.extend([tile(128, wide / 2, 8, 2), tile(64, wide / 2, 8, 1), tile(64, wide / 2, 4, 1)]);
+        }
+        // Less than a subgroup of most cards, or more than keeps a multiprocessor's registers free.
+        tiles.retain(|tile| (32..=256).contains(&tile.threads()));
+        tiles
+    }
+
+    /// A tile of at most so many columns. Four subgroups with 128 rows of 64 columns and 16 values of k fit
+    /// the least that WebGPU guarantees.
+    fn matrices(target: &Target, columns: usize, k: usize, most: usize) -> Tile {
         let lanes = target.subgroups.map_or(32, |s| s.min as usize);
-        let wanted = columns.next_multiple_of(MATRIX).min(128);
-        let fits = |tile: &Tile| {
-            tile.threads() <= target.limits.invocations as usize
-                && tile.bytes() <= target.limits.workgroup_bytes as usize
-        };
-        let tile = |width: usize, k: usize| {
-            // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
-            let across = (width / MATRIX).min(4);
-            Tile { rows: 128, columns: width, k, core: Core::Matrices { lanes, down: 2, across } }
-        };
-        let width = |most: usize| match wanted.min(most) {
-            0..=16 => 16,
-            17..=32 => 32,
-            33..=64 => 64,
-            _ => 128,
-        };
+        let width = columns.next_power_of_two().clamp(MATRIX, most);
         let deep = if k > MATRIX { 2 * MATRIX } else { MATRIX };
-        let candidates = [tile(width(128), deep), tile(width(64), deep), tile(width(64), MATRIX)];
-        candidates.into_iter().find(fits).unwrap_or(candidates[2])
+        // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
+        let across = (width / MATRIX).min(4);
+        Tile { rows: 128, columns: width, k: deep, core: Core::Matrices { lanes, down: 2, across } }
+    }
+
+    /// Rows and columns of a workgroup and the matrices of a subgroup, and another depth.
+    fn other_matrices(self, k: usize) -> Vec<Tile> {
+        let Core::Matrices { lanes, across, .. } = self.core else { return Vec::new() };
+        let tile = |rows: usize, columns: usize, down: usize| {
+            let across = across.min(columns / MATRIX);
+            Tile { rows, columns, k: self.k, core: Core::Matrices { lanes, down, across } }
+        };
+        let wide = self.columns;
+        let mut tiles = vec![tile(64, wide, 2), tile(64, wide, 1), tile(32, wide, 1), tile(128, wide, 4)];
+        if wide > MATRIX {
+            tiles.extend([tile(128, wide / 2, 2), tile(64, wide / 2, 2), tile(32, wide / 2, 1)]);
+        }
+        if k > 2 * MATRIX {
+            tiles.push(Tile { k: 4 * MATRIX, ..self });
+            tiles.push(Tile { k: 4 * MATRIX, ..tile(64, wide, 2) });
+        }
+        tiles
     }
 
     /// A line that a module with this tile begins with.

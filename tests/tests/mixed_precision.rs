@@ -49,7 +49,14 @@ fn launches(
     };
     let kernel =
         Kernel { label: "kernel".into(), body: body(dense(0, shapes[0]), dense(1, shapes[1]), epilogue) };
-    let context = Context { buffers: &buffers, places: &places, frozen: &[false; 3], target, tight: false };
+    let context = Context {
+        buffers: &buffers,
+        places: &places,
+        frozen: &[false; 3],
+        target,
+        choice: None,
+        tight: false,
+    };
     assemble(context, &kernel).unwrap()
 }
 

@@ -1,7 +1,6 @@
 //! `sld` without a command.
 
-use super::device::DeviceArgs;
-use super::device::DeviceChoice;
+use super::device::{DeviceArgs, DeviceChoice, Tune};
 use super::interrupt::{self, Interrupted};
 use super::running::{self, Job, Start};
 use super::session::RunData;
@@ -40,8 +39,12 @@ pub struct DemoArgs {
 
 impl Default for DemoArgs {
     fn default() -> Self {
-        let device =
-            DeviceArgs { device: DeviceChoice::Auto, threads: None, precision: gpu::Precision::default() };
+        let device = DeviceArgs {
+            device: DeviceChoice::Auto,
+            threads: None,
+            precision: gpu::Precision::default(),
+            tune: Tune::default(),
+        };
         Self { output: "output/demo".into(), seed: 0, device }
     }
 }

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, cores};
 use crate::warn;
 use anyhow::Context;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The `--device` option.
@@ -67,6 +68,23 @@ pub struct DeviceArgs {
     /// bits, sums and weights in f32).
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub precision: gpu::Precision,
+    /// How a GPU's kernels are chosen that can be computed in several ways: by measuring them once, when they are
+    /// first needed (the result is kept in the user's cache folder; `sld tune` does it ahead), or as fixed. auto
+    /// measures on real GPUs, in runs of one process. A run that is resumed keeps its choices.
+    #[arg(long, value_name = "WHETHER", value_enum, default_value_t)]
+    pub tune: Tune,
+}
+
+/// The `--tune` option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Tune {
+    /// Measure on real GPUs.
+    #[default]
+    Auto,
+    /// Measure on software drivers, too.
+    On,
+    /// Take what is best on most GPUs.
+    Off,
 }
 
 impl DeviceArgs {
@@ -95,6 +113,7 @@ impl DeviceArgs {
             place % gpus
         };
         let threads = self.threads.map_or(cores, |n| n as usize);
+        let open_gpu = |adapter: &gpu::Adapter| self.open_gpu(adapter, cluster.size() == 1);
         let on_cpu = || -> Box<dyn schedule::Device> {
             if self.precision == gpu::Precision::Mixed {
                 warn!("the CPU device computes in f32: --precision mixed changes nothing");
@@ -105,7 +124,7 @@ impl DeviceArgs {
             DeviceChoice::Cpu => Ok(on_cpu()),
             DeviceChoice::Gpu(wanted) => {
                 let device = gpu::choose(wanted.as_deref()).map_err(anyhow::Error::from);
-                device.and_then(|adapter| self.open_gpu(&adapter)).with_context(|| {
+                device.and_then(|adapter| open_gpu(&adapter)).with_context(|| {
                     let choice = &self.device;
                     format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
                 })
@@ -116,12 +135,12 @@ impl DeviceArgs {
                 let kind = all.first().map(|adapter| adapter.software);
                 all.retain(|adapter| Some(adapter.software) == kind);
                 match all.len() {
-                    0 => self.open_gpu(&gpu::choose(None)?),
-                    count => self.open_gpu(&all[next(count)]),
+                    0 => open_gpu(&gpu::choose(None)?),
+                    count => open_gpu(&all[next(count)]),
                 }
             }
             DeviceChoice::Auto => match own_gpu(next) {
-                Some(adapter) => self.open_gpu(&adapter).or_else(|why| {
+                Some(adapter) => open_gpu(&adapter).or_else(|why| {
                     warn!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
                     Ok(on_cpu())
                 }),
@@ -130,9 +149,21 @@ impl DeviceArgs {
         }
     }
 
-    fn open_gpu(&self, adapter: &gpu::Adapter) -> anyhow::Result<Box<dyn schedule::Device>> {
-        let options = gpu::Options { precision: self.precision, ..gpu::Options::default() };
+    /// `alone` says that this is the only process. Several have to compute alike: with different kernels they would
+    /// part in the last bits.
+    fn open_gpu(&self, adapter: &gpu::Adapter, alone: bool) -> anyhow::Result<Box<dyn schedule::Device>> {
+        let tune = match self.tune {
+            Tune::Auto if alone && !adapter.software => gpu::Tune::Measured,
+            Tune::On if alone => gpu::Tune::Measured,
+            _ => gpu::Tune::Fixed,
+        };
+        let options = gpu::Options { precision: self.precision, tune, ..gpu::Options::default() };
         let device = gpu::GpuDevice::with_adapter(adapter, options)?;
+        if tune == gpu::Tune::Measured
+            && let Some(file) = kernels_file(adapter)
+        {
+            device.remember(file);
+        }
         if self.precision == gpu::Precision::Mixed {
             match device.is_mixed() {
                 true => warn!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
@@ -141,6 +172,18 @@ impl DeviceArgs {
         }
         Ok(Box::new(device))
     }
+}
+
+/// Where what was measured of kernels is kept, if the user has a cache folder: for each adapter and driver a file.
+pub fn kernels_folder() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("sld").join("kernels"))
+}
+
+fn kernels_file(adapter: &gpu::Adapter) -> Option<PathBuf> {
+    let words = format!("{} {} {}", adapter.name, adapter.backend, adapter.driver).to_lowercase();
+    let words = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty());
+    let name = words.collect::<Vec<_>>().join("-");
+    Some(kernels_folder()?.join(format!("{name}.json")))
 }
 
 /// A real GPU: of those there are the one that `next` says.

@@ -22,6 +22,7 @@ mod running;
 mod series;
 pub mod session;
 mod train;
+mod tune;
 mod weights;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -74,6 +75,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Models(models::ModelsArgs),
     Explain(explain::ExplainArgs),
+    Tune(tune::TuneArgs),
     Bench(bench::BenchArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
@@ -96,6 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args),

@@ -116,6 +116,9 @@ impl<'a> Experiment<'a> {
     /// Images, networks and method do not fit; the device's, the cluster's; a file cannot be written.
     pub fn train(&self, record: Option<Record>) -> anyhow::Result<Ended> {
         let started = Instant::now();
+        if let Some(Record { claim, from: Some(_), .. }) = &record {
+            claim.choose_kernels(self.team.device)?;
+        }
         let mut trainer = Trainer::new(self.team, self.settings.clone(), self.data.clone())?;
         if let Some(stop) = self.stop {
             trainer = trainer.stop_when(stop);
@@ -137,7 +140,8 @@ impl<'a> Experiment<'a> {
             }
         };
         let folder = run.path().to_owned();
-        let mut recorder = Recorder::new(self.settings.epochs, self.log, self.team.method, run);
+        let mut recorder =
+            Recorder::new(self.settings.epochs, self.log, self.team.method, self.team.device, run);
         match trainer.run(&mut recorder)? {
             Outcome::Interrupted => {
                 // A run stopped within its first epoch has nothing to show yet.

@@ -1,6 +1,7 @@
 //! What a training run leaves: a line on the terminal and the run's files, after every epoch.
 
 use nn::checkpoint::{self, Checkpoint, Problem};
+use schedule::Device;
 
 use super::terminal::Terminal;
 use crate::distill::{Distiller, Network, Observation};
@@ -37,6 +38,7 @@ impl Observer for Silent {
 pub struct Recorder<'a> {
     log: Log,
     distiller: &'a dyn Distiller,
+    device: &'a dyn Device,
     pub run: RunFolder,
     pub terminal: Terminal,
     /// On the test images, of the last epoch that this process finished.
@@ -45,8 +47,20 @@ pub struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     /// Of a run of so many epochs.
-    pub fn new(epochs: usize, log: Log, distiller: &'a dyn Distiller, run: RunFolder) -> Recorder<'a> {
-        Recorder { log, distiller, run, terminal: Terminal::new(epochs), last: None }
+    pub fn new(
+        epochs: usize,
+        log: Log,
+        distiller: &'a dyn Distiller,
+        device: &'a dyn Device,
+        run: RunFolder,
+    ) -> Recorder<'a> {
+        Recorder { log, distiller, device, run, terminal: Terminal::new(epochs), last: None }
+    }
+
+    /// Saves the state to go on from, and before it what that needs.
+    fn save_latest(&mut self, latest: &Checkpoint) -> anyhow::Result<()> {
+        self.run.keep_kernels(self.device.choices())?;
+        self.save(LATEST, latest)
     }
 
     fn save(&self, name: &str, checkpoint: &Checkpoint) -> anyhow::Result<()> {
@@ -136,19 +150,19 @@ impl Observer for Recorder<'_> {
             self.save(&format!("epoch_{}", result.epoch), latest)?;
             self.save(&format!("student_{}", result.epoch), student)?;
         }
-        self.save(LATEST, latest)?;
+        self.save_latest(latest)?;
         self.last = Some(result.test.clone());
         Ok(())
     }
 
     fn trained(&mut self, latest: &Checkpoint) -> anyhow::Result<()> {
         // From now on there is a `latest`: without one, what follows would be a run that cannot go on.
-        self.save(LATEST, latest)
+        self.save_latest(latest)
     }
 
     fn interrupted(&mut self, _progress: &Progress, latest: &Checkpoint) -> anyhow::Result<()> {
         self.terminal.abandon();
-        self.save(LATEST, latest)
+        self.save_latest(latest)
     }
 
     fn diverged(&mut self, _message: &str, state: &Checkpoint) -> anyhow::Result<()> {

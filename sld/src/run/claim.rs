@@ -7,6 +7,7 @@ use super::metrics::{EpochMetrics, MetricsLog, Reached, read_metrics};
 use super::tensorboard::EventWriter;
 use super::worklog;
 use crate::config::{Config, Overrides};
+use schedule::Device;
 use std::path::{Path, PathBuf};
 
 /// The state that a run goes on from.
@@ -99,6 +100,19 @@ impl Claim {
         let info = serde_json::from_str(&info)
             .map_err(|why| RunError::content(&self.path.join("run.json"), Some(why.line()), why))?;
         Ok(Some((config, info)))
+    }
+
+    /// Computes kernels as the run here did. To be done before its steps are compiled.
+    ///
+    /// # Errors
+    /// The run's file cannot be read, or is not what a run wrote.
+    pub fn choose_kernels(&self, device: &dyn Device) -> Result<(), RunError> {
+        let path = self.path.join(folder::KERNELS);
+        if !path.exists() {
+            return Ok(());
+        }
+        let kernels = std::fs::read_to_string(&path).map_err(RunError::read(&path))?;
+        device.choose(&kernels).map_err(|why| RunError::content(&path, None, why))
     }
 
     /// Makes the folder of a new run and writes what it is into it, with the config that it was made from, if one was. If that fails, a folder made for it is

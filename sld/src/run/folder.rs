@@ -13,6 +13,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// How kernels are computed that can be computed in several ways ([`schedule::Device::choices`]).
+pub(super) const KERNELS: &str = "kernels.json";
+
 /// What a run is: `run.json`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RunInfo {
@@ -105,6 +108,8 @@ pub struct RunFolder {
     history: Vec<EpochMetrics>,
     changes: Vec<Change>,
     events: EventWriter,
+    /// What [`RunFolder::keep_kernels`] kept last.
+    kernels: String,
     _lock: RunLock,
 }
 
@@ -117,7 +122,7 @@ impl RunFolder {
         changes: Vec<Change>,
         events: EventWriter,
     ) -> Self {
-        Self { path, metrics, history, changes, events, _lock: lock }
+        Self { path, metrics, history, changes, events, kernels: String::new(), _lock: lock }
     }
 
     /// Where the folder is.
@@ -141,6 +146,16 @@ impl RunFolder {
         self.append_worklog(&worklog::epochs(std::slice::from_ref(&metrics), &self.changes))?;
         self.events.epoch(&metrics)?;
         self.history.push(metrics);
+        Ok(())
+    }
+
+    /// Keeps how the kernels of the run are computed, if there is anything to choose: a state that is gone on from
+    /// needs it.
+    pub fn keep_kernels(&mut self, choices: String) -> Result<(), RunError> {
+        if choices != self.kernels {
+            replace(&self.path.join(KERNELS), choices.as_bytes())?;
+            self.kernels = choices;
+        }
         Ok(())
     }
 

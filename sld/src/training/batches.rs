@@ -6,7 +6,7 @@ use anyhow::ensure;
 use autograd::Variable;
 use autograd::tensor::Transfer;
 use nn::optimizer::GradientSums;
-use schedule::{Exchange, Executable, Schedule, Value};
+use schedule::{Exchange, Executable, Pending, Schedule, Value, pending};
 
 use super::step::{Division, Metric, Scalars, TrainStep, update_expressions};
 use super::team::Team;
@@ -43,6 +43,13 @@ pub struct Batches<'a> {
 struct Accumulation {
     sums: GradientSums,
     update: Box<dyn Executable>,
+}
+
+/// A batch that was sent to the device.
+pub struct Begun {
+    /// Each part with its metrics.
+    parts: Vec<(Batch, Pending<Vec<f32>>)>,
+    rate: f32,
 }
 
 /// What a step came to, in all processes.
@@ -198,19 +205,21 @@ impl<'a> Batches<'a> {
         state
     }
 
-    /// Trains on a batch, of which these are this process's parts; the loader gets them back. `own` gives what
-    /// the method's own inputs are for images ([`Distiller::inputs`]); `stop` tells in the end whether this process is
-    /// to stop.
-    pub fn train(
+    /// Whether a batch may begin before the one before it is finished: not where that one's update follows when
+    /// its parts are done, or where processes agree after every batch.
+    pub fn overlap(&self) -> bool {
+        self.team.cluster.size() == 1 && self.accumulation.is_none()
+    }
+
+    /// Sends a batch, of which these are this process's parts, to the device. `own` gives what the method's own
+    /// inputs are for images ([`Distiller::inputs`]).
+    pub fn begin(
         &mut self,
         parts: Vec<Batch>,
-        loader: &mut Loader,
         scalars: Scalars,
         own: impl Fn(&[u32]) -> Vec<(&'static str, Own)>,
-        stop: impl Fn() -> bool,
-    ) -> anyhow::Result<Trained> {
-        let mut trained =
-            Trained { images: 0, sums: vec![0.0; self.metrics().len()], stop: false, bad: None };
+    ) -> anyhow::Result<Begun> {
+        let mut begun = Begun { parts: Vec::new(), rate: scalars.rate };
         for (number, batch) in parts.into_iter().enumerate() {
             let in_all: usize = self.parts_of_all(batch.whole, number);
             if in_all == 0 || (batch.counted == 0 && !self.steps.iter().any(TrainStep::has_sums)) {
@@ -228,7 +237,24 @@ impl<'a> Batches<'a> {
             }
             let program = self.program(size)?;
             let scalars = Scalars { weight, share, ..scalars };
-            let values = program.run_among(&batch.images, &labels, scalars, &own, processes)?;
+            let values = program.begin(&batch.images, &labels, scalars, &own, processes)?;
+            begun.parts.push((batch, values));
+        }
+        Ok(begun)
+    }
+
+    /// What a batch that was begun comes to; the loader gets its parts back. `stop` tells in the end whether this
+    /// process is to stop.
+    pub fn finish(
+        &mut self,
+        begun: Begun,
+        loader: &mut Loader,
+        stop: impl Fn() -> bool,
+    ) -> anyhow::Result<Trained> {
+        let mut trained =
+            Trained { images: 0, sums: vec![0.0; self.metrics().len()], stop: false, bad: None };
+        for (batch, values) in begun.parts {
+            let values = pending::wait(values)?;
             // A part that is none measures nothing.
             if batch.counted > 0 {
                 for (sum, &value) in trained.sums.iter_mut().zip(&values) {
@@ -253,7 +279,7 @@ impl<'a> Batches<'a> {
         if trained.is_finite()
             && let Some(accumulation) = &mut self.accumulation
         {
-            let inputs = [("rate", Value::F32(&[scalars.rate]))];
+            let inputs = [("rate", Value::F32(&[begun.rate]))];
             accumulation.update.call_among(&inputs, self.team.cluster.communicator())?;
         }
         Ok(trained)

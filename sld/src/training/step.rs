@@ -244,22 +244,11 @@ impl TrainStep {
         scalars: Scalars,
         own: &[(&'static str, Own)],
     ) -> Result<Pending<Vec<f32>>> {
-        self.run_as(images, labels, scalars, own, &Alone)
+        self.begin(images, labels, scalars, own, &Alone)
     }
 
     /// The same as one of several processes.
-    pub fn run_among(
-        &mut self,
-        images: &[f32],
-        labels: &[i32],
-        scalars: Scalars,
-        own: &[(&'static str, Own)],
-        processes: &dyn Communicator,
-    ) -> Result<Vec<f32>> {
-        pending::wait(self.run_as(images, labels, scalars, own, processes)?)
-    }
-
-    fn run_as(
+    pub fn begin(
         &mut self,
         images: &[f32],
         labels: &[i32],

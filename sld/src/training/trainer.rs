@@ -11,7 +11,7 @@ use nn::checkpoint::{Checkpoint, Scalar};
 use nn::{Course, Schedule};
 
 use super::alike;
-use super::batches::{Batches, Sharing};
+use super::batches::{Batches, Begun, Sharing};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
 use super::observer::{EpochResult, Observer, StepResult};
 use super::snapshot::{self, Progress};
@@ -281,31 +281,44 @@ impl<'a> Trainer<'a> {
     }
 
     /// The rest of the epoch in work; false if it was interrupted.
+    ///
+    /// Where it may, a batch is sent to the device before the numbers of the one before are waited for: while the
+    /// device computes, the next images are fetched and copied, and it never waits for this thread.
     fn train_epoch(&mut self, loader: &mut Loader, observer: &mut dyn Observer) -> anyhow::Result<bool> {
         let batches = loader.batches_per_epoch();
-        let epoch = self.progress.epoch;
-        let factor = self.team.method.factor(epoch).map(|f| f as f32);
+        let mut under_way: Option<Begun> = None;
         let mut stop = self.any_stops()?;
-        while self.progress.batch < batches {
-            if stop {
-                return Ok(false);
+        let mut failure = None;
+        loop {
+            let number = self.progress.batch + usize::from(under_way.is_some());
+            let mut next = None;
+            if number < batches && !stop && failure.is_none() {
+                match self.begin(loader, number) {
+                    Ok(Some(begun)) => next = Some(begun),
+                    Ok(None) => stop = true,
+                    // Told when what is under way is done and counted.
+                    Err(why) => failure = Some(why),
+                }
             }
-            let Some(parts) = self.next_batch(loader)? else { return Ok(false) };
-            let rate = self.rate(self.progress.batch);
-            stop = self.train_batch(parts, loader, Scalars::new(rate as f32, factor), observer)?;
-            let means = self.means();
-            observer.step(&StepResult {
-                epoch,
-                step: self.progress.steps,
-                batch: self.progress.batch,
-                batches,
-                images: self.progress.images,
-                epoch_images: self.data.train.len(),
-                means: &means,
-                rate,
-            });
+            let is_last = next.is_none();
+            let due = if self.batches.overlap() { std::mem::replace(&mut under_way, next) } else { next };
+            if let Some(begun) = due {
+                stop |= self.finish(begun, loader, observer)?;
+            }
+            if is_last {
+                return failure.map_or(Ok(self.progress.batch == batches), Err);
+            }
         }
-        Ok(true)
+    }
+
+    /// Sends the batch of this number to the device; nothing when the run is to stop.
+    fn begin(&mut self, loader: &mut Loader, number: usize) -> anyhow::Result<Option<Begun>> {
+        let Some(parts) = self.next_batch(loader)? else { return Ok(None) };
+        let (method, seed, epoch) = (self.team.method, self.settings.seed, self.progress.epoch);
+        let scalars = Scalars::new(self.rate(number) as f32, method.factor(epoch).map(|f| f as f32));
+        let labels = self.data.train.labels();
+        let drawn = |indices: &[u32]| method.inputs(&Drawn { seed, epoch: epoch as u64, indices, labels });
+        self.batches.begin(parts, scalars, drawn).map(Some)
     }
 
     /// The parts of the next batch, however long they take; `None` when the run is to stop. All of them are there
@@ -326,20 +339,18 @@ impl<'a> Trainer<'a> {
         Ok(Some(parts))
     }
 
-    /// One step: a batch, part by part. Tells whether to stop after it.
-    fn train_batch(
+    /// Counts the next batch, which was begun. Tells whether to stop after it. (Where its numbers are none, the
+    /// device may be a batch further already; of that nothing is kept but the state to look at.)
+    fn finish(
         &mut self,
-        parts: Vec<Batch>,
+        begun: Begun,
         loader: &mut Loader,
-        scalars: Scalars,
         observer: &mut dyn Observer,
     ) -> anyhow::Result<bool> {
         let flag = self.stop;
         let stop = || flag.is_some_and(|flag| flag.load(Ordering::Relaxed));
-        let (method, seed, epoch) = (self.team.method, self.settings.seed, self.progress.epoch as u64);
-        let labels = self.data.train.labels();
-        let own = |indices: &[u32]| method.inputs(&Drawn { seed, epoch, indices, labels });
-        let trained = self.batches.train(parts, loader, scalars, own, stop)?;
+        let trained = self.batches.finish(begun, loader, stop)?;
+        let rate = self.rate(self.progress.batch);
         self.progress.batch += 1;
         self.progress.steps += 1;
         if !trained.is_finite() {
@@ -352,6 +363,17 @@ impl<'a> Trainer<'a> {
             *sum += value;
         }
         self.progress.images += trained.images;
+        let means = self.means();
+        observer.step(&StepResult {
+            epoch: self.progress.epoch,
+            step: self.progress.steps,
+            batch: self.progress.batch,
+            batches: loader.batches_per_epoch(),
+            images: self.progress.images,
+            epoch_images: self.data.train.len(),
+            means: &means,
+            rate,
+        });
         Ok(trained.stop)
     }
 
