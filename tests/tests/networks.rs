@@ -267,6 +267,8 @@ fn imagenet_networks_have_the_published_size() {
         ("ResNet50", 25_557_032, 4089),
         ("ResNet101", 44_549_160, 7801),
         ("MobileNetV1", 4_231_976, 569),
+        // TensorFlow's list of its own: 0.47 million parameters and 41 million.
+        ("MobileNetV1_025", 470_072, 41),
         ("mobilenet_v2", 3_504_872, 301),
     ] {
         let model = models::build(&format!("imagenet/{name}"), 1000, 0).unwrap();

@@ -63,7 +63,12 @@ const MODELS: &[Entry] = &[
     entry!("imagenet/ResNet34", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet34(b, c)),
     entry!("imagenet/ResNet50", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet50(b, c)),
     entry!("imagenet/ResNet101", resnet::INITIALIZATION, |b, c| resnet_imagenet::ResNet::resnet101(b, c)),
-    entry!("imagenet/MobileNetV1", shuffle_v1::INITIALIZATION, |b, c| mobilenet_v1::MobileNetV1::new(b, c)),
+    entry!("imagenet/MobileNetV1", shuffle_v1::INITIALIZATION, |b, c| {
+        mobilenet_v1::MobileNetV1::new(b, mobilenet_v1::WHOLE, c)
+    }),
+    entry!("imagenet/MobileNetV1_025", shuffle_v1::INITIALIZATION, |b, c| {
+        mobilenet_v1::MobileNetV1::new(b, mobilenet_v1::QUARTER, c)
+    }),
     // Torchvision's name: the literature's "MobileNetV2" for ImageNet is the line above.
     entry!("imagenet/mobilenet_v2", vgg::INITIALIZATION, |b, c| {
         mobilenet_v2_torchvision::MobileNetV2::new(b, c)
