@@ -43,6 +43,7 @@ fn a_run_that_no_longer_gets_better_ends_and_says_why() {
     assert!(last < 11, "{all:?}");
 
     let said = go("early", &[], "12", "2");
+    assert!(said.contains("for evaluations; less if it ends early"), "{said}");
     let why = format!("stopped early: no epoch since {better} was better (SOLVER.PATIENCE)");
     assert!(said.contains(&why) && said.contains(&format!("after {last} epochs;")), "{said}");
     assert_eq!(accuracies(&root.join("early")), all[..last]);

@@ -140,8 +140,7 @@ impl<'a> Experiment<'a> {
             }
         };
         let folder = run.path().to_owned();
-        let mut recorder =
-            Recorder::new(self.settings.epochs, self.log, self.team.method, self.team.device, run);
+        let mut recorder = Recorder::new(self.team, &self.settings, self.log, run);
         match trainer.run(&mut recorder)? {
             Outcome::Interrupted => {
                 // A run stopped within its first epoch has nothing to show yet.

@@ -1,13 +1,12 @@
 //! What a training run leaves: a line on the terminal and the run's files, after every epoch.
 
 use nn::checkpoint::{self, Checkpoint, Problem};
-use schedule::Device;
 
 use super::terminal::Terminal;
-use crate::distill::{Distiller, Network, Observation};
+use crate::distill::{Network, Observation};
 use crate::run::{Accuracy, EpochMetrics, LATEST, RunError, RunFolder, SwapMetrics, SwapSide, TrainMetrics};
 use crate::training::snapshot::Progress;
-use crate::training::{EpochResult, Evaluation, Metric, Observer, StepResult};
+use crate::training::{EpochResult, Evaluation, Metric, Observer, Settings, StepResult, Team};
 
 /// How much a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +35,8 @@ impl Observer for Silent {
 
 /// Shows progress and writes the run's files.
 pub struct Recorder<'a> {
+    team: Team<'a>,
     log: Log,
-    distiller: &'a dyn Distiller,
-    device: &'a dyn Device,
     pub run: RunFolder,
     pub terminal: Terminal,
     /// On the test images, of the last epoch that this process finished.
@@ -46,20 +44,15 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Of a run of so many epochs.
-    pub fn new(
-        epochs: usize,
-        log: Log,
-        distiller: &'a dyn Distiller,
-        device: &'a dyn Device,
-        run: RunFolder,
-    ) -> Recorder<'a> {
-        Recorder { log, distiller, device, run, terminal: Terminal::new(epochs), last: None }
+    /// Of a run of this team with these settings.
+    pub fn new(team: Team<'a>, settings: &Settings, log: Log, run: RunFolder) -> Recorder<'a> {
+        let terminal = Terminal::new(settings.epochs, settings.patience > 0);
+        Recorder { team, log, run, terminal, last: None }
     }
 
     /// Saves the state to go on from, and before it what that needs.
     fn save_latest(&mut self, latest: &Checkpoint) -> anyhow::Result<()> {
-        self.run.keep_kernels(self.device.choices())?;
+        self.run.keep_kernels(self.team.device.choices())?;
         self.save(LATEST, latest)
     }
 
@@ -104,7 +97,7 @@ impl<'a> Recorder<'a> {
                 confidence_after: observed(Observation::ConfidenceSwapped(network))?,
             })
         };
-        let gate = self.distiller.factor(result.epoch).unwrap_or(1.0);
+        let gate = self.team.method.factor(result.epoch).unwrap_or(1.0);
         Some(SwapMetrics {
             teacher: side(Network::Teacher)?,
             student: side(Network::Student)?,

@@ -140,6 +140,8 @@ struct Pace {
 
 pub struct Terminal {
     epochs: usize,
+    /// Whether the run may end before.
+    may_end: bool,
     bar: ProgressBar,
     drawn: Option<Instant>,
     pace: Option<Pace>,
@@ -153,12 +155,13 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn new(epochs: usize) -> Terminal {
+    pub fn new(epochs: usize, may_end: bool) -> Terminal {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Terminal {
             epochs,
+            may_end,
             bar,
             drawn: None,
             pace: None,
@@ -197,8 +200,9 @@ impl Terminal {
         {
             self.estimated = true;
             let evaluations = clock(evaluations);
+            let less = if self.may_end { "; less if it ends early" } else { "" };
             self.say(&format!(
-                "# {speed:.0} images a second: about {left} left, {evaluations} of it for evaluations"
+                "# {speed:.0} images a second: about {left} left, {evaluations} of it for evaluations{less}"
             ));
         }
         let due = self.drawn.is_none_or(|at| at.elapsed() > Duration::from_millis(100));
