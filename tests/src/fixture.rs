@@ -1,5 +1,5 @@
-//! Reference data: committed under `tests/fixtures`, the larger files in an optional folder `shared`
-//! beside the workspace.
+//! Reference data: committed under `tests/fixtures` (where a test binary runs elsewhere, `SLD_TEST_FIXTURES` names that
+//! folder), the larger files in an optional folder `shared` beside the workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ use serde_json::Value;
 /// The path of a fixture, or `None` (said aloud) where only the optional folder would have it.
 pub fn available(name: &str) -> Option<PathBuf> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let committed = tests.join("fixtures").join(name);
+    let committed =
+        std::env::var_os("SLD_TEST_FIXTURES").map_or(tests.join("fixtures"), PathBuf::from).join(name);
     let shared = tests.join("../../shared/fixtures").join(name);
     let found = [committed, shared].into_iter().find(|path| path.exists());
     if found.is_none() {

@@ -9,6 +9,7 @@ use crate::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
 use crate::data::pictures::{self, Sight};
 use crate::data::synthetic::{self, SyntheticConfig};
 use crate::outln;
+use crate::training::roofline::Roof;
 use crate::training::timing::{self, Effort, KernelTime, Subject};
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -50,7 +51,9 @@ Examples:
   sld bench step --eval resnet32x4 --json                           a forward pass
   sld bench step --vanilla resnet20 --profile                       where the time goes, kernel by kernel";
 
-/// Time whole training steps, or a forward pass.
+/// Time whole training steps, or a forward pass, beside what the device needs at least: for the operations (by the
+/// direct algorithms) at the rate of a large matrix product, and for the bytes that the kernels read and write at that
+/// of a large copy, both measured in the same run.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = STEP_EXAMPLES)]
 #[command(group = clap::ArgGroup::new("step").required(true).args(["teacher", "vanilla", "eval"]))]
@@ -164,6 +167,18 @@ fn run_step(args: StepArgs) -> anyhow::Result<()> {
         timing.images as f64 / median * 1e3,
         timing.flops as f64 / median / 1e6,
         timing.bytes as f64 / 1048576.0
+    )?;
+    let roof = Roof::measure(&*device)?;
+    let (compute, memory) = roof.bounds(timing.flops, timing.moved);
+    outln!(
+        "bounds: {:.2} ms at {:.0} GFLOP/s, the rate of a matrix product; {:.2} ms for {:.0} MiB at {:.0} GB/s, the rate of a \
+         copy; the median is {:.2} times the larger",
+        compute * 1e3,
+        roof.flops / 1e9,
+        memory * 1e3,
+        timing.moved as f64 / 1048576.0,
+        roof.bytes / 1e9,
+        median / 1e3 / compute.max(memory)
     )?;
     Ok(())
 }

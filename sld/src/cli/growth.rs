@@ -9,7 +9,7 @@ use clap::Args;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
-Two bounds stand beside each time: the step's operations (by the direct algorithms) at the rate of a 1024x1024 \
+Two bounds stand beside each time: the step's operations (by the direct algorithms) at the rate of a large \
 matrix product, and the bytes that its kernels read and write at the rate of a copy, both measured on the same \
 device with the same threads. Times below the first bound are the work of Winograd's algorithm, which multiplies less.
 

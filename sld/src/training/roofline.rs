@@ -1,21 +1,28 @@
 //! What a device can do at best: the rates that a step's time is held against.
 
+use std::time::Duration;
+
 use autograd::{Tensor, Variable};
 use schedule::{Device, Executable, Step, Value};
 
 use crate::random::{Purpose, Stream};
+use web_time::Instant;
 
 /// Measured rates of a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Roof {
-    /// Of a product of two 1024x1024 matrices, f32, in operations a second (a multiply-add is two).
+    /// Of a product of two square matrices, in operations a second (a multiply-add is two): of 1024 rows, or of 2048
+    /// or 4096 where the device is so fast that a smaller one would not keep it busy.
     pub flops: f64,
     /// Of copying 128 MiB, reads and writes together, in bytes a second.
     pub bytes: f64,
 }
 
-/// Repetitions, of which the fastest counts: a roof is what can be reached.
+/// Repetitions, of which the fastest counts: a roof is what can be reached. On a slow device fewer.
 const TRIES: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(4);
+/// A product that takes less time is too small to tell.
+const LEAST: f64 = 2e-3;
 
 impl Roof {
     /// Measures `device` with compiled steps of its own, as everything else it runs.
@@ -30,17 +37,29 @@ impl Roof {
 }
 
 fn product_rate(device: &dyn Device) -> anyhow::Result<f64> {
-    const N: usize = 1024;
+    let mut best: f64 = 0.0;
+    for rows in [1024, 2048, 4096] {
+        let seconds = product_seconds(device, rows)?;
+        best = best.max(2.0 * (rows as f64).powi(3) / seconds);
+        if seconds >= LEAST {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn product_seconds(device: &dyn Device, rows: usize) -> anyhow::Result<f64> {
     let mut random = Stream::new(11, Purpose::Order, 0, 0);
-    // Entries of plus and minus 1/32 neither grow nor shrink what is multiplied by them again and again.
-    let mut signs = || (0..N * N).map(|_| if random.coin() { 0.03125 } else { -0.03125 }).collect();
-    let matrix = Variable::new("matrix", &[N, N], signs())?;
-    let product = Variable::new("product", &[N, N], signs())?;
+    // Entries of this size neither grow nor shrink what is multiplied by them again and again.
+    let one = 1.0 / (rows as f32).sqrt();
+    let mut signs = || (0..rows * rows).map(|_| if random.coin() { one } else { -one }).collect();
+    let matrix = Variable::new("matrix", &[rows, rows], signs())?;
+    let product = Variable::new("product", &[rows, rows], signs())?;
     // Updated, so that the product is of the call and not prepared once.
     let step = Step::new().update(&product, &matrix.tensor().matmul(&product.tensor()));
     let mut run = device.compile_step(&step)?;
     run.call(&[])?;
-    Ok(2.0 * (N * N * N) as f64 / fastest(&mut *run)?)
+    fastest(&mut *run)
 }
 
 fn copy_rate(device: &dyn Device) -> anyhow::Result<f64> {
@@ -56,8 +75,12 @@ fn copy_rate(device: &dyn Device) -> anyhow::Result<f64> {
 /// Seconds of the fastest of several calls, as the device measures its kernels.
 fn fastest(run: &mut dyn Executable) -> anyhow::Result<f64> {
     let mut best = f64::INFINITY;
-    for _ in 0..TRIES {
+    let begun = Instant::now();
+    for number in 0..TRIES {
         best = best.min(run.profile()?.iter().map(|kernel| kernel.1).sum());
+        if number > 0 && begun.elapsed() > PATIENCE {
+            break;
+        }
     }
     Ok(best)
 }

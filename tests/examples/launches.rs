@@ -1,0 +1,157 @@
+//! What SLD steps launch on a large card, without one: launches, workgroups, bytes, and the time that a simple model
+//! predicts from rates measured on an NVIDIA H200 (docs/measurements.md).
+//!
+//!     cargo run --release --example launches -- 64
+
+use std::collections::BTreeMap;
+
+use nn::models;
+use schedule::Kernel;
+use shaders::{Context, Launch, Limits, Operands, Subgroups, Target};
+use sld::distill::Sld;
+use sld::training::{Networks, Setup, step::expressions};
+
+const PAIRS: [(&str, &str); 4] = [
+    ("resnet32x4", "resnet8x4"),
+    ("resnet56", "resnet20"),
+    ("wrn_40_2", "wrn_16_2"),
+    ("wrn_16_2", "wrn_16_1"),
+];
+/// A launch takes this long at least, in seconds; and the card's multiprocessors.
+const LEAST: f64 = 3e-6;
+const MULTIPROCESSORS: f64 = 132.0;
+/// Bytes a second of large maps, and operations of large products in f32 and in 16 bits.
+const BYTES: f64 = 3.2e12;
+const PRODUCTS: [f64; 2] = [25e12, 100e12];
+
+fn target(operands: Operands) -> Target {
+    let limits = Limits {
+        storage_buffers: 64,
+        binding_bytes: 2 << 30,
+        workgroup_bytes: 48 << 10,
+        invocations: 1024,
+        groups: 65_535,
+    };
+    Target { subgroups: Some(Subgroups { min: 32, max: 32 }), f16: true, operands, limits }
+}
+
+/// Of some launches.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    launches: usize,
+    workgroups: usize,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Cost {
+    /// Of the launches of a kernel of so many operations, which the one of most workgroups does.
+    fn of(launches: &[Launch], flops: u64, rate: f64) -> Cost {
+        let groups = |launch: &Launch| launch.groups.iter().map(|&g| g as usize).product::<usize>();
+        let most = launches.iter().map(groups).max().unwrap_or(0);
+        let mut cost = Cost { launches: launches.len(), ..Cost::default() };
+        for launch in launches {
+            let groups = groups(launch);
+            let bytes: u64 = launch.bindings.iter().map(|bound| bound.bytes()).sum();
+            // One workgroup keeps about half of a multiprocessor busy.
+            let busy = (groups as f64 / (2.0 * MULTIPROCESSORS)).min(1.0);
+            let flops = if groups == most { flops as f64 } else { 0.0 };
+            cost.seconds += LEAST.max(bytes as f64 / BYTES).max(flops / rate / busy.max(1e-9));
+            cost.workgroups += groups;
+            cost.bytes += bytes;
+        }
+        cost
+    }
+
+    fn add(&mut self, other: Cost) {
+        self.launches += other.launches;
+        self.workgroups += other.workgroups;
+        self.bytes += other.bytes;
+        self.seconds += other.seconds;
+    }
+}
+
+/// The kernel as it is computed without measuring, and in the way that the model takes for the fastest.
+fn costs(context: Context, kernel: &Kernel, flops: u64, rate: f64) -> autograd::Result<[Cost; 2]> {
+    let cost = |choice| {
+        shaders::assemble(Context { choice, ..context }, kernel).map(|a| Cost::of(&a.launches, flops, rate))
+    };
+    let fixed = cost(None)?;
+    let mut best = fixed;
+    for choice in shaders::candidates(context, kernel) {
+        let other = cost(Some(choice))?;
+        if other.seconds < best.seconds {
+            best = other;
+        }
+    }
+    Ok([fixed, best])
+}
+
+fn main() -> anyhow::Result<()> {
+    let batch: usize = std::env::args().nth(1).map_or(Ok(64), |word| word.parse())?;
+    println!(
+        "| step, batch {batch} | | launches | workgroups | MiB | predicted ms |\n|---|---|---|---|---|---|"
+    );
+    for (teacher, student) in PAIRS {
+        let build = |name: &str| models::build(name, 100, 1);
+        let method = Sld::default();
+        let networks = Networks::new(build(student)?, Some(build(teacher)?), &method, Setup::default())?;
+        for (operands, rate, name) in
+            [(Operands::F32, PRODUCTS[0], "f32"), (Operands::Matrix, PRODUCTS[1], "mixed")]
+        {
+            let target = target(operands);
+            let (step, _) = expressions(&networks, &method, batch, [32, 32]);
+            let made = shaders::precompute(step.schedule_with(target.schedule_options())?, &target);
+            let (places, run) = (made.places(), made.schedule);
+            let frozen = run.frozen();
+            let context = Context {
+                buffers: &run.buffers,
+                places: &places,
+                frozen: &frozen,
+                target: &target,
+                choice: None,
+                tight: false,
+            };
+            let mut total = [Cost::default(); 2];
+            let mut families: BTreeMap<&str, [Cost; 2]> = BTreeMap::new();
+            for kernel in &run.kernels {
+                let both = costs(context, kernel, run.work(kernel).flops, rate)?;
+                let family = family(kernel);
+                for (way, cost) in both.into_iter().enumerate() {
+                    total[way].add(cost);
+                    families.entry(family).or_default()[way].add(cost);
+                }
+            }
+            for (way, cost) in ["fixed", "by the model's best ways"].into_iter().zip(total) {
+                let Cost { launches, workgroups, bytes, seconds } = cost;
+                println!(
+                    "| {teacher} → {student}, {name} | {way} | {launches} | {workgroups} | {:.0} | {:.2} |",
+                    bytes as f64 / f64::from(1 << 20),
+                    seconds * 1e3
+                );
+            }
+            for (family, [fixed, best]) in families {
+                eprintln!(
+                    "{teacher} {name} {family}: {} launches, {:.2} ms; {} and {:.2}",
+                    fixed.launches,
+                    fixed.seconds * 1e3,
+                    best.launches,
+                    best.seconds * 1e3
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn family(kernel: &Kernel) -> &'static str {
+    use schedule::{Body, ConvKind};
+    match &kernel.body {
+        Body::Map { .. } => "maps",
+        Body::Reduce { .. } => "folds",
+        Body::Convolution { kind: ConvKind::WeightGrad, .. } => "weight gradients",
+        Body::Convolution { .. } => "convolutions",
+        Body::MatMul { .. } => "matrix products",
+        Body::Pool { .. } | Body::AllReduce { .. } => "others",
+    }
+}
