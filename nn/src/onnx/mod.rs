@@ -30,6 +30,7 @@
 
 mod error;
 mod expression;
+mod operand;
 mod order;
 mod proto;
 mod writer;
