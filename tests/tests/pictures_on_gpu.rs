@@ -20,7 +20,7 @@ use sld::training::{
 use sld_tests::adapter;
 
 const SIDE: usize = 32;
-/// Steps of two epochs, and of the part before the stop.
+/// Steps of two epochs, and the one at which a run is stopped.
 const STEPS: u64 = 6;
 const MIDDLE: u64 = 4;
 
@@ -79,7 +79,8 @@ fn state(
     let mut trainer = trainer.unwrap().stop_when(&stop);
     if let Some(from) = from {
         let progress = trainer.resume(from, Path::new("latest"), Changed::Nothing).unwrap();
-        assert_eq!(progress.steps, MIDDLE);
+        // The next step may have been under way when the flag was raised.
+        assert!((MIDDLE..STEPS).contains(&progress.steps), "{progress:?}");
     }
     let mut watcher = Watcher { stop: &stop, at, latest: None };
     let interrupted = trainer.run(&mut watcher).unwrap() == Outcome::Interrupted;
