@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 use shaders::{Assembled, Choice};
 
-/// Choices by the kernel's name, [`name`].
+/// Choices by the kernel's name, `name`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Choices {
     /// Of each kernel that can be computed in several ways.

@@ -212,7 +212,7 @@ impl<'a> Batches<'a> {
     }
 
     /// Sends a batch, of which these are this process's parts, to the device. `own` gives what the method's own
-    /// inputs are for images ([`Distiller::inputs`]).
+    /// inputs are for images ([`Distiller::inputs`](crate::distill::Distiller::inputs)).
     pub fn begin(
         &mut self,
         parts: Vec<Batch>,
