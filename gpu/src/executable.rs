@@ -82,7 +82,6 @@ impl GpuExecutable {
             }
             builder.add(assemble(kernel)?, false);
         }
-        tuning.save();
         let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
         let bytes = memory.bytes + extra + sums.iter().map(|sum| sum.staging.size()).sum::<u64>();
         Ok(GpuExecutable { gpu, memory, prepare, dispatches, sums, in_flight: VecDeque::new(), bytes })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use autograd::Result;
+use autograd::{Error, Result};
 use schedule::{Kernel, pending};
 use shaders::{Assembled, Choice, Context, Launch, assemble, candidates};
 
@@ -46,9 +46,8 @@ struct Known {
     /// By [`Device::choose`](schedule::Device::choose).
     given: Choices,
     measured: Choices,
-    /// Where these are kept, and whether there are any that are not there yet.
+    /// Where these are kept.
     file: Option<PathBuf>,
-    is_new: bool,
     used: Choices,
 }
 
@@ -81,14 +80,16 @@ impl Tuning {
         all.text()
     }
 
-    /// Writes what was measured to the file. That it cannot be written is no failure: it is measured again then.
-    pub fn save(&self) {
+    /// Keeps what was measured, in the file, too. That it cannot be written is no failure: it is measured again then.
+    fn learn(&self, name: String, chosen: Chosen) {
         let mut known = lock(&self.known);
-        let Some(file) = known.file.clone().filter(|_| known.is_new) else { return };
-        // What another process wrote meanwhile stays.
-        let mut all = read(&file);
-        all.kernels.extend(known.measured.kernels.clone());
-        known.is_new = write(&file, &all.text()).is_err();
+        known.measured.kernels.insert(name, chosen);
+        if let Some(file) = &known.file {
+            // What another process wrote meanwhile stays.
+            let mut all = read(file);
+            all.kernels.extend(known.measured.kernels.clone());
+            let _ = write(file, &all.text());
+        }
     }
 
     /// Makes a kernel ready, as is chosen.
@@ -107,11 +108,17 @@ impl Tuning {
         let chosen = match (found, self.tune) {
             (Some(chosen), _) => chosen,
             (None, Tune::Measured) if gpu.timestamps => {
-                let chosen = measure(gpu, context, kernel, &fixed, &ways[1..])?;
-                let mut known = lock(&self.known);
-                known.measured.kernels.insert(name.clone(), chosen.clone());
-                known.is_new = true;
-                chosen
+                match measure(gpu, context, kernel, &fixed, &ways[1..]) {
+                    Ok(chosen) => {
+                        self.learn(name.clone(), chosen.clone());
+                        chosen
+                    }
+                    // Beside what the step itself takes there may be no room to measure.
+                    Err(Error::OutOfMemory(_)) => {
+                        Chosen { label: kernel.label.clone(), choice: None, measured: None }
+                    }
+                    Err(why) => return Err(why),
+                }
             }
             (None, tune) => {
                 let number = if let Tune::Number(number) = tune { number } else { 0 };
