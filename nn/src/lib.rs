@@ -4,10 +4,7 @@
 //! is made of layers and gives logits. A [`Model`] of it is trained, saved and loaded as those of the registry:
 //!
 //! ```
-//! use autograd::{Tensor, Variable};
-//! use nn::initialization::{Initialization, Initializer};
-//! use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
-//! use nn::models::{Model, Network, Output};
+//! use nn::prelude::*;
 //!
 //! /// Each channel times a number that is learned.
 //! struct Scale(Variable);
@@ -63,6 +60,7 @@ pub mod models;
 pub mod onnx;
 pub mod optimizer;
 pub mod pickle;
+pub mod prelude;
 pub mod rate;
 mod state;
 pub mod suggest;

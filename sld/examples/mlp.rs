@@ -2,10 +2,7 @@
 //!
 //!     cargo run --release --example mlp
 
-use autograd::{Tensor, grad};
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, Kind};
-use nn::{Sgd, SgdOptions, loss};
+use nn::prelude::*;
 use schedule::{Device, Step, Value};
 
 const POINTS: usize = 200;

@@ -5,12 +5,8 @@
 
 mod digits;
 
-use autograd::{Tensor, grad};
 use digits::SIDE;
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear};
-use nn::models::{Model, Network, Output};
-use nn::{Sgd, loss};
+use nn::prelude::*;
 use schedule::{Device, Step, Value};
 
 const BATCH: usize = 64;

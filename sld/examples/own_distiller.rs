@@ -5,11 +5,8 @@
 
 mod digits;
 
-use autograd::Tensor;
 use digits::SIDE;
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, Modules};
-use nn::models::{Model, Network, Output};
+use nn::prelude::*;
 use schedule::Device;
 use sld::distill::{About, Batch, Distiller, Loss, Vanilla};
 use sld::setting::{check::not_negative, settings};

@@ -6,9 +6,7 @@
 
 use std::collections::HashMap;
 
-use autograd::{Tensor, Variable, grad};
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, Forward, Kind, within};
+use nn::prelude::*;
 use schedule::{Device, Step, Value};
 
 struct SizeNorm {

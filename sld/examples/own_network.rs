@@ -4,13 +4,9 @@
 
 mod digits;
 
-use autograd::{Tensor, grad};
 use digits::SIDE;
 use nn::checkpoint::{self, Checkpoint};
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, SqueezeExcitation};
-use nn::models::{Features, Model, Network, Output};
-use nn::{Sgd, loss};
+use nn::prelude::*;
 use schedule::{Device, Step, Value};
 
 const BATCH: usize = 64;

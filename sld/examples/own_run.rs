@@ -8,11 +8,9 @@ mod digits;
 use std::path::Path;
 
 use anyhow::Context;
-use autograd::Tensor;
 use digits::SIDE;
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, ConvNorm, ConvSpec, Forward, Linear, Modules};
-use nn::{Course, Model, Network, Output, Schedule};
+use nn::prelude::*;
+use nn::{Course, Schedule};
 use sld::data::Dataset;
 use sld::distill::{About, Batch, Distiller, Loss};
 use sld::experiment::{Experiment, Finished};

@@ -3,10 +3,7 @@
 //!
 //!     cargo run --release --example second_order
 
-use autograd::{Tensor, grad};
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::Builder;
-use nn::{Sgd, SgdOptions};
+use nn::prelude::*;
 use schedule::{Device, Step, Value};
 
 const POINTS: usize = 64;

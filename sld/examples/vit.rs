@@ -5,12 +5,9 @@
 
 mod digits;
 
-use autograd::{Tensor, Variable, grad};
 use digits::SIDE;
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{Builder, ConvSpec, Convolution, Forward, LayerNorm, Linear, MultiHeadAttention};
-use nn::models::{Model, Network, Output};
-use nn::{Adaptive, Course, Optimizer, Rule, Schedule, clip_by_norm, loss};
+use nn::prelude::*;
+use nn::{Adaptive, Course, Rule, Schedule, clip_by_norm};
 use schedule::{Device, Step, Value};
 
 const BATCH: usize = 64;

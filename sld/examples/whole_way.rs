@@ -5,11 +5,9 @@
 
 mod digits;
 
-use autograd::Tensor;
 use digits::SIDE;
-use nn::initialization::{Initialization, Initializer};
-use nn::layers::{ConvNorm, ConvSpec, Forward, Linear};
-use nn::{Model, Network, Output, checkpoint, onnx};
+use nn::prelude::*;
+use nn::{checkpoint, onnx};
 use sld::data::Dataset;
 use sld::distill::Vanilla;
 use sld::experiment::Experiment;
