@@ -16,7 +16,8 @@ use web::networks;
 
 /// The losses of every case, as the native CPU device gives them.
 const EXPECTED: &str = include_str!("ten_steps.json");
-/// How far the device may be from them, relative to the loss.
+/// How far the device may be from them, relative to the loss where that is over 1. (Distillation multiplies small
+/// differences of logarithms by 16: of a loss of 0.2 the first step alone is 1e-6 to 5e-6 off in f32.)
 const TOLERANCE: f64 = 1e-5;
 
 /// Ten losses each of a perceptron that learns alone and of one that SLD teaches (two views, swaps, the gate open
@@ -54,7 +55,7 @@ fn compare(device: &str, found: &[(String, Vec<f64>)]) {
     assert_eq!(found.len(), expected.len());
     for ((name, found), (wanted, expected)) in found.iter().zip(&expected) {
         assert_eq!(name, wanted);
-        let apart = |(a, b): (&f64, &f64)| (a - b).abs() / b.abs();
+        let apart = |(a, b): (&f64, &f64)| (a - b).abs() / b.abs().max(1.0);
         let worst = found.iter().zip(expected).map(apart).fold(0.0, f64::max);
         assert!(
             found.len() == 10 && worst <= TOLERANCE,
