@@ -105,6 +105,8 @@ fn piped_lines_fit_80_columns_and_have_one_form() {
             && line.ends_with("of it for evaluations")),
         "{said}"
     );
+    let before = said.find("to judge by an evaluation").expect("an estimate");
+    assert!(before < said.find("images a second: about ").expect("a better one"), "{said}");
     let one = small::succeeds(&mut train(
         folder.path(),
         "vanilla",

@@ -11,7 +11,9 @@ use sld::data::{Dataset, split};
 use sld::distill::Vanilla;
 use sld::experiment::{Experiment, Finished};
 use sld::random::{Purpose, Stream};
-use sld::training::{EpochResult, Networks, Observer, RunData, Settings, Setup, StepResult, Team, Trainer};
+use sld::training::{
+    EpochResult, Expected, Networks, Observer, RunData, Settings, Setup, StepResult, Team, Trainer,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -178,15 +180,15 @@ fn networks_and_images_that_do_not_fit_are_refused() {
     assert!(why.contains("the images of other are [4, 3, 2], those to train on [3, 4, 2]"), "{why}");
 }
 
-/// Before the first step it is told how long evaluations take; a run that is at its end measures nothing.
+/// Before the first step it is told how long evaluations and all steps take; a run at its end measures nothing.
 #[test]
 fn the_time_of_evaluations_is_known_before_the_first_step() {
     #[derive(Default)]
-    struct Told(Vec<f64>, u64);
+    struct Told(Vec<Expected>, u64);
     impl Observer for Told {
-        fn begins(&mut self, evaluation_seconds: f64) {
+        fn begins(&mut self, expected: Expected) {
             assert_eq!(self.1, 0, "after a step");
-            self.0.push(evaluation_seconds);
+            self.0.push(expected);
         }
         fn step(&mut self, result: &StepResult) {
             self.1 = result.step;
@@ -206,7 +208,11 @@ fn the_time_of_evaluations_is_known_before_the_first_step() {
     let mut trainer = Trainer::new(team, settings(), RunData::of(dataset(30), dataset(500))).unwrap();
     let mut told = Told::default();
     trainer.run(&mut told).unwrap();
-    assert!(told.0.len() == 1 && told.0[0] > 0.0 && told.0[0] < 60.0, "{:?}", told.0);
+    let [Expected { evaluation, all }] = told.0[..] else { panic!("told {} times", told.0.len()) };
+    assert!(evaluation > 0.0 && evaluation < 60.0, "{evaluation}");
+    // 500 images are evaluated once an epoch, 30 trained on, which is worth three evaluations of them.
+    let wanted = settings().epochs as f64 * evaluation * (1.0 + 3.0 * 30.0 / 500.0);
+    assert!((all - wanted).abs() < 1e-9 * wanted, "{all} for {wanted}");
     let mut again = Told::default();
     trainer.run(&mut again).unwrap();
     assert!(again.0.is_empty());

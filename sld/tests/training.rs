@@ -1,23 +1,27 @@
 //! Whole runs of the program: exact resuming, kills at any moment, and what refuses to start.
 
+mod small;
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const EPOCHS: &str = "8";
 
-/// A short run: most of the synthetic task's images are held out, so an epoch is a few steps.
+/// A short run in a folder beside its images: seven steps an epoch, and as many images held out.
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sld"));
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/cifar100/vanilla.yaml");
-    command.args(["train", "--cfg", config, "--device", "cpu", "--val-fraction", "0.95", "--output"]);
-    command.arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["train", "--cfg", config, "--device", "cpu", "--val-fraction", "0.5", "--data"]);
+    command.arg(folder.parent().expect("a folder for both").join("data")).arg("--output").arg(folder);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// What comes after the options: the config keys of a short run.
 fn keys(command: &mut Command) -> &mut Command {
-    command.args(["DATASET.TYPE", "synthetic", "DISTILLER.STUDENT", "resnet8", "SOLVER.EPOCHS", EPOCHS])
+    let student = ["DISTILLER.STUDENT", "resnet8"];
+    command.args(student).args(["SOLVER.BATCH_SIZE", "16", "SOLVER.EPOCHS", EPOCHS])
 }
 
 fn finish(mut command: Command) -> Output {
@@ -76,7 +80,7 @@ fn assert_report(folder: &Path) {
 
 #[test]
 fn twenty_kills_change_nothing() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = small::folder();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     let started = Instant::now();
     finish(command(&whole));
@@ -122,7 +126,7 @@ fn resuming_is_exact_whatever_the_solver() {
 
 #[cfg(unix)]
 fn interrupted_and_resumed(more: &[&str]) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = small::folder();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     let finish = |command: &mut Command| {
         let output = keys(command).args(more).output().expect("the program starts");
@@ -152,7 +156,7 @@ fn interrupted_and_resumed(more: &[&str]) {
 
 #[test]
 fn a_finished_folder_and_a_missing_teacher_are_refused() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = small::folder();
     let done = folder.path().join("done");
     finish(command(&done));
     let before = std::fs::read(done.join("latest")).expect("saved");
@@ -161,7 +165,7 @@ fn a_finished_folder_and_a_missing_teacher_are_refused() {
     assert!(before == std::fs::read(done.join("latest")).expect("still there"), "the old run was touched");
 
     let mut distil = command(&folder.path().join("kd"));
-    distil.args(["--teacher", "nowhere.pth", "DATASET.TYPE", "synthetic", "DISTILLER.TYPE", "KD"]);
+    distil.args(["--teacher", "nowhere.pth", "DISTILLER.TYPE", "KD"]);
     distil.args(["DISTILLER.TEACHER", "resnet14", "DISTILLER.STUDENT", "resnet8"]);
     let message = refused(&mut distil);
     assert!(message.contains("nowhere.pth") && message.contains("--teacher"), "{message}");
@@ -169,7 +173,7 @@ fn a_finished_folder_and_a_missing_teacher_are_refused() {
     // A teacher of another architecture: the message lists tensors and names the model that fits.
     let mut distil = command(&folder.path().join("wrong"));
     distil.arg("--teacher").arg(done.join("student_best"));
-    distil.args(["DATASET.TYPE", "synthetic", "DISTILLER.TYPE", "KD"]);
+    distil.args(["DISTILLER.TYPE", "KD"]);
     distil.args(["DISTILLER.TEACHER", "resnet14", "DISTILLER.STUDENT", "resnet8"]);
     let message = refused(&mut distil);
     assert!(message.contains("resnet14") && message.contains("resnet8 would fit"), "{message}");
@@ -177,7 +181,7 @@ fn a_finished_folder_and_a_missing_teacher_are_refused() {
 
 #[test]
 fn a_rate_that_diverges_stops_with_the_step_and_a_saved_state() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = small::folder();
     let run = folder.path().join("run");
     let mut hot = command(&run);
     keys(&mut hot).args(["SOLVER.LR", "1e30"]);

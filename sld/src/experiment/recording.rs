@@ -6,7 +6,7 @@ use super::terminal::Terminal;
 use crate::distill::{Network, Observation};
 use crate::run::{Accuracy, EpochMetrics, LATEST, RunError, RunFolder, SwapMetrics, SwapSide, TrainMetrics};
 use crate::training::snapshot::Progress;
-use crate::training::{EpochResult, Evaluation, Metric, Observer, Settings, StepResult, Team};
+use crate::training::{EpochResult, Evaluation, Expected, Metric, Observer, Settings, StepResult, Team};
 
 /// How much a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +109,8 @@ impl<'a> Recorder<'a> {
 }
 
 impl Observer for Recorder<'_> {
-    fn begins(&mut self, evaluation_seconds: f64) {
-        self.terminal.begins(evaluation_seconds);
+    fn begins(&mut self, expected: Expected) {
+        self.terminal.begins(expected);
     }
 
     fn step(&mut self, result: &StepResult) {

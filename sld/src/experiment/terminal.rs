@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::number;
 use crate::say;
-use crate::training::{EpochResult, Metric, StepResult};
+use crate::training::{EpochResult, Expected, Metric, StepResult};
 
 /// Columns of an output that is no terminal.
 const WIDTH: usize = 80;
@@ -172,9 +172,12 @@ impl Terminal {
         }
     }
 
-    /// Before the first step: what an evaluation will take.
-    pub fn begins(&mut self, evaluation_seconds: f64) {
-        self.evaluation_seconds = evaluation_seconds;
+    /// Before the first step.
+    pub fn begins(&mut self, expected: Expected) {
+        self.evaluation_seconds = expected.evaluation;
+        if expected.all > 0.0 {
+            self.say(&format!("# about {} in all, to judge by an evaluation", clock(expected.all)));
+        }
     }
 
     /// After a step.

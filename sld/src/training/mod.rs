@@ -21,7 +21,7 @@ pub mod trainer;
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
 pub use memory::Memory;
 pub use networks::{Networks, Setup};
-pub use observer::{EpochResult, Observer, StepResult};
+pub use observer::{EpochResult, Expected, Observer, StepResult};
 pub use step::{Metric, Scalars, TrainStep};
 pub use team::{RunData, Team};
 pub use trainer::{Changed, Outcome, Settings, Trainer};

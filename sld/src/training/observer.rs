@@ -70,10 +70,20 @@ impl EpochResult {
     }
 }
 
+/// What the rest of a training will take, in seconds, before its first step. 0 where it is not known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// An evaluation, by a few of its batches.
+    pub evaluation: f64,
+    /// All steps and evaluations. A step is reckoned by its multiply-adds at the rate of the evaluation: the teacher's
+    /// forward pass, and the student's three times, as a backward pass is worth two.
+    pub all: f64,
+}
+
 /// Who is told what happens, and writes files and terminals.
 pub trait Observer {
-    /// Before the first step: what an evaluation will take, by a few of its batches.
-    fn begins(&mut self, _evaluation_seconds: f64) {}
+    /// Before the first step.
+    fn begins(&mut self, _expected: Expected) {}
     /// After every step of this process's share of a batch.
     fn step(&mut self, _result: &StepResult) {}
     /// After every epoch: `latest` is the state to continue from, `student` the bare student;

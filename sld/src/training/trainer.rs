@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use autograd::tensor::Transfer;
 use nn::checkpoint::{Checkpoint, Scalar};
-use nn::{Course, Schedule};
+use nn::{Course, Model, Schedule};
 
 use super::alike;
 use super::batches::{Batches, Begun, Sharing};
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
-use super::observer::{EpochResult, Observer, StepResult};
+use super::observer::{EpochResult, Expected, Observer, StepResult};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Scalars};
 use super::team::{RunData, Team};
@@ -200,7 +200,7 @@ impl<'a> Trainer<'a> {
         let mut loader = self.batches.loader(&self.data.train, seed, workers, start)?;
 
         if self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
-            observer.begins(self.time_evaluation());
+            observer.begins(self.expected());
         }
         while self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
             let started = Instant::now();
@@ -433,16 +433,27 @@ impl<'a> Trainer<'a> {
         Ok((on(&self.data.test)?, self.data.held_out.as_ref().map(on).transpose()?))
     }
 
-    /// Seconds that this process's part of an evaluation will take, by its first images. What cannot be measured takes
-    /// none: it will be told when it is needed.
-    fn time_evaluation(&mut self) -> f64 {
+    /// What is to be expected, by this process's first test images. What cannot be measured takes no time: why not
+    /// will be told when it is needed.
+    fn expected(&mut self) -> Expected {
         let (workers, cluster) = (self.settings.workers, self.team.cluster);
         let sets = [Some(&self.data.test), self.data.held_out.as_ref()];
-        let mut time = |images: &Arc<Dataset>| {
+        let (mut evaluation, mut measured) = (0.0, 0);
+        for images in sets.into_iter().flatten() {
             let own = part(images.len(), cluster.size(), cluster.rank());
-            self.evaluator.estimate(images, own, workers).unwrap_or(0.0)
-        };
-        sets.into_iter().flatten().map(&mut time).sum()
+            measured += own.len();
+            evaluation += self.evaluator.estimate(images, own, workers).unwrap_or(0.0);
+        }
+        let Team { networks, method, .. } = self.team;
+        let (train, progress) = (&self.data.train, &self.progress);
+        let macs = |model: &Model| model.macs(train.height(), train.width()).unwrap_or(0) as f64;
+        let teacher = networks.teacher.as_ref().filter(|_| method.needs_teacher()).map_or(0.0, macs);
+        let student = macs(&networks.student);
+        let step_of_image = method.views() as f64 * (3.0 + teacher / student.max(1.0));
+        let epochs = (self.settings.epochs + 1 - progress.epoch) as f64;
+        let images = (epochs * train.len() as f64 - progress.images as f64) / cluster.size() as f64;
+        let steps = images * step_of_image * evaluation / measured.max(1) as f64;
+        Expected { evaluation, all: steps + epochs * evaluation }
     }
 
     /// Whether any process is to stop.
