@@ -1,7 +1,6 @@
 //! The loop: epochs of steps, an evaluation after each, snapshots that continue exactly.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,8 @@ use super::observer::{EpochResult, Expected, Observer, StepResult};
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Scalars};
 use super::team::{RunData, Team};
+use crate::data::DataError;
 use crate::data::loader::{Batch, Loader, Position, Waited, part};
-use crate::data::{DataError, Dataset};
 use crate::distill::Drawn;
 
 /// What a run needs beside networks and data.
