@@ -255,7 +255,7 @@ impl Translation<'_> {
             if tensor.dim(dim) == operand.dim(dim) || value.shape[dim] == 1 {
                 continue;
             }
-            if operand.dim(dim) % BATCH == 0 {
+            if operand.dim(dim).is_multiple_of(BATCH) {
                 return Err(OnnxError::ClosedBatch { op: "slice", location: tensor.location() });
             }
             shape[dim] = tensor.dim(dim);
@@ -277,7 +277,7 @@ impl Translation<'_> {
     fn pad(&mut self, tensor: &Tensor, starts: &[usize]) -> Result<Value, OnnxError> {
         let operand = &tensor.inputs()[0];
         let grown: Vec<usize> = (0..tensor.rank()).filter(|&d| tensor.dim(d) != operand.dim(d)).collect();
-        if grown.iter().any(|&dim| operand.dim(dim) % BATCH == 0) {
+        if grown.iter().any(|&dim| operand.dim(dim).is_multiple_of(BATCH)) {
             return Err(OnnxError::ClosedBatch { op: "pad", location: tensor.location() });
         }
         let (name, order) = self.spread(operand, &grown)?;

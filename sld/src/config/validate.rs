@@ -49,7 +49,7 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
         let why = format!("must be at most SOLVER.EPOCHS, {}", config.solver.epochs);
         return Err(("SOLVER.WARMUP", why));
     }
-    if config.solver.schedule == ScheduleKind::Step && config.solver.lr_decay_stages.first().is_none() {
+    if config.solver.schedule == ScheduleKind::Step && config.solver.lr_decay_stages.is_empty() {
         let why = "needs in SOLVER.LR_DECAY_STAGES the number of epochs between two falls".to_owned();
         return Err(("SOLVER.SCHEDULE", why));
     }

@@ -154,7 +154,7 @@ impl fmt::Display for Survey {
         write!(f, "  classes")?;
         for (place, (name, count)) in self.classes.iter().enumerate() {
             let head = if place == 0 { "" } else { "         " };
-            write!(f, "{head}{count:>8}  {name}\n")?;
+            writeln!(f, "{head}{count:>8}  {name}")?;
         }
         write!(f, "  unreadable  {}", self.broken.len())?;
         self.broken
