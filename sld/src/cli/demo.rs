@@ -171,7 +171,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         }
     }
 
-    let report = args.output.join("report.html");
+    let report = args.output.join(crate::report::FILE);
     let folders: Vec<PathBuf> = ENTRIES.iter().map(|entry| args.output.join(entry.folder)).collect();
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     crate::report::write(&folders, &report)?;

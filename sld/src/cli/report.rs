@@ -27,8 +27,8 @@ pub struct ReportArgs {
 pub fn run(args: ReportArgs) -> anyhow::Result<()> {
     let folders: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
     let output = args.output.unwrap_or_else(|| match folders.as_slice() {
-        [run] => run.join("report.html"),
-        _ => PathBuf::from("report.html"),
+        [run] => run.join(crate::report::FILE),
+        _ => PathBuf::from(crate::report::FILE),
     });
     for why in crate::report::write(&folders, &output)? {
         warn!("skipped: {why}");

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 const TABLE: &str = "comparison.md";
-const REPORT: &str = "report.html";
 
 /// Trains every config in its folder, and writes a table and a report of all into `output`.
 ///
@@ -53,7 +52,7 @@ pub fn train(
     }
     if cluster.leads() {
         outln!("\n{}", write_results(output, runs)?)?;
-        say!("report: {}", output.join(REPORT).display());
+        say!("report: {}", output.join(report::FILE).display());
     }
     Ok(())
 }
@@ -68,7 +67,7 @@ fn is_finished(folder: &Path, config: &Config) -> bool {
 /// Writes table and report of the runs, and gives the table.
 fn write_results(output: &Path, runs: &[(PathBuf, Config)]) -> anyhow::Result<String> {
     let folders: Vec<&Path> = runs.iter().map(|run| run.0.as_path()).collect();
-    report::write(&folders, &output.join(REPORT))?;
+    report::write(&folders, &output.join(report::FILE))?;
     let read = folders.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
     let table = report::markdown(&read);
     let path = output.join(TABLE);

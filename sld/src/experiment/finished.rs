@@ -3,10 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::report;
 use crate::run::{RunError, epochs_in_words};
-
-/// The report's name in a run's folder.
-const REPORT: &str = "report.html";
 
 /// What a finished run came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +40,7 @@ impl fmt::Display for Finished {
         if let Some(epoch) = self.exhausted {
             write!(f, "\nstopped early: no epoch since {epoch} was better (SOLVER.PATIENCE)")?;
         }
-        write!(f, "\nreport: {}", self.folder.join(REPORT).display())
+        write!(f, "\nreport: {}", self.folder.join(report::FILE).display())
     }
 }
 
@@ -59,5 +57,5 @@ pub enum Ended {
 
 /// Writes the report of the run in `folder`.
 pub fn write_report(folder: &Path) -> Result<(), RunError> {
-    crate::report::write(&[folder], &folder.join(REPORT)).map(|_| ())
+    report::write(&[folder], &folder.join(report::FILE)).map(|_| ())
 }

@@ -25,6 +25,9 @@ use std::path::Path;
 pub use comparison::markdown;
 pub use run::Run;
 
+/// A report's name in the folder of what it is about.
+pub const FILE: &str = "report.html";
+
 /// The report as HTML.
 ///
 /// # Panics
