@@ -16,7 +16,7 @@ use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
 use crate::source::source;
-use crate::tuning::{Tune, Tuning};
+use crate::tuning::{Measuring, Tune, Tuning};
 
 /// In what precision convolutions and matrix products multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +154,11 @@ impl GpuDevice {
     /// measured from now on. Of one adapter and driver alone: others have other times.
     pub fn remember(&self, file: PathBuf) {
         self.tuning.remember(file);
+    }
+
+    /// Tells `watch` how far it is while the kernels of a program are measured: before each, and after the last.
+    pub fn watch(&self, watch: impl Fn(Measuring) + Send + Sync + 'static) {
+        self.tuning.watch(watch);
     }
 
     /// What the kernels are written for.

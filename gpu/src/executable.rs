@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
-use schedule::{BufferId, Communicator, Exchange, Kernel, Pending, PendingSum, Schedule, pending};
+use schedule::{BufferId, Communicator, Exchange, Pending, PendingSum, Schedule, pending};
 use shaders::{Assembled, Context, Launch, Storage, precompute};
 
 use crate::context::Gpu;
@@ -62,16 +62,17 @@ impl GpuExecutable {
             choice: None,
         };
         let mut builder = Builder::default();
-        let assemble = |kernel: &Kernel| tuning.assemble(&gpu, context, kernel);
-        for kernel in &run.prepare {
-            builder.add(assemble(kernel)?, true);
+        let all = run.prepare.iter().chain(&run.kernels);
+        let mut assembled = tuning.assemble(&gpu, context, all)?.into_iter();
+        for kernel in assembled.by_ref().take(run.prepare.len()) {
+            builder.add(kernel, true);
         }
         let exchanges = run.exchanges();
         let mut sums = Vec::with_capacity(exchanges.len());
         for &exchange in &exchanges {
             sums.push(Sum { exchange, begin: 0, finish: usize::MAX, staging: gpu.staging(exchange.len)? });
         }
-        for (number, kernel) in run.kernels.iter().enumerate() {
+        for (number, kernel) in assembled.enumerate() {
             let so_far = builder.calls();
             for sum in &mut sums {
                 if sum.exchange.kernel == number {
@@ -80,7 +81,7 @@ impl GpuExecutable {
                     sum.finish = so_far;
                 }
             }
-            builder.add(assemble(kernel)?, false);
+            builder.add(kernel, false);
         }
         let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
         let bytes = memory.bytes + extra + sums.iter().map(|sum| sum.staging.size()).sum::<u64>();

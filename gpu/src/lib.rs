@@ -23,7 +23,7 @@ pub use choices::{Choices, Chosen, Measured};
 pub use device::{GpuDevice, Options, Precision};
 pub use shaders::Choice;
 pub use source::{webgpu_options, webgpu_source};
-pub use tuning::Tune;
+pub use tuning::{Measuring, Tune};
 
 /// The README's program is tested too.
 #[cfg(doctest)]

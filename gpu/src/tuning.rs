@@ -35,10 +35,23 @@ const HOPELESS: f64 = 1.5;
 /// A way takes the place of the fixed one only where it takes at most this part of its time.
 const BETTER: f64 = 0.97;
 
+/// How far the measuring of a program's kernels is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measuring {
+    /// Kernels that are measured.
+    pub done: usize,
+    /// Kernels that were not known, each counted once.
+    pub all: usize,
+}
+
+/// Is told how far it is.
+type Watch = Box<dyn Fn(Measuring) + Send + Sync>;
+
 /// The choices of a device.
 pub struct Tuning {
     tune: Tune,
     known: Mutex<Known>,
+    watch: Mutex<Option<Watch>>,
 }
 
 #[derive(Default)]
@@ -53,7 +66,12 @@ struct Known {
 
 impl Tuning {
     pub fn new(tune: Tune) -> Tuning {
-        Tuning { tune, known: Mutex::default() }
+        Tuning { tune, known: Mutex::default(), watch: Mutex::default() }
+    }
+
+    /// See [`GpuDevice::watch`](crate::GpuDevice::watch).
+    pub fn watch(&self, watch: impl Fn(Measuring) + Send + Sync + 'static) {
+        *lock(&self.watch) = Some(Box::new(watch));
     }
 
     /// See [`GpuDevice::remember`](crate::GpuDevice::remember).
@@ -92,43 +110,61 @@ impl Tuning {
         }
     }
 
-    /// Makes a kernel ready, as is chosen.
-    pub fn assemble(&self, gpu: &Arc<Gpu>, context: Context, kernel: &Kernel) -> Result<Assembled> {
-        let fixed = assemble(context, kernel)?;
-        let ways = candidates(context, kernel);
-        if ways.len() < 2 || fixed.launches.is_empty() {
-            return Ok(fixed);
+    /// Makes kernels ready, each as is chosen. Before that measures those that are to be and are not known.
+    pub fn assemble<'a>(
+        &self,
+        gpu: &Arc<Gpu>,
+        context: Context,
+        kernels: impl Iterator<Item = &'a Kernel>,
+    ) -> Result<Vec<Assembled>> {
+        let plans = kernels.map(|kernel| Plan::new(context, kernel)).collect::<Result<Vec<_>>>()?;
+        if self.tune == Tune::Measured && gpu.timestamps {
+            self.measure(gpu, context, &plans)?;
         }
-        let name = name(&fixed);
-        let found = {
+        plans.into_iter().map(|plan| self.follow(context, plan)).collect()
+    }
+
+    /// Measures what is not known, each kernel once.
+    fn measure(&self, gpu: &Arc<Gpu>, context: Context, plans: &[Plan]) -> Result<()> {
+        let mut unknown: BTreeMap<&str, &Plan> =
+            plans.iter().filter_map(|plan| Some((plan.name.as_deref()?, plan))).collect();
+        {
             let known = lock(&self.known);
-            let measured = || known.measured.kernels.get(&name).filter(|_| self.tune == Tune::Measured);
-            known.given.kernels.get(&name).or_else(measured).cloned()
-        };
-        let chosen = match (found, self.tune) {
-            (Some(chosen), _) => chosen,
-            (None, Tune::Measured) if gpu.timestamps => {
-                match measure(gpu, context, kernel, &fixed, &ways[1..]) {
-                    Ok(chosen) => {
-                        self.learn(name.clone(), chosen.clone());
-                        chosen
-                    }
-                    // Beside what the step itself takes there may be no room to measure.
-                    Err(Error::OutOfMemory(_)) => {
-                        Chosen { label: kernel.label.clone(), choice: None, measured: None }
-                    }
-                    Err(why) => return Err(why),
-                }
+            unknown.retain(|&name, _| known.find(name, self.tune).is_none());
+        }
+        let all = unknown.len();
+        for (done, (name, plan)) in unknown.into_iter().enumerate() {
+            self.tell(Measuring { done, all });
+            match measure(gpu, context, plan) {
+                Ok(chosen) => self.learn(name.into(), chosen),
+                // Beside what the step itself takes there may be no room to measure.
+                Err(Error::OutOfMemory(_)) => {}
+                Err(why) => return Err(why),
             }
-            (None, tune) => {
-                let number = if let Tune::Number(number) = tune { number } else { 0 };
-                let choice = ways.get(number).copied().filter(|_| number > 0);
-                Chosen { label: kernel.label.clone(), choice, measured: None }
-            }
-        };
+        }
+        if all > 0 {
+            self.tell(Measuring { done: all, all });
+        }
+        Ok(())
+    }
+
+    fn tell(&self, measuring: Measuring) {
+        if let Some(watch) = &*lock(&self.watch) {
+            watch(measuring);
+        }
+    }
+
+    fn follow(&self, context: Context, plan: Plan) -> Result<Assembled> {
+        let Plan { kernel, fixed, ways, name: Some(name) } = plan else { return Ok(plan.fixed) };
+        let mut known = lock(&self.known);
+        let chosen = known.find(&name, self.tune).cloned().unwrap_or_else(|| {
+            let number = if let Tune::Number(number) = self.tune { number } else { 0 };
+            let choice = ways.get(number).copied().filter(|_| number > 0);
+            Chosen { label: kernel.label.clone(), choice, measured: None }
+        });
         // What a file says is taken only if it is one of the ways there are.
         let choice = chosen.choice.filter(|choice| ways.contains(choice));
-        lock(&self.known).used.kernels.insert(name, Chosen { choice, ..chosen });
+        known.used.kernels.insert(name, Chosen { choice, ..chosen });
         match choice {
             Some(_) => assemble(Context { choice, ..context }, kernel),
             None => Ok(fixed),
@@ -136,21 +172,43 @@ impl Tuning {
     }
 }
 
+impl Known {
+    fn find(&self, name: &str, tune: Tune) -> Option<&Chosen> {
+        let measured = || self.measured.kernels.get(name).filter(|_| tune == Tune::Measured);
+        self.given.kernels.get(name).or_else(measured)
+    }
+}
+
+/// A kernel and the ways to compute it.
+struct Plan<'a> {
+    kernel: &'a Kernel,
+    /// As it is computed without measuring.
+    fixed: Assembled,
+    ways: Vec<Choice>,
+    /// None where there is nothing to choose.
+    name: Option<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(context: Context, kernel: &'a Kernel) -> Result<Plan<'a>> {
+        let fixed = assemble(context, kernel)?;
+        let ways = candidates(context, kernel);
+        let is_open = ways.len() > 1 && !fixed.launches.is_empty();
+        let name = is_open.then(|| name(&fixed));
+        Ok(Plan { kernel, fixed, ways, name })
+    }
+}
+
 /// Measures a kernel as it is and in other ways, on memory of its own.
-fn measure(
-    gpu: &Arc<Gpu>,
-    context: Context,
-    kernel: &Kernel,
-    fixed: &Assembled,
-    others: &[Choice],
-) -> Result<Chosen> {
+fn measure(gpu: &Arc<Gpu>, context: Context, plan: &Plan) -> Result<Chosen> {
+    let Plan { kernel, fixed, ways, .. } = plan;
     // A way that cannot be made to fit this device is none.
     let other = |&choice: &Choice| {
         let made = assemble(Context { choice: Some(choice), ..context }, kernel).ok()?;
         Some((Some(choice), made.launches))
     };
     let all: Vec<(Option<Choice>, Vec<Launch>)> =
-        [(None, fixed.launches.clone())].into_iter().chain(others.iter().filter_map(other)).collect();
+        [(None, fixed.launches.clone())].into_iter().chain(ways[1..].iter().filter_map(other)).collect();
     let mut sizes = BTreeMap::new();
     for bound in all.iter().flat_map(|(_, launches)| launches).flat_map(|launch| &launch.bindings) {
         let size = sizes.entry(bound.storage).or_insert(0);

@@ -1,10 +1,10 @@
 //! Kernels that can be computed in several ways: all are right, and a choice is kept.
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use autograd::{Tensor, grad, tensor::Conv2d};
-use gpu::{Choices, GpuDevice, Options, Precision, Tune};
+use gpu::{Choices, GpuDevice, Measuring, Options, Precision, Tune};
 use reference::evaluate;
 use schedule::{Device, Schedule, Step, Value};
 
@@ -140,6 +140,12 @@ fn what_was_measured_is_kept_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kernels").join("adapter.json");
     device.remember(file.clone());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let watch = |device: &GpuDevice| {
+        let told = Arc::clone(&told);
+        device.watch(move |Measuring { done, all }| told.lock().unwrap().push([done, all]));
+    };
+    watch(&device);
     let step = Step::new().output("sums", &Tensor::input("x", &[64, 40, 24]).sum(&[0, 1]));
     let schedule = step.schedule_with(device.options()).unwrap();
     let inputs = inputs(&schedule);
@@ -152,11 +158,14 @@ fn what_was_measured_is_kept_in_a_file() {
     }
     assert!(measured.iter().all(|m| m.ways > 1 && 0.0 < m.best && m.best <= m.fixed), "{measured:?}");
     assert_eq!(Choices::parse(&std::fs::read_to_string(&file).unwrap()).unwrap(), chosen);
+    assert_eq!(told.lock().unwrap()[..], [[0, 1], [1, 1]]);
     // Times are never the same twice: nothing is measured again.
     let again = open(options).unwrap();
     again.remember(file.clone());
+    watch(&again);
     assert!(first == run(&again, &schedule, &inputs));
     assert_eq!(again.choices(), device.choices());
+    assert_eq!(told.lock().unwrap().len(), 2);
     // A damaged file is written anew.
     std::fs::write(&file, "{").unwrap();
     let fresh = open(options).unwrap();

@@ -1,5 +1,8 @@
 //! How a run's kernels are computed is kept with the run: who goes on with it computes as before.
 
+#[path = "batches/threads.rs"]
+mod threads;
+
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +14,8 @@ use sld::augment::Normalization;
 use sld::data::Dataset;
 use sld::distill::Vanilla;
 use sld::experiment::Experiment;
-use sld::training::{Networks, RunData, Settings, Setup, Team};
+use sld::training::{Networks, RunData, Settings, Setup, Team, alike};
+use threads::{Hub, Member};
 
 /// A device with something to choose, that notes what happens to it.
 struct Choosing {
@@ -93,6 +97,30 @@ fn a_resumed_run_takes_its_choices_before_anything_is_compiled() {
     std::fs::write(&file, "").unwrap();
     let why = format!("{:#}", train(&other, folder.path(), 3).unwrap_err());
     assert!(why.contains("kernels.json") && why.contains("no choices"), "{why}");
+}
+
+#[test]
+fn all_processes_compute_as_rank_0_has_chosen() {
+    let hub = Hub::new(2);
+    let process = |rank: usize| {
+        let member = Member { hub: Arc::clone(&hub), rank };
+        let device = Choosing::new("fixed");
+        alike::compile(&member, &device, || {
+            device.events.borrow_mut().push("compiled".into());
+            if rank == 0 {
+                *device.choices.borrow_mut() = "measured".into();
+            }
+            Ok(())
+        })
+        .unwrap();
+        device.events.into_inner()
+    };
+    let [first, second] = std::thread::scope(|scope| {
+        let processes = [0, 1].map(|rank| scope.spawn(move || process(rank)));
+        processes.map(|process| process.join().unwrap())
+    });
+    assert_eq!(first, ["compiled"]);
+    assert_eq!(second, ["given measured", "compiled"]);
 }
 
 #[test]

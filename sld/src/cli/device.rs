@@ -1,5 +1,6 @@
 //! Which device computes: `--device auto|cpu|gpu|NAME`.
 
+use super::measuring;
 use crate::cluster::{Cluster, cores};
 use crate::warn;
 use anyhow::Context;
@@ -70,7 +71,8 @@ pub struct DeviceArgs {
     pub precision: gpu::Precision,
     /// How a GPU's kernels are chosen that can be computed in several ways: by measuring them once, when they are
     /// first needed (the result is kept in the user's cache folder; `sld tune` does it ahead), or as fixed. auto
-    /// measures on real GPUs, in runs of one process. A run that is resumed keeps its choices.
+    /// measures on real GPUs. Of several processes rank 0 measures, and all compute as it does, if their devices are
+    /// the same. A run that is resumed keeps its choices.
     #[arg(long, value_name = "WHETHER", value_enum, default_value_t)]
     pub tune: Tune,
 }
@@ -113,56 +115,72 @@ impl DeviceArgs {
             place % gpus
         };
         let threads = self.threads.map_or(cores, |n| n as usize);
-        let open_gpu = |adapter: &gpu::Adapter| self.open_gpu(adapter, cluster.size() == 1);
         let on_cpu = || -> Box<dyn schedule::Device> {
             if self.precision == gpu::Precision::Mixed {
                 warn!("the CPU device computes in f32: --precision mixed changes nothing");
             }
             Box::new(cpu::CpuDevice::new(threads))
         };
-        match &self.device {
-            DeviceChoice::Cpu => Ok(on_cpu()),
-            DeviceChoice::Gpu(wanted) => {
-                let device = gpu::choose(wanted.as_deref()).map_err(anyhow::Error::from);
-                device.and_then(|adapter| open_gpu(&adapter)).with_context(|| {
-                    let choice = &self.device;
-                    format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
-                })
-            }
+        let no_such = || {
+            let choice = &self.device;
+            format!("cannot compute on `{choice}` (--device takes auto, cpu, gpu or a GPU's name)")
+        };
+        let adapter = match &self.device {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Gpu(wanted) => Some(gpu::choose(wanted.as_deref()).with_context(no_such)?),
             DeviceChoice::Spread => {
                 // The first of them are no software, if there are any such.
                 let mut all = gpu::adapters();
                 let kind = all.first().map(|adapter| adapter.software);
                 all.retain(|adapter| Some(adapter.software) == kind);
                 match all.len() {
-                    0 => open_gpu(&gpu::choose(None)?),
-                    count => open_gpu(&all[next(count)]),
+                    0 => Some(gpu::choose(None)?),
+                    count => Some(all.swap_remove(next(count))),
                 }
             }
-            DeviceChoice::Auto => match own_gpu(next) {
-                Some(adapter) => open_gpu(&adapter).or_else(|why| {
-                    warn!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
-                    Ok(on_cpu())
-                }),
-                None => Ok(on_cpu()),
-            },
+            DeviceChoice::Auto => own_gpu(next),
+        };
+        let tune = self.tune_among(cluster, adapter.as_ref())?;
+        let Some(adapter) = adapter else { return Ok(on_cpu()) };
+        match self.open_gpu(&adapter, tune) {
+            Err(why) if self.device == DeviceChoice::Auto => {
+                warn!("note: {} cannot be used ({why:#}); computing on the CPU", adapter.name);
+                Ok(on_cpu())
+            }
+            opened => opened.with_context(no_such),
         }
     }
 
-    /// `alone` says that this is the only process. Several have to compute alike: with different kernels they would
-    /// part in the last bits.
-    fn open_gpu(&self, adapter: &gpu::Adapter, alone: bool) -> anyhow::Result<Box<dyn schedule::Device>> {
-        let tune = match self.tune {
-            Tune::Auto if alone && !adapter.software => gpu::Tune::Measured,
-            Tune::On if alone => gpu::Tune::Measured,
-            _ => gpu::Tune::Fixed,
-        };
+    /// How this process chooses kernels. Several have to compute alike: with different kernels they would part in the
+    /// last bits. So rank 0 measures, and the others take its choices before they compile.
+    fn tune_among(&self, cluster: &dyn Cluster, adapter: Option<&gpu::Adapter>) -> anyhow::Result<gpu::Tune> {
+        let is_wanted = adapter.is_some_and(|adapter| match self.tune {
+            Tune::Auto => !adapter.software,
+            Tune::On => true,
+            Tune::Off => false,
+        });
+        let own = adapter.map_or("the CPU".into(), words);
+        let all = if cluster.size() > 1 { cluster.gather(own.into_bytes())? } else { Vec::new() };
+        if let Some(rank) = all.iter().position(|other| *other != all[0]) {
+            if self.tune != Tune::Off {
+                let [first, other] = [0, rank].map(|rank| String::from_utf8_lossy(&all[rank]));
+                warn!(
+                    "note: rank 0 computes on {first}, rank {rank} on {other}: kernels are not chosen by measuring"
+                );
+            }
+            return Ok(gpu::Tune::Fixed);
+        }
+        Ok(if is_wanted && cluster.leads() { gpu::Tune::Measured } else { gpu::Tune::Fixed })
+    }
+
+    fn open_gpu(&self, adapter: &gpu::Adapter, tune: gpu::Tune) -> anyhow::Result<Box<dyn schedule::Device>> {
         let options = gpu::Options { precision: self.precision, tune, ..gpu::Options::default() };
         let device = gpu::GpuDevice::with_adapter(adapter, options)?;
-        if tune == gpu::Tune::Measured
-            && let Some(file) = kernels_file(adapter)
-        {
-            device.remember(file);
+        if tune == gpu::Tune::Measured {
+            measuring::show(&device);
+            if let Some(file) = kernels_file(adapter) {
+                device.remember(file);
+            }
         }
         if self.precision == gpu::Precision::Mixed {
             match device.is_mixed() {
@@ -179,8 +197,13 @@ pub fn kernels_folder() -> Option<PathBuf> {
     Some(dirs::cache_dir()?.join("sld").join("kernels"))
 }
 
+/// An adapter and its driver in words. Where these are the same, so are times.
+fn words(adapter: &gpu::Adapter) -> String {
+    format!("{} {} {}", adapter.name, adapter.backend, adapter.driver)
+}
+
 fn kernels_file(adapter: &gpu::Adapter) -> Option<PathBuf> {
-    let words = format!("{} {} {}", adapter.name, adapter.backend, adapter.driver).to_lowercase();
+    let words = words(adapter).to_lowercase();
     let words = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty());
     let name = words.collect::<Vec<_>>().join("-");
     Some(kernels_folder()?.join(format!("{name}.json")))

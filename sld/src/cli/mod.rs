@@ -13,6 +13,7 @@ mod explain;
 mod export;
 mod growth;
 pub mod interrupt;
+mod measuring;
 mod models;
 pub mod output;
 mod predict;

@@ -41,7 +41,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::run::{Claim, Evaluation as RunEvaluation, ModelInfo, Reached, RunInfo};
 use crate::say;
-use crate::training::{Changed, Evaluation, Evaluator, Outcome, RunData, Settings, Team, Trainer};
+use crate::training::{Changed, Evaluation, Evaluator, Outcome, RunData, Settings, Team, Trainer, alike};
 
 /// Everything that decides a run.
 pub struct Experiment<'a> {
@@ -186,8 +186,9 @@ impl<'a> Experiment<'a> {
     pub fn evaluate(&self, cluster: &dyn Cluster, model: &nn::Model) -> anyhow::Result<Evaluation> {
         let (test, settings) = (&self.data.test, &self.settings);
         let batch = settings.test_batch_size.min(test.len());
+        let (device, size) = (self.team.device, [test.height(), test.width()]);
         let mut evaluator =
-            Evaluator::compile(self.team.device, model, batch, [test.height(), test.width()])?;
+            alike::compile(cluster, device, || Ok(Evaluator::compile(device, model, batch, size)?))?;
         evaluator.run_among(cluster, test, settings.workers)
     }
 

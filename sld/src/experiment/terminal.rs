@@ -101,7 +101,7 @@ pub fn counting(total: u64, things: &'static str) -> ProgressBar {
 }
 
 /// A duration as hours, minutes and seconds: "1:02:03", "2:03".
-fn clock(seconds: f64) -> String {
+pub fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
     match hours {

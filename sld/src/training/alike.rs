@@ -1,4 +1,4 @@
-//! All processes train one network: they begin alike, and stay so.
+//! All processes train one network: they compute alike, begin alike, and stay so.
 
 use anyhow::bail;
 use schedule::Device;
@@ -7,6 +7,30 @@ use super::batches::Batches;
 use super::networks::Networks;
 use super::snapshot::Progress;
 use crate::cluster::{Cluster, agreement};
+
+/// Compiles so that all processes compute as rank 0 does, which may choose kernels by measuring: where its device has
+/// something to choose, it compiles first. Its choices are for the kernels that it has; a part of a batch with an image
+/// less is computed in the fixed ways.
+///
+/// # Errors
+/// The cluster's, the device's; those of `compile`.
+pub fn compile<T>(
+    cluster: &dyn Cluster,
+    device: &dyn Device,
+    compile: impl Fn() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    if cluster.size() == 1 {
+        return compile();
+    }
+    let is_first = cluster.leads() && !device.choices().is_empty();
+    let first = is_first.then(&compile).transpose()?;
+    let choices = cluster.broadcast(device.choices().into_bytes())?;
+    // A CPU has no choices.
+    if !cluster.leads() && !choices.is_empty() && !device.choices().is_empty() {
+        device.choose(&String::from_utf8(choices)?)?;
+    }
+    first.map_or_else(compile, Ok)
+}
 
 /// Where rank 0 stands, from where all go on: its progress, and with it its state.
 ///

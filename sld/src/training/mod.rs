@@ -5,7 +5,7 @@
 //! measures a network on images, [`snapshot`] moves state between files and the device, [`trainer`] is the loop.
 //! How a run looks to people (progress, logs, reports) is not known here: the loop tells an [`Observer`].
 
-mod alike;
+pub mod alike;
 pub mod batches;
 pub mod evaluate;
 pub mod memory;

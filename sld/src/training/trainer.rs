@@ -110,7 +110,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Data that do not fit the networks or one another, and whatever compiling reports.
     pub fn new(team: Team<'a>, settings: Settings, data: RunData) -> anyhow::Result<Trainer<'a>> {
-        let Team { device, networks, method, .. } = team;
+        let Team { cluster, device, networks, method } = team;
         let train = &data.train;
         ensure!(!train.is_empty(), "there are no training images");
         for other in [Some(&data.test), data.held_out.as_ref()].into_iter().flatten() {
@@ -147,8 +147,11 @@ impl<'a> Trainer<'a> {
             transfer: settings.transfer,
             sync_batch_norm: settings.sync_batch_norm,
         };
-        let batches = Batches::fitting(team, sharing, train)?;
-        let evaluator = Evaluator::compile(device, networks.result(), settings.test_batch_size, image)?;
+        let (batches, evaluator) = alike::compile(cluster, device, || {
+            let batches = Batches::fitting(team, sharing, train)?;
+            let evaluator = Evaluator::compile(device, networks.result(), settings.test_batch_size, image)?;
+            Ok((batches, evaluator))
+        })?;
         let progress = Progress::start(settings.seed);
         Ok(Trainer { team, settings, data, progress, stop: None, batches, evaluator })
     }
