@@ -75,7 +75,7 @@ impl Uniforms {
                 let message = format!("kernel `{}` uses memory that does not exist", launch.label);
                 return Err(Error::Device(message));
             };
-            let resource = binding(buffer, 0, bound.bytes());
+            let resource = binding(buffer, bound.offset, bound.bytes());
             entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
         }
         let bind_group = gpu.scoped(&format!("binding kernel `{}`", launch.label), || {

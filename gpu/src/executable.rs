@@ -7,7 +7,7 @@ use std::sync::Arc;
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
 use schedule::{BufferId, Communicator, Exchange, Pending, PendingSum, Schedule, pending};
-use shaders::{Assembled, Context, Launch, Storage, precompute};
+use shaders::{Context, Sequence, Storage, precompute};
 
 use crate::context::Gpu;
 use crate::dispatch::{Dispatch, Uniforms};
@@ -61,29 +61,17 @@ impl GpuExecutable {
             target: &gpu.target,
             choice: None,
         };
-        let mut builder = Builder::default();
-        let all = run.prepare.iter().chain(&run.kernels);
-        let mut assembled = tuning.assemble(&gpu, context, all)?.into_iter();
-        for kernel in assembled.by_ref().take(run.prepare.len()) {
-            builder.add(kernel, true);
-        }
-        let exchanges = run.exchanges();
-        let mut sums = Vec::with_capacity(exchanges.len());
-        for &exchange in &exchanges {
-            sums.push(Sum { exchange, begin: 0, finish: usize::MAX, staging: gpu.staging(exchange.len)? });
-        }
-        for (number, kernel) in assembled.enumerate() {
-            let so_far = builder.calls();
-            for sum in &mut sums {
-                if sum.exchange.kernel == number {
-                    sum.begin = so_far;
-                } else if sum.exchange.needed == number {
-                    sum.finish = so_far;
-                }
-            }
-            builder.add(kernel, false);
-        }
-        let (prepare, dispatches, extra) = builder.build(&gpu, pipelines, &memory)?;
+        let assembled = tuning.assemble(&gpu, context, run.all_kernels())?;
+        let sequence = Sequence::new(context, &run, assembled)?;
+        let sum = |exchange: Exchange| {
+            let staging = gpu.staging(exchange.len)?;
+            let start = |kernel| sequence.starts.get(kernel).copied();
+            // A sum that no kernel needs is there when the call ends.
+            let finish = start(exchange.needed).unwrap_or(usize::MAX);
+            Ok(Sum { exchange, begin: start(exchange.kernel).unwrap_or(0), finish, staging })
+        };
+        let sums = run.exchanges().into_iter().map(sum).collect::<Result<Vec<Sum>>>()?;
+        let (prepare, dispatches, extra) = build(&gpu, pipelines, &memory, sequence)?;
         let bytes = memory.bytes + extra + sums.iter().map(|sum| sum.staging.size()).sum::<u64>();
         Ok(GpuExecutable { gpu, memory, prepare, dispatches, sums, in_flight: VecDeque::new(), bytes })
     }
@@ -203,67 +191,33 @@ fn used(schedule: &Schedule) -> HashSet<BufferId> {
     used
 }
 
-/// Collects the launches of all kernels.
-#[derive(Default)]
-struct Builder {
-    launches: Vec<Launch>,
-    /// Of each launch: whether it belongs to `prepare`, and where its kernel's kept memory begins.
-    places: Vec<(bool, usize)>,
-    /// Bytes of the scratch allocations, shared by all kernels.
-    scratch: Vec<u64>,
-    kept: Vec<u64>,
-}
-
-impl Builder {
-    /// Launches of a call so far.
-    fn calls(&self) -> usize {
-        self.places.iter().filter(|(prepare, _)| !prepare).count()
-    }
-
-    fn add(&mut self, kernel: Assembled, prepare: bool) {
-        let Assembled { prepare: first, launches, scratch, kept } = kernel;
-        let base = self.kept.len();
-        self.places.extend(first.iter().map(|_| (true, base)));
-        self.launches.extend(first);
-        self.places.extend(launches.iter().map(|_| (prepare, base)));
-        self.launches.extend(launches);
-        for (i, size) in scratch.into_iter().enumerate() {
-            if i == self.scratch.len() {
-                self.scratch.push(0);
-            }
-            self.scratch[i] = self.scratch[i].max(size);
-        }
-        self.kept.extend(kept);
-    }
-
-    /// Pipelines, bind groups and scratch memory; returns the dispatches of `prepare`, those of a call,
-    /// and the bytes allocated.
-    fn build(
-        self,
-        gpu: &Gpu,
-        pipelines: &Pipelines,
-        memory: &Memory,
-    ) -> Result<(Vec<Dispatch>, Vec<Dispatch>, u64)> {
-        let allocate = |sizes: &[u64], label: &str| -> Result<Vec<wgpu::Buffer>> {
-            sizes.iter().map(|&size| gpu.buffer(label, size)).collect()
-        };
-        let scratch = allocate(&self.scratch, "scratch")?;
-        let kept = allocate(&self.kept, "packed")?;
-        let pipelines = pipelines.get(gpu, &self.launches)?;
-        let uniforms = Uniforms::new(gpu, &self.launches)?;
-        let total = self.scratch.iter().chain(&self.kept).sum::<u64>() + uniforms.bytes();
-
-        let (mut prepare, mut dispatches) = (Vec::new(), Vec::new());
-        for (number, (launch, pipeline)) in self.launches.into_iter().zip(pipelines).enumerate() {
-            let (is_prepare, kept_base) = self.places[number];
-            let memory = |storage| match storage {
-                Storage::Memory(m) => memory.buffers[m].as_ref(),
-                Storage::Scratch(s) => scratch.get(s),
-                Storage::Kept(k) => kept.get(kept_base + k),
-            };
-            let dispatch = uniforms.bind(gpu, number, launch, pipeline, memory)?;
-            if is_prepare { prepare.push(dispatch) } else { dispatches.push(dispatch) }
-        }
-        Ok((prepare, dispatches, total))
-    }
+/// Pipelines, bind groups and memory of the launches' own; returns the dispatches of `prepare`, those of a
+/// call, and the bytes allocated.
+fn build(
+    gpu: &Gpu,
+    pipelines: &Pipelines,
+    memory: &Memory,
+    sequence: Sequence,
+) -> Result<(Vec<Dispatch>, Vec<Dispatch>, u64)> {
+    let allocate = |sizes: &[u64], label: &str| -> Result<Vec<wgpu::Buffer>> {
+        sizes.iter().map(|&size| gpu.buffer(label, size)).collect()
+    };
+    let scratch = allocate(&sequence.scratch, "scratch")?;
+    let packed = allocate(&sequence.packed, "packed")?;
+    let own = sequence.scratch.iter().chain(&sequence.packed).sum::<u64>();
+    let once = sequence.prepare.len();
+    let launches = [sequence.prepare, sequence.call].concat();
+    let pipelines = pipelines.get(gpu, &launches)?;
+    let uniforms = Uniforms::new(gpu, &launches)?;
+    let of = |storage| match storage {
+        Storage::Memory(number) => memory.buffers[number].as_ref(),
+        Storage::Scratch(number) => scratch.get(number),
+        Storage::Packed(number) => packed.get(number),
+    };
+    let launches = launches.into_iter().zip(pipelines).enumerate();
+    let dispatches =
+        launches.map(|(number, (launch, pipeline))| uniforms.bind(gpu, number, launch, pipeline, of));
+    let mut prepare = dispatches.collect::<Result<Vec<Dispatch>>>()?;
+    let call = prepare.split_off(once);
+    Ok((prepare, call, own + uniforms.bytes()))
 }

@@ -50,7 +50,7 @@ impl<'a> Bindings<'a> {
         let Place { memory, len, element } = self.context.places[buffer];
         let storage = Storage::Memory(memory);
         let access = if self.written.contains(&storage) { Access::ReadWrite } else { Access::Read };
-        self.name(Bound { storage, access, element, len }, vectors)
+        self.name(Bound { storage, access, element, offset: 0, len }, vectors)
     }
 
     /// How a schedule's buffer is stored.
@@ -58,10 +58,10 @@ impl<'a> Bindings<'a> {
         self.context.places[buffer].element
     }
 
-    /// The WGSL name of scratch or kept memory.
+    /// The WGSL name of scratch or packed memory.
     pub fn scratch(&mut self, scratch: Scratch, access: Access, vectors: bool) -> String {
         let Scratch { storage, element, len } = scratch;
-        self.name(Bound { storage, access, element, len }, vectors)
+        self.name(Bound { storage, access, element, offset: 0, len }, vectors)
     }
 
     fn name(&mut self, bound: Bound, vectors: bool) -> String {

@@ -12,10 +12,9 @@
 //!
 //! [`gemm_kernel`](crate::gemm_kernel) computes all of them.
 
-use schedule::{ConvGeometry, ConvKind, Epilogue, Instr, Operand};
+use schedule::{ConvGeometry, ConvKind, Epilogue, Operand};
 
 use crate::bindings::Bindings;
-use crate::launch::Context;
 use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, WEIGHT};
 
 /// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
@@ -344,14 +343,6 @@ impl<'a> Gemm<'a> {
         format!(
             "{function}\nfn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n{rows}{store}}}\n"
         )
-    }
-
-    /// Whether the right operand stays the same between calls.
-    pub fn is_frozen(&self, context: Context) -> bool {
-        self.rhs.program.instrs.iter().all(|instr| match instr {
-            Instr::Load { buffer, .. } => context.frozen[*buffer],
-            _ => true,
-        })
     }
 }
 

@@ -5,22 +5,19 @@
 
 use std::fmt::Write;
 
-use schedule::{ConvKind, ReduceKind};
+use schedule::ReduceKind;
 
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Tiling};
 use crate::emit::module;
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
-use crate::launch::{Access, Assembled, Context, Element, Launch, Scratch, Storage};
-use crate::operand::{RIGHT, WEIGHT};
-use crate::target::Operands;
+use crate::launch::{Access, Assembled, Context, Launch, Scratch};
+use crate::pack::Pack;
 use crate::template::fill;
-use crate::thread::{self, Functions};
 use crate::tile::Tile;
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
-const PACK: &str = include_str!("../wgsl/gemm_pack.wgsl");
 
 /// Workgroups that fill a large GPU, where k is long enough to be cut for that.
 const FILLING: usize = 512;
@@ -67,24 +64,9 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
     let mut assembled = Assembled::default();
     // A weight gradient's right operand is an image, which is read once and needs no packing.
     let packed = (!first.is_weight_grad()).then(|| {
-        let frozen = first.is_frozen(context);
-        let plan = Plan::new(first, tiling);
-        let packed = Scratch {
-            storage: if frozen { Storage::Kept(0) } else { Storage::Scratch(0) },
-            element: if context.target.operands == Operands::F32 { Element::F32 } else { Element::F16 },
-            len: first.z * first.taps() * plan.depth * plan.columns,
-        };
-        let launch = pack(context, label, first, &plan, packed);
-        if frozen {
-            assembled.prepare.push(launch);
-            assembled.kept.push(packed.bytes());
-        } else {
-            assembled.launches.push(launch);
-            assembled.scratch.push(packed.bytes());
-        }
-        packed
+        let Plan { depth, columns, .. } = Plan::new(first, tiling);
+        assembled.pack.insert(Pack::new(context, label, first, [depth, columns])).packed()
     });
-    let number = assembled.scratch.len();
     for gemm in gemms.iter().filter(|gemm| gemm.rows() > 0) {
         let plan = Plan::new(gemm, tiling);
         if plan.chunks == 1 {
@@ -92,12 +74,13 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
             continue;
         }
         let len = plan.chunks * gemm.z * gemm.rows() * plan.columns;
-        let partials = Scratch { storage: Storage::Scratch(number), element: Element::F32, len };
+        let partials = Scratch::first(len);
         assembled.launches.push(product(context, label, gemm, &plan, packed, Some(partials)));
         assembled.launches.push(sum(context, label, gemm, &plan, partials));
-        assembled.scratch.resize(number + 1, 0);
-        assembled.scratch[number] = assembled.scratch[number].max(partials.bytes());
+        assembled.scratch.resize(1, 0);
+        assembled.scratch[0] = assembled.scratch[0].max(partials.bytes());
     }
+    assembled.pack.take_if(|_| assembled.launches.is_empty());
     Some(assembled)
 }
 
@@ -136,46 +119,6 @@ impl Plan {
         let chunks = values.div_ceil(chunk_len.max(1)).max(1);
         Plan { tile, row_tiles, column_tiles, columns, depth, chunks, chunk_len }
     }
-}
-
-/// The launch that packs the right operand as the products read it, padded with zeros:
-/// `[z][tap][k][column]`.
-fn pack(context: Context, label: &str, gemm: &Gemm, plan: &Plan, packed: Scratch) -> Launch {
-    let (params, load) = match gemm.form {
-        Form::Matrix => (RIGHT, "rhs(z, k, column)".to_string()),
-        Form::Convolution(kind) => {
-            let tap = format!("tap / {kw}, tap % {kw}", kw = gemm.window[1]);
-            let load = match kind {
-                ConvKind::Forward => format!("rhs(z * {} + column, k, {tap})", gemm.columns),
-                _ => format!("rhs(z * {} + k, column, {tap})", gemm.channels),
-            };
-            (WEIGHT, load)
-        }
-    };
-    let functions = Functions {
-        rhs: Some((gemm.rhs, params)),
-        scratch: Some((packed, Access::ReadWrite)),
-        ..Default::default()
-    };
-    let value = packed.element.narrowed("value".to_string(), false);
-    let tap_len = plan.depth * plan.columns;
-    thread::launch(context, &format!("{label}, packing"), packed.len, functions, |packed| {
-        fill(
-            PACK,
-            &[
-                ("columns_padded", &plan.columns),
-                ("k_padded", &plan.depth),
-                ("tap_len", &tap_len),
-                ("taps", &gemm.taps()),
-                ("z_len", &(tap_len * gemm.taps())),
-                ("columns", &gemm.columns),
-                ("k", &gemm.channels),
-                ("load", &load),
-                ("packed", &packed),
-                ("value", &value),
-            ],
-        )
-    })
 }
 
 /// The launch of one product. `packed` is the right operand, if it is packed; `partials` is where sums of

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schedule::Buffer;
 
 use crate::choice::Choice;
+use crate::pack::Pack;
 use crate::target::Target;
 
 /// Where a schedule's buffer lies in memory.
@@ -31,11 +32,19 @@ pub enum Element {
 impl Element {
     /// Bytes that so many elements take: whole vectors of 16 bytes, and never none.
     pub fn bytes(self, elements: usize) -> u64 {
-        let size = match self {
+        (elements.max(1) as u64 * self.size()).next_multiple_of(16)
+    }
+
+    /// Elements in so many bytes.
+    pub(crate) fn elements(self, bytes: u64) -> usize {
+        (bytes / self.size()) as usize
+    }
+
+    fn size(self) -> u64 {
+        match self {
             Element::F32 => 4,
             Element::F16 => 2,
-        };
-        (elements.max(1) as u64 * size).next_multiple_of(16)
+        }
     }
 
     /// An expression of this type as `f32` (with `vector`: four of them).
@@ -74,8 +83,7 @@ pub struct Context<'a> {
     pub buffers: &'a [Buffer],
     /// Where each of them lies.
     pub places: &'a [Place],
-    /// Whether a buffer can change between two calls without [`prepare`](Assembled::prepare) running
-    /// again; what depends only on others is packed once.
+    /// See [`Schedule::frozen`](schedule::Schedule::frozen): what depends only on such buffers is packed once.
     pub frozen: &'a [bool],
     /// The adapter that kernels are written for.
     pub target: &'a Target,
@@ -93,8 +101,9 @@ pub enum Storage {
     Memory(usize),
     /// [`Assembled::scratch`], by index.
     Scratch(usize),
-    /// [`Assembled::kept`], by index.
-    Kept(usize),
+    /// [`Sequence::packed`](crate::Sequence::packed), by index; in an [`Assembled`] number 0, for its
+    /// [`pack`](Assembled::pack).
+    Packed(usize),
 }
 
 /// How a kernel uses a binding.
@@ -115,7 +124,9 @@ pub struct Bound {
     pub access: Access,
     /// How its elements are stored.
     pub element: Element,
-    /// Elements bound, from the first on.
+    /// Bytes before the first element bound, a multiple of 256.
+    pub offset: u64,
+    /// Elements bound.
     pub len: usize,
 }
 
@@ -164,12 +175,10 @@ pub struct Launch {
 /// A kernel made ready for a device.
 #[derive(Clone, Debug, Default)]
 pub struct Assembled {
-    /// Launches that need to run only when frozen buffers were written (packing a frozen weight).
-    pub prepare: Vec<Launch>,
+    /// What must be packed before; a [`Sequence`](crate::Sequence) decides when and where.
+    pub pack: Option<Pack>,
     /// The launches of one call, in order.
     pub launches: Vec<Launch>,
     /// Bytes of each scratch allocation the kernel needs while it runs.
     pub scratch: Vec<u64>,
-    /// Bytes of each allocation that `prepare` writes and `launches` read.
-    pub kept: Vec<u64>,
 }

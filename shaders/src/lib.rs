@@ -16,9 +16,11 @@ mod launch;
 mod map;
 mod matmul;
 mod operand;
+mod pack;
 mod pool;
 mod precompute;
 mod reduce;
+mod sequence;
 mod target;
 mod template;
 mod thread;
@@ -29,7 +31,9 @@ use schedule::{Body, Kernel};
 
 pub use choice::Choice;
 pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
+pub use pack::Pack;
 pub use precompute::{Precomputed, precompute};
+pub use sequence::Sequence;
 pub use target::{Limits, Operands, Subgroups, Target};
 
 /// The ways to compute a kernel: first the one that is taken without measuring. Empty where there is one alone.
@@ -55,11 +59,10 @@ pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {
 pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let mut assembled = assemble_once(context, kernel)?;
     let limit = context.target.limits.storage_buffers as usize;
-    let mut launches = assembled.prepare.iter().chain(&assembled.launches);
-    if launches.any(|launch| launch.bindings.len() > limit) {
+    if assembled.launches.iter().any(|launch| launch.bindings.len() > limit) {
         assembled = assemble_once(Context { tight: true, ..context }, kernel)?;
     }
-    for launch in assembled.prepare.iter().chain(&assembled.launches) {
+    for launch in &assembled.launches {
         check_limits(context.target, launch)?;
     }
     Ok(assembled)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use nn::models;
 use schedule::Kernel;
-use shaders::{Context, Launch, Limits, Operands, Subgroups, Target};
+use shaders::{Choice, Context, Launch, Limits, Operands, Sequence, Subgroups, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, Setup, step::expressions};
 
@@ -71,20 +71,17 @@ impl Cost {
     }
 }
 
-/// The kernel as it is computed without measuring, and in the way that the model takes for the fastest.
-fn costs(context: Context, kernel: &Kernel, flops: u64, rate: f64) -> autograd::Result<[Cost; 2]> {
-    let cost = |choice| {
-        shaders::assemble(Context { choice, ..context }, kernel).map(|a| Cost::of(&a.launches, flops, rate))
-    };
-    let fixed = cost(None)?;
-    let mut best = fixed;
-    for choice in shaders::candidates(context, kernel) {
-        let other = cost(Some(choice))?;
-        if other.seconds < best.seconds {
-            best = other;
+/// The way to compute a kernel that the model takes for the fastest.
+fn best(context: Context, kernel: &Kernel, flops: u64, rate: f64) -> autograd::Result<Option<Choice>> {
+    let mut best = (f64::INFINITY, None);
+    for choice in std::iter::once(None).chain(shaders::candidates(context, kernel).into_iter().map(Some)) {
+        let launches = shaders::assemble(Context { choice, ..context }, kernel)?.launches;
+        let Cost { seconds, .. } = Cost::of(&launches, flops, rate);
+        if seconds < best.0 {
+            best = (seconds, choice);
         }
     }
-    Ok([fixed, best])
+    Ok(best.1)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -112,30 +109,42 @@ fn main() -> anyhow::Result<()> {
                 choice: None,
                 tight: false,
             };
-            let mut total = [Cost::default(); 2];
             let mut families: BTreeMap<&str, [Cost; 2]> = BTreeMap::new();
-            for kernel in &run.kernels {
-                let both = costs(context, kernel, run.work(kernel).flops, rate)?;
-                let family = family(kernel);
-                for (way, cost) in both.into_iter().enumerate() {
-                    total[way].add(cost);
-                    families.entry(family).or_default()[way].add(cost);
+            for (way, words) in ["fixed", "by the model's best ways"].into_iter().enumerate() {
+                let flops = |kernel: &Kernel| run.work(kernel).flops;
+                let assemble = |kernel| {
+                    let choice = if way == 0 { None } else { best(context, kernel, flops(kernel), rate)? };
+                    shaders::assemble(Context { choice, ..context }, kernel)
+                };
+                let assembled = run.all_kernels().map(assemble).collect::<autograd::Result<_>>()?;
+                let sequence = Sequence::new(context, &run, assembled)?;
+                let end = sequence.call.len();
+                let starts = || sequence.starts.iter().copied();
+                let ahead = &sequence.call[..starts().next().unwrap_or(end)];
+                families.entry("packing").or_default()[way].add(Cost::of(ahead, 0, rate));
+                let launches =
+                    starts().zip(starts().skip(1).chain([end])).map(|(from, to)| &sequence.call[from..to]);
+                for (kernel, launches) in run.kernels.iter().zip(launches) {
+                    let cost = Cost::of(launches, flops(kernel), rate);
+                    families.entry(family(kernel)).or_default()[way].add(cost);
                 }
-            }
-            for (way, cost) in ["fixed", "by the model's best ways"].into_iter().zip(total) {
-                let Cost { launches, workgroups, bytes, seconds } = cost;
+                let mut total = Cost::default();
+                families.values().for_each(|costs| total.add(costs[way]));
+                let Cost { launches, workgroups, bytes, seconds } = total;
                 println!(
-                    "| {teacher} → {student}, {name} | {way} | {launches} | {workgroups} | {:.0} | {:.2} |",
+                    "| {teacher} → {student}, {name} | {words} | {launches} | {workgroups} | {:.0} | {:.2} |",
                     bytes as f64 / f64::from(1 << 20),
                     seconds * 1e3
                 );
             }
             for (family, [fixed, best]) in families {
                 eprintln!(
-                    "{teacher} {name} {family}: {} launches, {:.2} ms; {} and {:.2}",
+                    "{teacher} {name} {family}: {} launches, {} MiB, {:.2} ms; {}, {} and {:.2}",
                     fixed.launches,
+                    fixed.bytes >> 20,
                     fixed.seconds * 1e3,
                     best.launches,
+                    best.bytes >> 20,
                     best.seconds * 1e3
                 );
             }

@@ -11,8 +11,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{ResourceBinding, ShaderStage};
 use nn::{Forward, Model, models};
 use rayon::prelude::*;
-use schedule::{Options, Schedule, Step};
-use shaders::{Access, Context, Launch, Limits, Operands, Subgroups, Target};
+use schedule::{Kernel, Options, Schedule, Step};
+use shaders::{Access, Context, Launch, Limits, Operands, Sequence, Subgroups, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, Setup, step::expressions};
 use sld_tests::operations::{Case, fixture_cases, own_cases};
@@ -111,14 +111,19 @@ fn launches(schedule: &Schedule, target: &Target, every_way: bool) -> autograd::
         choice: None,
         tight: false,
     };
+    let sequence = |number: usize| {
+        let assemble = |kernel: &Kernel| {
+            let choice = shaders::candidates(context, kernel).get(number).copied();
+            shaders::assemble(Context { choice, ..context }, kernel)
+        };
+        Sequence::new(context, &run, run.all_kernels().map(assemble).collect::<autograd::Result<_>>()?)
+    };
+    let most = run.all_kernels().map(|kernel| shaders::candidates(context, kernel).len()).max().unwrap_or(0);
     let mut launches = Vec::new();
-    for kernel in run.prepare.iter().chain(&run.kernels) {
-        let others = shaders::candidates(context, kernel).into_iter().skip(1).filter(|_| every_way);
-        for choice in std::iter::once(None).chain(others.map(Some)) {
-            let assembled = shaders::assemble(Context { choice, ..context }, kernel)?;
-            launches.extend(assembled.prepare);
-            launches.extend(assembled.launches);
-        }
+    for number in 0..if every_way { most.max(1) } else { 1 } {
+        let Sequence { prepare, call, .. } = sequence(number)?;
+        launches.extend(prepare);
+        launches.extend(call);
     }
     launches.dedup_by(|a, b| Arc::ptr_eq(&a.source, &b.source));
     Ok(launches)
