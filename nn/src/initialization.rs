@@ -193,4 +193,14 @@ mod tests {
             assert!((value / expected - 1.0f32).abs() < 1e-6, "{value} {expected}");
         }
     }
+
+    #[test]
+    fn values_drawn_in_parts_are_those_drawn_at_once() {
+        let normal = |counts: &[usize]| {
+            let mut draw = Initializer::new(RULES, 5);
+            counts.iter().flat_map(|&count| draw.normal(count, 0.5)).collect::<Vec<f32>>()
+        };
+        assert_eq!(normal(&[2, 4, 2]), normal(&[8]));
+        assert_eq!(normal(&[3]), normal(&[4])[..3]);
+    }
 }

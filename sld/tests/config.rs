@@ -646,6 +646,7 @@ fn a_key_that_changes_nothing_is_refused_from_the_command_line_and_warned_of_fro
             "DISTILLER.TEACHER has no effect on NONE, which has no teacher",
         ),
         (&["DISTILLER.TEACHER_CHECKPOINT", "x"], "has no effect on NONE, which has no teacher"),
+        (&["SOLVER.TYPE", "ADAMW", "SOLVER.MOMENTUM", "0.5"], "SOLVER.MOMENTUM has no effect on"),
         (
             &["DATASET.TYPE", "synthetic", "DATASET.ROOT", "x"],
             "DATASET.ROOT has no effect on the synthetic data set",

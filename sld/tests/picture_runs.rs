@@ -127,6 +127,13 @@ fn broken_files_are_listed_and_left_out() {
         said.contains("left out 1 of 32 pictures") && said.contains("cut.png: the file is cut off"),
         "{said}"
     );
+    assert!(!said.contains("`sld data inspect` lists all"), "both were named: {said}");
+    // Of many, ten are named.
+    for number in 0..11 {
+        std::fs::write(root.join(format!("train/birch/zero{number}.jpg")), "").unwrap();
+    }
+    let said = succeeds(&mut train(root, "skips_more", &[], &["DATASET.SKIP_BROKEN", "true"]));
+    assert!(said.contains("left out 12 of 43") && said.contains("#   and 2 more"), "{said}");
 }
 
 #[test]

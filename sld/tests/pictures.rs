@@ -258,6 +258,63 @@ fn pictures_are_listed_by_class_and_path_and_what_is_left_out_is_said() {
     assert!(!notes.contains("README"), "{notes}");
 }
 
+/// Against numbers made by hand.
+#[test]
+fn a_survey_counts_pictures_pixels_and_copies() {
+    let root = tempfile::tempdir().unwrap();
+    let plain = |path: &str, width: u32, height: u32, colour: [u8; 3]| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::RgbImage::from_pixel(width, height, image::Rgb(colour)).save(path).unwrap();
+    };
+    plain("train/a/1.png", 4, 2, [0, 51, 255]);
+    plain("train/a/2.png", 1, 3, [255, 51, 255]);
+    plain("train/a/3.png", 3, 1, [102, 51, 255]);
+    plain("train/b/4.bmp", 2, 4, [0, 51, 255]);
+    plain("val/a/5.png", 4, 2, [0, 51, 255]);
+    plain("val/a/6.png", 5, 5, [0, 0, 0]);
+    let copy = |from: &str, to: &str| std::fs::copy(root.path().join(from), root.path().join(to)).unwrap();
+    copy("train/a/2.png", "train/b/7.png");
+    copy("train/a/2.png", "train/b/8.png");
+    std::fs::write(root.path().join("train/b/9.png"), "").unwrap();
+
+    let folder = pictures::open(root.path(), SIGHT, None).unwrap();
+    let [train, val] = [folder.train, folder.test].map(|dataset| {
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        let dataset = dataset.unwrap();
+        let survey = pictures::survey(&dataset, || {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(seen.into_inner(), dataset.len());
+        survey
+    });
+    assert_eq!(train.classes, [("a".to_owned(), 3), ("b".to_owned(), 4)]);
+    assert_eq!(train.extremes, Some([(1, 3), (4, 2)]), "of as many pixels the wider picture is larger");
+    assert_eq!((train.copies, val.copies), (2, 0));
+    assert_eq!((train.shared_with(&val), val.shared_with(&train)), (1, 1));
+    // Of 28 pixels 9 have the red of 255, 3 that of 102.
+    let (mean, square): (f64, f64) = ((9.0 + 3.0 * 0.4) / 28.0, (9.0 + 3.0 * 0.16) / 28.0);
+    let wanted = [[mean, 0.2, 1.0], [(square - mean * mean).sqrt(), 0.0, 0.0]];
+    for (found, wanted) in train.moments().iter().flatten().zip(wanted.iter().flatten()) {
+        assert!((found - wanted).abs() < 1e-7, "{:?}, not {wanted}", train.moments());
+    }
+    let text = train.to_string();
+    for line in [
+        " (train): 7 pictures in 2 classes\n",
+        "\n  formats     5 PNG, 1 BMP\n",
+        "\n  sizes       1x3 to 4x2\n",
+        "\n  mean        0.3643 0.2000 1.0000\n",
+        "\n  deviation   0.4537 0.0000 0.0000\n",
+        "\n  copies      2 files are byte for byte another one\n",
+        "\n  classes       3  a\n                4  b\n",
+        "\n  unreadable  1\n",
+        "train/b/9.png: the file is empty",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!val.to_string().contains("copies"));
+}
+
 #[test]
 fn folders_that_cannot_be_a_data_set_say_why() {
     let said = |paths: &[&str]| {

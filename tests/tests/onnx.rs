@@ -162,9 +162,10 @@ fn primitives_give_their_values() {
         let grouped = x.conv2d(&weight("grouped", &[6, 2, 3, 3]), Conv2d::new(2, 1).groups(2));
         let biased = grouped + weight("bias", &[6]).reshape(&[1, 1, 1, 6]);
         let back = biased.conv2d_transposed(&weight("back", &[6, 4, 3, 3]), Conv2d::new(2, 1), 1);
+        let wide = biased.conv2d_transposed(&weight("wide", &[6, 4, 5, 5]), Conv2d::new(2, 2), 1);
         // Read twice: its bias stays apart.
         let twice = x.conv2d(&weight("twice", &[4, 4, 1, 1]), Conv2d::default());
-        back + (&twice + weight("apart", &[4]).reshape(&[1, 1, 1, 4])) * twice
+        back + wide + (&twice + weight("apart", &[4]).reshape(&[1, 1, 1, 4])) * twice
     });
     case("pools", &|x| {
         let window = Window::new(3, 2, 1);

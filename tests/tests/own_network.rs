@@ -123,6 +123,9 @@ fn it_learns_and_is_saved_and_loaded() {
     broken[7] = NamedTensor::f32("evener.running_size", &[4], vec![1.0, -1.0, 1.0, 1.0]);
     let error = other.load(&broken, &elsewhere).unwrap_err().to_string();
     assert!(error.contains("evener.running_size") && error.contains("negative"), "{error}");
+    // What never varied has a variance of 0.
+    broken[7] = NamedTensor::f32("evener.running_size", &[4], vec![1.0, 0.0, 1.0, 1.0]);
+    other.load(&broken, &elsewhere).unwrap();
 }
 
 #[test]

@@ -58,3 +58,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_the_folder_one_is_in() {
+        assert_eq!(folder_of(Path::new("latest")), Path::new("."));
+        assert_eq!(folder_of(Path::new("run/latest")), Path::new("run"));
+        assert_eq!(folder_of(Path::new("/")), Path::new("."));
+    }
+}

@@ -108,4 +108,14 @@ mod tests {
         assert_eq!(values(&first), values(&again));
         assert!(values(&first).iter().all(|v| v.abs() < 1.0 / 3f32.sqrt() && *v != 0.0));
     }
+
+    /// Glorot's bound for 48 inputs and as many outputs of each of the three projections.
+    #[test]
+    fn attention_begins_within_its_bound() {
+        let mut modules = Modules::new(5);
+        let _ = modules.layers().drawn(Initialization::PYTORCH).attention("mixed", 48, 4);
+        let largest = modules.state()[0].variable.initial().iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let bound = (6.0f32 / 192.0).sqrt();
+        assert!(largest <= bound && largest > 0.999 * bound, "{largest} of {bound}");
+    }
 }

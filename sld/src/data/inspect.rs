@@ -99,4 +99,23 @@ mod tests {
         assert!(near(summary.std[0], (2.0f64 / 9.0).sqrt()) && near(summary.std[1], 0.0));
         assert!(summary.to_string().contains("1 to 2 images each"));
     }
+
+    #[test]
+    fn a_summary_says_what_is_more_than_one_number() {
+        let classes = |[a, b]: [usize; 2]| vec![("apple".into(), a), ("bear".into(), b)];
+        let summary = Summary {
+            name: "some".into(),
+            images: 4,
+            size: (3, 2),
+            classes: classes([2, 2]),
+            mean: [0.0, 0.25, 1.0],
+            std: [0.5, 0.125, 0.0],
+            duplicates: 0,
+        };
+        let head = "some: 4 images of 3x2 RGB\n  mean        0.0000 0.2500 1.0000\n  deviation   0.5000 0.1250 0.0000\n";
+        assert_eq!(summary.to_string(), format!("{head}  classes     2, 2 images each"));
+        let other = Summary { duplicates: 1, classes: classes([3, 1]), ..summary };
+        let tail = "  classes     2, 1 to 3 images each:\n         3  apple\n         1  bear";
+        assert_eq!(other.to_string(), format!("{head}  duplicates  1\n{tail}"));
+    }
 }

@@ -119,3 +119,43 @@ fn change(before: &ClassAccuracy, after: &ClassAccuracy) -> String {
         gain = format!("{:+.0}", gain.round() + 0.0).replace('-', "\u{2212}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of classes of so many images and so many percent.
+    fn said(classes: &[(u32, f64)]) -> String {
+        let names: Vec<String> = (0..classes.len()).map(|i| format!("c{i}")).collect();
+        let of = |(i, &(images, accuracy)): (usize, &(u32, f64))| {
+            (i, ClassAccuracy { class: &names[i], images, accuracy })
+        };
+        extremes(&classes.iter().enumerate().map(of).collect::<Vec<_>>())
+    }
+
+    /// Half of all images are right, so that a class of 100 has a standard error of 5 points: the first and the last
+    /// have to be two of them away, of a hundred classes three.
+    #[test]
+    fn a_class_stands_out_that_chance_does_not_explain() {
+        assert_eq!(
+            said(&[(100, 59.0), (100, 50.0), (100, 50.0), (100, 41.0)]),
+            "No single class stands out. "
+        );
+        assert_eq!(
+            said(&[(100, 61.0), (100, 50.0), (100, 50.0), (100, 39.0)]),
+            "Best: <b>c0</b> with 61.0%. Hardest: <b>c3</b> with 39.0%. "
+        );
+        // With four times the images half of the distance is enough, and they count four times.
+        assert_eq!(
+            said(&[(400, 56.0), (100, 50.0), (100, 50.0), (400, 44.0)]),
+            "Best: <b>c0</b> with 56.0%. Hardest: <b>c3</b> with 44.0%. "
+        );
+        let hundred = |best: f64| {
+            let mut classes = vec![(100, 50.0); 100];
+            classes[0].1 = best;
+            said(&classes)
+        };
+        assert_eq!(hundred(65.0), "No single class stands out. ");
+        assert_eq!(hundred(65.5), "Best: <b>c0</b> with 65.5%. ");
+    }
+}

@@ -182,3 +182,22 @@ fn mistakes(evaluation: &Evaluation) -> String {
          <th class=\"number\">images</th><th class=\"number\">of its class</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_at_the_middle_of_every_tenth_row_and_column() {
+        let text = numbers(20.0, 1.0);
+        assert_eq!(text.matches("<text").count(), 20);
+        for part in [
+            "<text x=\"-0.50\" y=\"0.85\" text-anchor=\"end\">0</text>",
+            "<text x=\"0.50\" y=\"-0.50\" text-anchor=\"middle\">0</text>",
+            "<text x=\"-0.50\" y=\"18.85\" text-anchor=\"end\">18</text>",
+            "<text x=\"18.50\" y=\"-0.50\" text-anchor=\"middle\">18</text>",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

@@ -114,4 +114,15 @@ mod tests {
             assert_eq!(date(seconds), wanted);
         }
     }
+
+    #[test]
+    fn numbers_are_told_as_people_write_them() {
+        let counts = [0, 7, 123, 1_234, 123_456, 1_233_540].map(count);
+        assert_eq!(counts, ["0", "7", "123", "1\u{202f}234", "123\u{202f}456", "1\u{202f}233\u{202f}540"]);
+        assert_eq!([99_999, 100_000, 1_233_540].map(millions), ["100 k", "0.10 M", "1.23 M"]);
+        assert_eq!(
+            [-1.0, 38.04, 59.6, 725.0, 3599.4, 12_000.0].map(duration),
+            ["-1.0 s", "38.0 s", "1 min 00 s", "12 min 05 s", "59 min 59 s", "3 h 20 min"]
+        );
+    }
 }

@@ -103,6 +103,11 @@ mod tests {
             Scale::magnitudes([0.025, 2.5e-5].into_iter()),
             Scale { low: 1e-5, high: 0.1, logarithmic: true }
         );
+        // A value that is 0 has no magnitude.
+        assert_eq!(
+            Scale::magnitudes([0.0, 0.2, 0.05].into_iter()),
+            Scale { low: 0.01, high: 1.0, logarithmic: true }
+        );
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Message {
     }
 
     fn key(&mut self, field: u64, wire_type: u64) {
-        self.varint(field << 3 | wire_type);
+        self.varint((field << 3) + wire_type);
     }
 
     fn varint_field(&mut self, field: u64, value: u64) {

@@ -159,17 +159,26 @@ fn what_does_not_fit_is_told_with_the_parts_that_do() {
         let memory = Memory::of_training(&device, &networks, &Vanilla {}, 64, accumulate, [32, 32]).unwrap();
         let team = Team::alone(&device, &networks, &Vanilla {});
         let trainer = Trainer::new(team, settings, RunData::of(images.clone(), images.clone()));
-        (memory, trainer.map(|_| ()).map_err(|why| format!("{why:#}")))
+        let beside_state = |trainer: Trainer| trainer.device_bytes() - networks.state_bytes();
+        (memory, trainer.map(beside_state).map_err(|why| format!("{why:#}")))
     };
     let (whole, made) = begin(None, 1);
     made.unwrap();
-    let (quarter, _) = begin(None, 4);
+    let (quarter, made) = begin(None, 4);
     assert!(quarter.step < whole.step / 3, "{quarter:?} and {whole:?}");
+    // Parts take the sums of their gradients, which are state here. A device keeps packed weights beside it all.
+    let least = quarter.total() - whole.state;
+    let held = made.unwrap();
+    assert!((least..2 * least).contains(&held), "{held} bytes, not {least}");
     // Room for a quarter of the batch, not for a half.
     let room = quarter.step + quarter.step / 4;
     let (_, refused) = begin(Some(room), 1);
     let why = refused.unwrap_err();
     assert!(why.contains("SOLVER.ACCUMULATE 4 fits") && why.contains("out of memory: a step needs"), "{why}");
     begin(Some(room), 4).1.unwrap();
+    // From two parts on; and room for a sixth, where the next number of parts tried is eight.
+    assert!(begin(Some(room), 2).1.unwrap_err().contains("SOLVER.ACCUMULATE 4 fits"));
+    let sixth = begin(None, 6).0.step;
+    assert!(begin(Some(sixth + sixth / 20), 1).1.unwrap_err().contains("SOLVER.ACCUMULATE 8 fits"));
     assert!(begin(Some(1 << 16), 1).1.unwrap_err().contains("in however many parts"));
 }

@@ -308,6 +308,14 @@ fn what_is_not_there_is_said() {
             fs::remove_dir_all(&folder).unwrap();
         }
     }
+    // There, and no file that can be read.
+    let folder = root.path().join(RELEASES[BINARY100].folder);
+    write_folder(&folder, &release_files(&RELEASES[BINARY100], 1));
+    fs::remove_file(folder.join("test.bin")).unwrap();
+    fs::create_dir(folder.join("test.bin")).unwrap();
+    let error = message(&folder);
+    assert!(error.contains("test.bin") && !error.contains("no test.bin"), "{error}");
+    fs::remove_dir_all(&folder).unwrap();
     let text = root.path().join("notes.txt");
     fs::write(&text, "not an archive").unwrap();
     assert!(message(&text).contains("notes.txt is damaged"));
