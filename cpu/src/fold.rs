@@ -2,6 +2,8 @@
 //!
 //! Long sums are accumulated in `f64`; the order depends on shapes alone.
 
+use std::ops::AddAssign;
+
 use schedule::ReduceKind;
 
 use crate::isa::{Isa, multiversion};
@@ -241,10 +243,12 @@ fn max_generic(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
-/// Rows that are added in `f32` before `f64` takes over, in STREAMS sums that the processor can work
-/// on at once: no sum has more than 8 terms before it meets the others.
+/// Rows of which sums are kept in registers, before they meet those of other rows in memory.
 const GROUP: usize = 32;
+/// Sums that the processor can work on at once: in `f32`, where no sum has more than 8 terms before it meets the
+/// others, and in `f64`.
 const STREAMS: usize = 4;
+const WIDE_STREAMS: usize = 2;
 
 /// LANES values from `at` on.
 #[inline(always)]
@@ -256,8 +260,13 @@ fn lanes<T: Copy>(values: &[T], at: usize) -> [T; LANES] {
 
 /// For LANES columns from `column` on of rows of `width` values: the sum of `f(value, lane)`.
 #[inline(always)]
-fn sum_lanes(values: &[f32], width: usize, column: usize, f: impl Fn(f32, usize) -> f32) -> [f32; LANES] {
-    let mut sums = [[0.0f32; LANES]; STREAMS];
+fn sum_lanes<T: Copy + Default + AddAssign, const STREAMS: usize>(
+    values: &[f32],
+    width: usize,
+    column: usize,
+    f: impl Fn(f32, usize) -> T,
+) -> [T; LANES] {
+    let mut sums = [[T::default(); LANES]; STREAMS];
     let rows = values.len() / width;
     let full = rows / STREAMS * STREAMS;
     for first in (0..full).step_by(STREAMS) {
@@ -274,11 +283,17 @@ fn sum_lanes(values: &[f32], width: usize, column: usize, f: impl Fn(f32, usize)
             sums[stream][lane] += f(row[lane], lane);
         }
     }
-    let [mut a, b, c, d] = sums;
-    for lane in 0..LANES {
-        a[lane] = (a[lane] + b[lane]) + (c[lane] + d[lane]);
+    let mut count = STREAMS;
+    while count > 1 {
+        count /= 2;
+        for stream in 0..count {
+            for lane in 0..LANES {
+                let other = sums[stream + count][lane];
+                sums[stream][lane] += other;
+            }
+        }
     }
-    a
+    sums[0]
 }
 
 #[inline(always)]
@@ -288,9 +303,10 @@ fn sum_columns_generic(state: &mut [f64], values: &[f32]) {
         let (groups, rest) = state.as_chunks_mut::<LANES>();
         let first_rest = groups.len() * LANES;
         for (number, group) in groups.iter_mut().enumerate() {
-            let sums = sum_lanes(values, width, number * LANES, |value, _| value);
+            let wide = |value, _| f64::from(value);
+            let sums = sum_lanes::<f64, WIDE_STREAMS>(values, width, number * LANES, wide);
             for lane in 0..LANES {
-                group[lane] += sums[lane] as f64;
+                group[lane] += sums[lane];
             }
         }
         for (number, state) in rest.iter_mut().enumerate() {
@@ -311,9 +327,10 @@ fn moment_columns_generic(means: &mut [f64], squares: &mut [f64], values: &[f32]
         let first_rest = mean_groups.len() * LANES;
         for (number, (m, s)) in mean_groups.iter_mut().zip(square_groups).enumerate() {
             let column = number * LANES;
-            let mean = sum_lanes(values, width, column, |value, _| value).map(|sum| sum / rows as f32);
+            let mean = sum_lanes::<f32, STREAMS>(values, width, column, |value, _| value)
+                .map(|sum| sum / rows as f32);
             let deviation = |value: f32, lane: usize| (value - mean[lane]) * (value - mean[lane]);
-            let sums = sum_lanes(values, width, column, deviation);
+            let sums = sum_lanes::<f32, STREAMS>(values, width, column, deviation);
             for lane in 0..LANES {
                 chan.update(&mut m[lane], &mut s[lane], mean[lane] as f64, sums[lane] as f64);
             }

@@ -233,6 +233,11 @@ impl Builder {
             }
             _ => {}
         }
+        if op == Add
+            && let Some(line) = self.line(a, b, shape).or_else(|| self.line(b, a, shape))
+        {
+            return Some(line);
+        }
         // (x * c) * d = x * (c d), whatever the order.
         let scaled = match (op, x, y) {
             (Mul, Some(number), None) => Some((number, &right)),
@@ -265,6 +270,40 @@ impl Builder {
             let computed = self.add(Op::Binary(op), vec![p, q], small_shape);
             self.add(Op::Broadcast, vec![computed], shape.to_vec())
         })
+    }
+
+    /// `(x - m) * s + b` as `x * s + (b - m * s)`, where all but x are stretched: a batch norm's apply. It is one
+    /// operation an element less, and rounds once less.
+    fn line(&mut self, scaled: NodeId, b: NodeId, shape: &[usize]) -> Option<NodeId> {
+        let source = |builder: &Builder, id: NodeId| match &builder.nodes[id] {
+            Node { op: Op::Broadcast, inputs, .. } => Some(inputs[0]),
+            _ => None,
+        };
+        let b = source(self, b)?;
+        let Node { op: Op::Binary(BinaryOp::Mul), inputs, .. } = &self.nodes[scaled] else { return None };
+        let (s, apart) = match (source(self, inputs[0]), source(self, inputs[1])) {
+            (Some(s), None) => (s, inputs[1]),
+            (None, Some(s)) => (s, inputs[0]),
+            _ => return None,
+        };
+        let Node { op: Op::Binary(BinaryOp::Sub), inputs, .. } = &self.nodes[apart] else { return None };
+        let (x, m) = (inputs[0], source(self, inputs[1])?);
+        let small = self.shape(m);
+        let stretched = |builder: &mut Builder, id: NodeId| {
+            let from = builder.shape(id);
+            let fits = from.iter().rev().zip(small.iter().rev()).all(|(from, to)| *from == 1 || from == to);
+            (from.len() <= small.len() && fits).then(|| builder.add(Op::Broadcast, vec![id], small.clone()))
+        };
+        let (s, b) = (stretched(self, s)?, stretched(self, b)?);
+        let binary = |builder: &mut Builder, op, inputs, shape: &[usize]| {
+            builder.add(Op::Binary(op), inputs, shape.to_vec())
+        };
+        let moved = binary(self, BinaryOp::Mul, vec![m, s], &small);
+        let shift = binary(self, BinaryOp::Sub, vec![b, moved], &small);
+        let shift = self.add(Op::Broadcast, vec![shift], shape.to_vec());
+        let s = self.add(Op::Broadcast, vec![s], shape.to_vec());
+        let product = binary(self, BinaryOp::Mul, vec![x, s], shape);
+        Some(binary(self, BinaryOp::Add, vec![product, shift], shape))
     }
 
     fn simplify_sum(&mut self, axes: &[usize], input: NodeId, shape: &[usize]) -> Option<NodeId> {

@@ -1,7 +1,7 @@
 //! Kernels find what they read.
 
 use autograd::{Conv2d, Tensor, Variable, grad};
-use schedule::{Body, Kernel, Options, Schedule, Step};
+use schedule::{Body, Instr, Kernel, Options, Schedule, Step};
 
 /// The gradient of a batch norm's scale sums over the convolution's result and its mean. Where the
 /// gradient above is known beforehand, nothing but the mean keeps that sum from joining the convolution.
@@ -39,4 +39,19 @@ fn a_device_without_channel_reductions_is_given_none() {
     assert_eq!(joined(&step.schedule().expect("schedules")), 1);
     let options = Options { channel_reductions: false, ..Options::default() };
     assert_eq!(joined(&step.schedule_with(options).expect("schedules")), 0);
+}
+
+/// What does not depend on the pixel is computed once a channel.
+#[test]
+fn a_batch_norm_is_a_product_and_a_sum_an_element() {
+    let x = Tensor::input("x", &[2, 32, 32, 16]);
+    let [gamma, beta] = ["gamma", "beta"].map(|name| Variable::full(name, &[16], 0.5).tensor());
+    let norm = x.batch_norm(&gamma, &beta, 1e-5, 2);
+    let schedule = Step::new().output("y", &norm.output).schedule().expect("schedules");
+    let is_binary = |instr: &&Instr| matches!(instr, Instr::Binary(..));
+    let arithmetic = |kernel: &Kernel| match &kernel.body {
+        Body::Map { parts } => parts.iter().flat_map(|part| &part.program.instrs).filter(is_binary).count(),
+        _ => 0,
+    };
+    assert_eq!(schedule.kernels.last().map(arithmetic), Some(2), "{}", schedule.table());
 }

@@ -155,7 +155,7 @@ fn direct_weight_grad(
         bindings,
         functions,
         outer_indices: String::new(),
-        update: fold.merge_states(&partials, chunk_len, pixels),
+        update: fold.add_chunk(&partials),
         finish: format!(
             "    finish(o / {}, (o / {}) % {group_in}, (o / {kw}) % {kh}, o % {kw}, {});\n",
             group_in * kh * kw,

@@ -3,6 +3,9 @@
 //!
 //! State `k` of a kernel is a few variables; the partial states of chunks travel through scratch memory,
 //! value `s` of all states of outer index `o` and chunk `chunk` at `(chunk * width + s) * outer + o`.
+//!
+//! A sum is kept with what its additions rounded off (Knuth's two-sum), as exact as if it were twice as long: the
+//! statistics of a batch norm decide all that follows. A fold waits for memory, not for arithmetic.
 
 use std::fmt::Write;
 
@@ -131,6 +134,11 @@ impl Fold<'_> {
         format!("    count += 1.0;\n{}", update.collect::<String>())
     }
 
+    /// Statements that add chunk `j` of sums that another kernel made, from the binding `sums`.
+    pub fn add_chunk(&self, sums: &str) -> String {
+        self.update(&[format!("{sums}[j * {} + o]", self.outer)])
+    }
+
     /// Statements that merge the states of chunk `j` from the binding `states`. A chunk has `chunk_len` of
     /// `len` values, the last what is left.
     pub fn merge_states(&self, states: &str, chunk_len: usize, len: usize) -> String {
@@ -165,7 +173,8 @@ impl Fold<'_> {
 
     /// The finished values of the states over `count` values.
     pub fn results(&self, count: usize) -> Vec<String> {
-        self.kinds.iter().enumerate().map(|(k, kind)| result(*kind, k, count)).collect()
+        let result = |(k, kind): (usize, &ReduceKind)| result(*kind, k, count, self.is_vector);
+        self.kinds.iter().enumerate().map(result).collect()
     }
 
     /// The launch of one stage.
@@ -233,9 +242,9 @@ fn power_of_two_below(n: usize) -> usize {
 /// Names of the variables of accumulator `k`.
 fn names(kind: ReduceKind, k: usize) -> Vec<String> {
     match kind {
-        ReduceKind::Sum => vec![format!("sum{k}")],
+        ReduceKind::Sum => vec![format!("sum{k}"), format!("off{k}")],
         ReduceKind::Max => vec![format!("max{k}")],
-        ReduceKind::Variance => vec![format!("mean{k}"), format!("spread{k}")],
+        ReduceKind::Variance => vec![format!("mean{k}"), format!("spread{k}"), format!("off{k}")],
         ReduceKind::ArgMax => vec![format!("best{k}"), format!("at{k}")],
     }
 }
@@ -244,9 +253,9 @@ fn names(kind: ReduceKind, k: usize) -> Vec<String> {
 fn initial(kind: ReduceKind, k: usize, value_type: &str) -> String {
     let negative_infinity = "from_bits(0xff800000u)";
     let values = match kind {
-        ReduceKind::Sum => vec!["0.0"],
+        ReduceKind::Sum => vec!["0.0", "0.0"],
         ReduceKind::Max => vec![negative_infinity],
-        ReduceKind::Variance => vec!["0.0", "0.0"],
+        ReduceKind::Variance => vec!["0.0", "0.0", "0.0"],
         // A position behind all others, which are below 2^24.
         ReduceKind::ArgMax => vec![negative_infinity, "16777216.0"],
     };
@@ -260,7 +269,7 @@ fn update(kind: ReduceKind, k: usize, value: &str, vector: bool) -> String {
     let suffix = if vector { "4" } else { "" };
     let (value_type, condition) = if vector { ("vec4<f32>", "vec4<bool>") } else { ("f32", "bool") };
     match kind {
-        ReduceKind::Sum => format!("    sum{k} += {value};\n"),
+        ReduceKind::Sum => add(&format!("sum{k}"), k, value, suffix),
         ReduceKind::Max => format!("    max{k} = maximum_{suffix}(max{k}, {value});\n"),
         ReduceKind::Variance => format!(
             "    let delta{k} = {value} - mean{k};\n    \
@@ -281,14 +290,18 @@ fn update(kind: ReduceKind, k: usize, value: &str, vector: bool) -> String {
 fn merge(kind: ReduceKind, k: usize, parts: &[String], vector: bool) -> String {
     let suffix = if vector { "4" } else { "" };
     match kind {
-        ReduceKind::Sum => format!("    sum{k} += {};\n", parts[0]),
+        ReduceKind::Sum => {
+            format!("{}    off{k} += {};\n", add(&format!("sum{k}"), k, &parts[0], suffix), parts[1])
+        }
         ReduceKind::Max => format!("    max{k} = maximum_{suffix}(max{k}, {});\n", parts[0]),
         ReduceKind::Variance => format!(
             "    let share{k} = count_b / (count + count_b);\n    \
              let delta{k} = {} - mean{k};\n    \
-             mean{k} += delta{k} * share{k};\n    \
-             spread{k} += {} + delta{k} * delta{k} * (count * share{k});\n",
-            parts[0], parts[1]
+             mean{k} += delta{k} * share{k};\n\
+             {}    off{k} += {} + delta{k} * delta{k} * (count * share{k});\n",
+            parts[0],
+            add(&format!("spread{k}"), k, &parts[1], suffix),
+            parts[2]
         ),
         ReduceKind::ArgMax => format!(
             "    let value{k} = {};\n    \
@@ -303,12 +316,22 @@ fn merge(kind: ReduceKind, k: usize, parts: &[String], vector: bool) -> String {
     }
 }
 
+/// Statements that add `value` to `sum`, the sum of accumulator `k`, and what that rounds off to `off`.
+fn add(sum: &str, k: usize, value: &str, suffix: &str) -> String {
+    format!(
+        "    let value{k} = {value};\n    \
+         off{k} += rounded_off_{suffix}({sum}, value{k}, zero);\n    \
+         {sum} += value{k};\n"
+    )
+}
+
 /// The finished value of a state over `count` values.
-fn result(kind: ReduceKind, k: usize, count: usize) -> String {
+fn result(kind: ReduceKind, k: usize, count: usize, vector: bool) -> String {
+    let suffix = if vector { "4" } else { "" };
     match kind {
-        ReduceKind::Sum => format!("sum{k}"),
+        ReduceKind::Sum => format!("total_{suffix}(sum{k}, off{k})"),
         ReduceKind::Max => format!("max{k}"),
-        ReduceKind::Variance => format!("(spread{k} / {count}.0)"),
+        ReduceKind::Variance => format!("(total_{suffix}(spread{k}, off{k}) / {count}.0)"),
         ReduceKind::ArgMax => format!("at{k}"),
     }
 }

@@ -329,7 +329,7 @@ fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratc
         bindings,
         functions,
         outer_indices: String::new(),
-        update: fold.merge_states(&partials, plan.chunk_len, plan.depth),
+        update: fold.add_chunk(&partials),
         finish: format!(
             "    finish4((o / {quads}) % {rows}, o / {}, (o % {quads}) * 4, {});\n",
             rows * quads,

@@ -30,6 +30,8 @@ fn main(
     let start = chunk * {{chunk_len}};
     let end = min(start + {{chunk_len}}, {{len}});
 {{outer_indices}}
+    // See `rounded_off_`.
+    let zero = params.count >> 31u;
     var count = 0.0;
 {{initial}}
     for (var j = start + lane; j < end; j += {{deep}}) {

@@ -85,6 +85,28 @@ fn erf_(x: f32) -> f32 {
     return erf_4(vec4<f32>(x)).x;
 }
 
+// What `a + b` rounds off. `zero` is 0, which a compiler does not know: else it would simplify this to 0, as it may.
+fn rounded_off_4(a: vec4<f32>, b: vec4<f32>, zero: u32) -> vec4<f32> {
+    let sum = bitcast<vec4<f32>>(bitcast<vec4<u32>>(a + b) ^ vec4<u32>(zero));
+    let part = bitcast<vec4<f32>>(bitcast<vec4<u32>>(sum - a) ^ vec4<u32>(zero));
+    return (a - (sum - part)) + (b - part);
+}
+
+fn rounded_off_(a: f32, b: f32, zero: u32) -> f32 {
+    let sum = bitcast<f32>(bitcast<u32>(a + b) ^ zero);
+    let part = bitcast<f32>(bitcast<u32>(sum - a) ^ zero);
+    return (a - (sum - part)) + (b - part);
+}
+
+// A sum and what it rounded off, which is no number where the sum is infinite.
+fn total_(sum: f32, off: f32) -> f32 {
+    return select(sum + off, sum, is_nan(off));
+}
+
+fn total_4(sum: vec4<f32>, off: vec4<f32>) -> vec4<f32> {
+    return select(sum + off, sum, is_nan4(off));
+}
+
 // The engine's counter-based generator, in the same integer arithmetic.
 fn mix_bits(x: u32) -> u32 {
     var h = x;

@@ -119,13 +119,6 @@ fn limit(device: &str, case: &str, part: &str) -> f64 {
     match (device, case, part) {
         // Winograd's algorithm has fewer multiplications and larger numbers on the way.
         ("cpu", "convolution 3x3 16" | "convolution 3x3 64" | "convolution 3x3 256", _) => 5.0,
-        // PyTorch sums in f64 here, for each channel, and multiplies by a scale rounded once.
-        ("cpu", case, "db") if case.starts_with("batch_norm") => 1.7,
-        ("cpu", case, "y") if case.starts_with("batch_norm") => 1.2,
-        ("gpu", case, "mean" | "variance") if case.starts_with("batch_norm") => 2.2,
-        ("gpu", case, "dw" | "db") if case.starts_with("batch_norm") => 1.9,
-        // The software driver rounds between a product and a sum, where cards have one instruction.
-        ("gpu", case, "y" | "dx") if case.starts_with("batch_norm") || case.ends_with("depthwise") => 1.25,
         _ => 1.1,
     }
 }

@@ -33,15 +33,18 @@ fn expected() -> Vec<Expected> {
     from_fixture.chain(own).collect()
 }
 
-/// What of `actual` is further than 1e-5 of the tensor's norm from `expected`.
-fn misses(what: &str, actual: &Values, expected: &Values) -> Vec<String> {
+/// The most that a device may be off from what is right, of the tensor's norm.
+const MOST: f64 = 1e-5;
+
+/// What of `actual` is further than `most` of the tensor's norm from `expected`.
+fn misses(what: &str, actual: &Values, expected: &Values, most: f64) -> Vec<String> {
     assert_eq!(actual.len(), expected.len(), "{what}");
     let errors = expected.iter().map(|(name, expected)| {
         let actual = actual.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
         (name, relative(actual, expected, 0.0))
     });
     errors
-        .filter(|(_, error)| *error > 1e-5)
+        .filter(|(_, error)| *error > most)
         .map(|(name, error)| format!("{what} {name}: {error:.2e}"))
         .collect()
 }
@@ -66,12 +69,13 @@ fn the_gpu_device_agrees_with_float64_and_the_cpu_device() {
             let (outputs, gradients) =
                 case.run(&device, device.options()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
             let what = |part: &str| format!("{} {part}", case.name);
-            failures.extend(misses(&what("of float64, out"), &outputs, &float64.0));
-            failures.extend(misses(&what("of float64, grad"), &gradients, &float64.1));
-            failures.extend(misses(&what("of the CPU, out"), &outputs, &cpu.0));
-            failures.extend(misses(&what("of the CPU, grad"), &gradients, &cpu.1));
+            failures.extend(misses(&what("of float64, out"), &outputs, &float64.0, MOST));
+            failures.extend(misses(&what("of float64, grad"), &gradients, &float64.1, MOST));
+            // Each may be off to its side.
+            failures.extend(misses(&what("of the CPU, out"), &outputs, &cpu.0, 2.0 * MOST));
+            failures.extend(misses(&what("of the CPU, grad"), &gradients, &cpu.1, 2.0 * MOST));
         }
-        assert!(failures.is_empty(), "{name}: over 1e-5\n{}", failures.join("\n"));
+        assert!(failures.is_empty(), "{name}\n{}", failures.join("\n"));
         println!("{} cases agree with {name}, {:.1} s", table.len(), start.elapsed().as_secs_f64());
     }
 }
