@@ -258,3 +258,27 @@ fn a_run_whose_reading_stalls_can_be_stopped() {
     assert_eq!(output.status.code(), Some(130), "{}\n{}", text(&output.stdout), text(&output.stderr));
     nn::checkpoint::read(&root.with_extension("stalled").join("latest")).unwrap();
 }
+
+/// ImageNet's folders have numbers, whose names are known; another set's folders are their names.
+#[test]
+fn imagenets_classes_have_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = &folder.path().join("photos");
+    photos(root);
+    for part in ["train", "val"] {
+        for (from, to) in [("ash", "n01440764"), ("birch", "n01443537"), ("cedar", "n01484850")] {
+            std::fs::rename(root.join(part).join(from), root.join(part).join(to)).unwrap();
+        }
+    }
+    let classes = |run: &str, keys: &[&str]| {
+        succeeds(&mut train(root, run, &[], keys));
+        small::json(&root.with_extension(run).join("evaluation.json"))["classes"].clone()
+    };
+    assert_eq!(classes("own", &[]), serde_json::json!(["n01440764", "n01443537", "n01484850"]));
+    let names = classes("imagenet", &["DATASET.TYPE", "imagenet", "DISTILLER.STUDENT", "MobileNetV1_025"]);
+    let names = names.as_array().unwrap();
+    assert_eq!(
+        (names.len(), &names[..3]),
+        (1000, &["tench", "goldfish", "great white shark"].map(Into::into)[..])
+    );
+}
