@@ -98,7 +98,7 @@ fn synchronized_batch_norm_is_that_of_one_process() {
     let methods: [&dyn Distiller; 4] = [&Kd::default(), &Sld::default(), &hints, &Ofd::default()];
     for method in methods {
         // Slowly, or rounding errors grow from step to step.
-        let alone = How { rate: 0.002, ..ALONE };
+        let alone = How { rate: 0.001, ..ALONE };
         let (whole, metrics) = trained(resnet, method, alone, None, u64::MAX);
         let (apart, _) = trained(resnet, method, How { processes: 2, ..alone }, None, u64::MAX);
         let own_statistics = distance(&whole, &apart);
