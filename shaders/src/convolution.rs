@@ -5,12 +5,13 @@ use std::fmt::Display;
 use autograd::{Error, Result};
 use schedule::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
+use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::Tiling;
 use crate::fold::{Fold, Text};
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
-use crate::launch::{Access, Assembled, Context, Scratch};
+use crate::launch::{Access, Context, Scratch};
 use crate::operand::{Finisher, IMAGE, WEIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};

@@ -7,12 +7,13 @@ use std::fmt::Write;
 
 use schedule::ReduceKind;
 
+use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Tiling};
 use crate::emit::module;
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
-use crate::launch::{Access, Assembled, Context, Launch, Scratch};
+use crate::launch::{Access, Context, Launch, Scratch};
 use crate::pack::Pack;
 use crate::template::fill;
 use crate::tile::Tile;

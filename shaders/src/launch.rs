@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use autograd::{Error, Result};
 use schedule::Buffer;
 
 use crate::choice::Choice;
-use crate::pack::Pack;
 use crate::target::Target;
 
 /// Where a schedule's buffer lies in memory.
@@ -99,10 +99,10 @@ pub struct Context<'a> {
 pub enum Storage {
     /// [`Place::memory`].
     Memory(usize),
-    /// [`Assembled::scratch`], by index.
+    /// [`Assembled::scratch`](crate::Assembled::scratch), by index.
     Scratch(usize),
-    /// [`Sequence::packed`](crate::Sequence::packed), by index; in an [`Assembled`] number 0, for its
-    /// [`pack`](Assembled::pack).
+    /// [`Sequence::packed`](crate::Sequence::packed), by index; in an [`Assembled`](crate::Assembled) number 0, for its
+    /// [`pack`](crate::Assembled::pack).
     Packed(usize),
 }
 
@@ -172,13 +172,37 @@ pub struct Launch {
     pub groups: [u32; 3],
 }
 
-/// A kernel made ready for a device.
-#[derive(Clone, Debug, Default)]
-pub struct Assembled {
-    /// What must be packed before; a [`Sequence`](crate::Sequence) decides when and where.
-    pub pack: Option<Pack>,
-    /// The launches of one call, in order.
-    pub launches: Vec<Launch>,
-    /// Bytes of each scratch allocation the kernel needs while it runs.
-    pub scratch: Vec<u64>,
+impl Launch {
+    /// Whether the target can run it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] with what is too much.
+    pub fn check(&self, target: &Target) -> Result<()> {
+        let limits = &target.limits;
+        if self.bindings.len() > limits.storage_buffers as usize {
+            return Err(Error::Limit(format!(
+                "kernel `{}` needs {} storage buffers, the device allows {}",
+                self.label,
+                self.bindings.len(),
+                limits.storage_buffers
+            )));
+        }
+        for bound in &self.bindings {
+            if bound.bytes() > limits.binding_bytes {
+                return Err(Error::Limit(format!(
+                    "kernel `{}` binds {} MiB at once, the device allows {} MiB: use a smaller batch",
+                    self.label,
+                    bound.bytes() >> 20,
+                    limits.binding_bytes >> 20
+                )));
+            }
+        }
+        if self.groups.iter().any(|&g| g > limits.groups) {
+            return Err(Error::Limit(format!(
+                "kernel `{}` needs {:?} workgroups, the device allows {} a dimension",
+                self.label, self.groups, limits.groups
+            )));
+        }
+        Ok(())
+    }
 }

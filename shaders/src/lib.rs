@@ -5,6 +5,7 @@
 //! Nothing here knows a driver: strings in, strings out, so every module can be checked and translated
 //! without one.
 
+mod assembled;
 mod bindings;
 mod choice;
 mod convolution;
@@ -26,11 +27,12 @@ mod template;
 mod thread;
 mod tile;
 
-use autograd::{Error, Result};
+use autograd::Result;
 use schedule::{Body, Kernel};
 
+pub use assembled::Assembled;
 pub use choice::Choice;
-pub use launch::{Access, Assembled, Bound, Context, Element, Launch, Place, Storage};
+pub use launch::{Access, Bound, Context, Element, Launch, Place, Storage};
 pub use pack::Pack;
 pub use precompute::{Precomputed, precompute};
 pub use sequence::Sequence;
@@ -63,7 +65,7 @@ pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
         assembled = assemble_once(Context { tight: true, ..context }, kernel)?;
     }
     for launch in &assembled.launches {
-        check_limits(context.target, launch)?;
+        launch.check(context.target)?;
     }
     Ok(assembled)
 }
@@ -82,33 +84,4 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
         }
     };
     Ok(assembled)
-}
-
-fn check_limits(target: &Target, launch: &Launch) -> Result<()> {
-    let limits = &target.limits;
-    if launch.bindings.len() > limits.storage_buffers as usize {
-        return Err(Error::Limit(format!(
-            "kernel `{}` needs {} storage buffers, the device allows {}",
-            launch.label,
-            launch.bindings.len(),
-            limits.storage_buffers
-        )));
-    }
-    for bound in &launch.bindings {
-        if bound.bytes() > limits.binding_bytes {
-            return Err(Error::Limit(format!(
-                "kernel `{}` binds {} MiB at once, the device allows {} MiB: use a smaller batch",
-                launch.label,
-                bound.bytes() >> 20,
-                limits.binding_bytes >> 20
-            )));
-        }
-    }
-    if launch.groups.iter().any(|&g| g > limits.groups) {
-        return Err(Error::Limit(format!(
-            "kernel `{}` needs {:?} workgroups, the device allows {} a dimension",
-            launch.label, launch.groups, limits.groups
-        )));
-    }
-    Ok(())
 }

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use autograd::Result;
 use schedule::{Map, Program, Store, merge_dims};
 
+use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::emit::{Emitter, decompose, in_fours};
-use crate::launch::{Assembled, Context};
+use crate::launch::Context;
 use crate::thread::{THREADS, finish_launch};
 
 /// Each part has workgroups of its own, so no workgroup runs more than one.

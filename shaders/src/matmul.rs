@@ -3,10 +3,11 @@
 use autograd::{Error, Result};
 use schedule::Body;
 
+use crate::assembled::Assembled;
 use crate::choice::Tiling;
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
-use crate::launch::{Assembled, Context};
+use crate::launch::Context;
 use crate::operand::{LEFT, PRODUCT, RIGHT};
 use crate::template::fill;
 use crate::thread::{self, Functions};

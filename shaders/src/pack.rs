@@ -130,6 +130,6 @@ pub(crate) fn launch(context: Context, storage: Storage, packs: &[(usize, Pack)]
     };
     let (declarations, bound) = bindings.finish();
     let launch = finish_launch(context, &label, threads, &declarations, &functions, &body, bound);
-    crate::check_limits(context.target, &launch)?;
+    launch.check(context.target)?;
     Ok(launch)
 }

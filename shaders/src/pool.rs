@@ -5,8 +5,9 @@ use std::fmt::Display;
 use autograd::Result;
 use schedule::{BufferId, PoolGeometry, PoolKind};
 
+use crate::assembled::Assembled;
 use crate::bindings::Bindings;
-use crate::launch::{Assembled, Context};
+use crate::launch::Context;
 use crate::template::fill;
 use crate::thread::finish_launch;
 

@@ -3,11 +3,12 @@
 use autograd::{Error, Result};
 use schedule::{Body, Program, ReduceKind, Reg, Store, merge_dims};
 
+use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Cut};
 use crate::emit::{Emitter, Index, decompose, in_fours};
 use crate::fold::{Fold, Text};
-use crate::launch::{Access, Assembled, Context};
+use crate::launch::{Access, Context};
 
 /// A reduction after its dims were collapsed.
 struct Reduce {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use autograd::Result;
 use schedule::Schedule;
 
-use crate::launch::{Assembled, Context, Launch, Storage};
+use crate::assembled::Assembled;
+use crate::launch::{Context, Launch, Storage};
 use crate::pack::{Pack, launch as pack_launch};
 
 /// Where a binding may begin, at any adapter's limit: bytes.
