@@ -260,10 +260,14 @@ fn two_machines_are_as_one() {
     };
     let folder = small::folder();
     let root = folder.path();
-    let keys = [&SLOWLY[..], &["SOLVER.EPOCHS", "1", "SOLVER.SYNC_BN", "true"]].concat();
+    let own = [&SLOWLY[..], &["SOLVER.EPOCHS", "1"]].concat();
+    let keys = [&own[..], &["SOLVER.SYNC_BN", "true"]].concat();
     finished(train(root, 1, "vanilla", "one", &[], &keys));
+    // As far as each machine's own statistics would lead: rounding, and a value near ReLU's kink, do not.
+    finished(train(root, 2, "vanilla", "apart", &[], &own));
+    let far = distance(&latest(root, "one"), &latest(root, "apart"));
     let two = train(root, 2, "vanilla", "two", &[], &keys);
     finished(machines.across(root, &two));
     let apart = distance(&latest(root, "one"), &latest(root, "two"));
-    assert!(apart < 5e-5, "{apart:e} away");
+    assert!(apart < far / 50.0, "{apart:e} away, {far:e} with statistics apart");
 }
