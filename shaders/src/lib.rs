@@ -57,7 +57,7 @@ pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {
 /// Makes a kernel ready for a device.
 ///
 /// # Errors
-/// [`Error::Limit`] where the kernel cannot be made to fit the target's limits.
+/// [`Error::Limit`](autograd::Error::Limit) where the kernel cannot be made to fit the target's limits.
 pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let mut assembled = assemble_once(context, kernel)?;
     let limit = context.target.limits.storage_buffers as usize;
