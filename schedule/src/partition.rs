@@ -71,6 +71,10 @@ fn is_dear(op: &Op) -> bool {
     }
 }
 
+/// What is read through a slice or a padding, perhaps at several places at once, gets memory beyond this many
+/// operations, however cheap each is: a stencil of a stencil of a stencil would grow without end.
+const MOST_OPERATIONS: usize = 32;
+
 /// A kernel that evaluates a concatenation looks at every part for each element; beyond this many parts
 /// that is waste, whatever a kernel may bind.
 const MOST_PARTS: usize = 16;
@@ -178,12 +182,14 @@ struct Cost {
     /// Big tensors read (at most a handful are listed).
     loads: BTreeSet<NodeId>,
     dear: usize,
+    /// Operations of all kinds, those that are met twice counted twice.
+    operations: usize,
 }
 
 fn costs(graph: &Graph, materialised: &[bool]) -> Vec<Cost> {
     let mut costs: Vec<Cost> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let mut cost = Cost { dear: is_dear(&node.op) as usize, ..Cost::default() };
+        let mut cost = Cost { dear: is_dear(&node.op) as usize, operations: 1, ..Cost::default() };
         // Per-channel vectors and scalars stay in cache; they do not count.
         let is_big = |id: &NodeId| graph.nodes[*id].len() * 8 >= node.len();
         for &input in &node.inputs {
@@ -191,6 +197,7 @@ fn costs(graph: &Graph, materialised: &[bool]) -> Vec<Cost> {
                 cost.loads.extend(Some(input).filter(is_big));
             } else {
                 cost.dear += costs[input].dear;
+                cost.operations = cost.operations.saturating_add(costs[input].operations);
                 cost.loads.extend(costs[input].loads.iter().copied().filter(is_big).take(4));
             }
         }
@@ -203,17 +210,22 @@ fn decide(graph: &Graph, base: &[bool], costs: &[Cost]) -> Vec<bool> {
     let mut materialised = base.to_vec();
     // The kernels that would evaluate each node (two are as good as many).
     let mut readers: Vec<BTreeSet<NodeId>> = vec![BTreeSet::new(); graph.nodes.len()];
+    // Whether one may evaluate it for several places at once.
+    let mut moved = vec![false; graph.nodes.len()];
     for id in (0..graph.nodes.len()).rev() {
         let node: &Node = &graph.nodes[id];
         let dear = costs[id].dear > 0 || costs[id].loads.len() > 1;
         let worth_it = class(&node.op) == Class::Elementwise || matches!(node.op, Op::Concatenate(_));
-        if worth_it && readers[id].len() > 1 && dear {
+        let long = moved[id] && costs[id].operations > MOST_OPERATIONS;
+        if worth_it && (readers[id].len() > 1 && dear || long) {
             materialised[id] = true;
         }
         let reads_as: Vec<NodeId> =
             if materialised[id] { vec![id] } else { readers[id].iter().copied().take(3).collect() };
-        for &input in &graph.nodes[id].inputs {
+        let moves = matches!(node.op, Op::Slice { .. } | Op::Pad { .. });
+        for &input in &node.inputs {
             readers[input].extend(reads_as.iter());
+            moved[input] |= moves || moved[id] && !materialised[id];
         }
     }
     materialised

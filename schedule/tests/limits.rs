@@ -105,6 +105,24 @@ fn long_concatenations_are_written_in_place() {
     assert!(schedule.all_kernels().all(|kernel| kernel.writes() == [out]), "{}", schedule.table());
 }
 
+/// A stencil reads its input at three places: ten of them in one kernel would be evaluated 3^10 times, whether they are
+/// of something in memory or of mere numbers.
+#[test]
+fn stencils_of_stencils_do_not_grow_into_one_kernel() {
+    let stencil = |x: &Tensor| {
+        let after = x.slice(0, 1, 15, 1).pad(0, 0, 1);
+        let before = x.slice(0, 0, 15, 1).pad(0, 1, 0);
+        x * 0.5 + after * 0.3 + before * 0.2
+    };
+    for x in [Tensor::input("x", &[16]), Tensor::iota(&[16], 0).float()] {
+        let y = (0..10).fold(x, |x, _| stencil(&x));
+        let schedule = step(&[y]).schedule().expect("schedules");
+        let longest =
+            schedule.all_kernels().flat_map(|kernel| kernel.programs()).map(|p| p.instrs.len()).max();
+        assert!(longest < Some(150), "{longest:?}");
+    }
+}
+
 /// An update whose pieces read the old value elsewhere must not overwrite it too early.
 #[test]
 fn a_rotated_variable_is_not_overwritten_while_it_is_read() {

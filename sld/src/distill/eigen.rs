@@ -10,31 +10,76 @@ const SWEEPS: usize = 6;
 /// Eigenvalues `[N, w]` and eigenvectors, the columns of `[N, w, w]`, of symmetric matrices `[N, w, w]`, in no
 /// order; `w` at least 2. No gradient is meant to flow through this: see [`follow`].
 pub(super) fn eigen(matrices: &Tensor) -> (Tensor, Tensor) {
-    let (count, width) = (matrices.dim(0), matrices.dim(2));
-    // An odd size gets one row and column of zeros more, which no rotation mixes with the others.
-    let w = width + width % 2;
-    let pad = |x: &Tensor, axis: usize| x.pad(axis, 0, w - width);
-    let mut a = pad(&pad(matrices, 1), 2);
-    let rotation = Rotation::new(w);
-    let mut vectors = rotation.identity(w).broadcast_to(&[count, w, w]);
-    for _ in 0..SWEEPS * (w - 1) {
-        let turn = rotation.of(&a);
-        let both = Tensor::concatenate(&[&a, &vectors], 1).matmul(&turn);
-        a = turn.transpose().matmul(&both.slice(1, 0, w, 1));
-        vectors = both.slice(1, w, w, 1);
+    let (count, w) = (matrices.dim(0), matrices.dim(2));
+    // The matrices side by side, so that each step is the same arithmetic on long rows.
+    let mut a = matrices.permute(&[1, 2, 0]);
+    // The vectors are rows until the end.
+    let mut vectors = identity(w).unsqueeze(2).broadcast_to(&[w, w, count]);
+    for round in 0..SWEEPS * w {
+        let turn = Turn::new(&a, round % 2);
+        vectors = turn.of(&vectors, 0);
+        a = turn.of(&turn.of(&a, 0), 1);
     }
-    // The columns' order is that of the beginning again after each sweep: the one that was added is the last.
-    refined(matrices, &vectors.slice(1, 0, width, 1).slice(2, 0, width, 1))
+    refined(matrices, &vectors.permute(&[2, 1, 0]))
+}
+
+fn identity(w: usize) -> Tensor {
+    Tensor::iota(&[w, w], 0).equal(&Tensor::iota(&[w, w], 1))
+}
+
+/// Rotations of neighbours, `(i, i + 1)` for every second `i`, that make their element 0, after which the two change
+/// places. In `w` rounds, with even and odd `i` by turns, each two are neighbours once (an odd-even transposition
+/// sort that reverses the order).
+struct Turn {
+    /// What a new row has of the old one in its place, the one after and the one before: `[w, N]`.
+    stays: Tensor,
+    after: Tensor,
+    before: Tensor,
+}
+
+impl Turn {
+    /// For matrices `[w, w, N]`; the first pair is at `first`, 0 or 1.
+    fn new(a: &Tensor, first: usize) -> Turn {
+        let (w, count) = (a.dim(0), a.dim(2));
+        let flat = a.reshape(&[w * w, count]);
+        let diagonal = |start, len| flat.slice(0, start, len, w + 1);
+        let difference = diagonal(w + 1, w - 1) - diagonal(0, w - 1);
+        let twice = diagonal(1, w - 1) * 2.0;
+        // The tangent of the smaller angle; 0 where there is nothing to turn.
+        let size = difference.abs() + (difference.square() + twice.square()).sqrt();
+        let zero = Tensor::scalar(0.0);
+        let signed = difference.less(&zero).select(&-&twice, &twice);
+        let tangent = size.equal(&zero).select(&zero, &(signed / size.maximum(&Tensor::scalar(1e-30))));
+        let pairs = (0..w - 1).map(|i| f32::from(i % 2 == first)).collect();
+        let pairs = Tensor::constant(&[w - 1, 1], pairs);
+        let [as_first, as_second] = [pairs.pad(0, 0, 1), pairs.pad(0, 1, 0)];
+        let cosine = (tangent.square() + 1.0).sqrt().reciprocal() * &pairs;
+        let sine = tangent * &cosine;
+        Turn {
+            stays: sine.pad(0, 0, 1) - sine.pad(0, 1, 0) + (1.0 - as_first - as_second),
+            after: cosine.pad(0, 0, 1),
+            before: cosine.pad(0, 1, 0),
+        }
+    }
+
+    /// Along an axis of `[w, w, N]`, the first or the second.
+    fn of(&self, x: &Tensor, axis: usize) -> Tensor {
+        let others = x.dim(axis) - 1;
+        let after = x.slice(axis, 1, others, 1).pad(axis, 0, 1);
+        let before = x.slice(axis, 0, others, 1).pad(axis, 1, 0);
+        let [stays, one, other] = [&self.stays, &self.after, &self.before].map(|x| x.unsqueeze(1 - axis));
+        stays * x + one * after + other * before
+    }
 }
 
 /// Eigenvalues, and eigenvectors without what the rotations' roundings left: a step of Ogita and Aishima, *Iterative
 /// refinement for symmetric eigenvalue decomposition* (2018).
 fn refined(matrices: &Tensor, vectors: &Tensor) -> (Tensor, Tensor) {
     let (count, width) = (vectors.dim(0), vectors.dim(2));
-    let identity = Tensor::iota(&[width, width], 0).equal(&Tensor::iota(&[width, width], 1));
-    let r = &identity - vectors.transpose().matmul(vectors);
+    let r = identity(width) - vectors.transpose().matmul(vectors);
     let s = vectors.transpose().matmul(&matrices.matmul(vectors));
-    let values = diagonal(&s, 0, width) / (1.0 - diagonal(&r, 0, width));
+    let diagonal = |x: &Tensor| x.reshape(&[count, width * width]).slice(1, 0, width, width + 1);
+    let values = diagonal(&s) / (1.0 - diagonal(&r));
     let (row, column) = (values.reshape(&[count, width, 1]), values.reshape(&[count, 1, width]));
     let gap = &column - &row;
     // Vectors of eigenvalues that are equal in f32 stay as they are: orthogonal is all they can be.
@@ -42,78 +87,6 @@ fn refined(matrices: &Tensor, vectors: &Tensor) -> (Tensor, Tensor) {
     let parted = near.select(&Tensor::scalar(1.0), &gap);
     let turn = near.select(&(&r * 0.5), &((s + &column * &r) / parted));
     (values, vectors + vectors.matmul(&turn))
-}
-
-/// Elements `[N, len]` of the diagonal that begins in column `start`.
-fn diagonal(a: &Tensor, start: usize, len: usize) -> Tensor {
-    let (count, w) = (a.dim(0), a.dim(2));
-    a.reshape(&[count, w * w]).slice(1, start, len, w + 1)
-}
-
-/// A rotation of the pairs `(i, w/2 + i)` and then the places of a round robin, so that after `w - 1`
-/// rounds each two indices have been a pair and stand where they stood.
-struct Rotation {
-    /// Where a new column has the cosine of its pair, and where the sine, with its sign: `[w, w]`.
-    cosines: Tensor,
-    sines: Tensor,
-}
-
-impl Rotation {
-    fn new(w: usize) -> Rotation {
-        let half = w / 2;
-        // The old index of each new place: the first stays, the others go round.
-        let old = |place: usize| match place {
-            0 => 0,
-            1 => half,
-            place if place < half => place - 1,
-            place if place < w - 1 => place + 1,
-            _ => half - 1,
-        };
-        // Of two rows of one, the places of a pair of two indices, which stay.
-        let old = |place: usize| if w == 2 { place } else { old(place) };
-        let entries = |entry: &dyn Fn(usize, usize) -> f32| {
-            let all = (0..w * w).map(|at| entry(at / w, old(at % w)));
-            Tensor::constant(&[w, w], all.collect())
-        };
-        let sine = |row: usize, old: usize| match row.abs_diff(old) == half {
-            true if row < old => 1.0,
-            true => -1.0,
-            false => 0.0,
-        };
-        Rotation { cosines: entries(&|row, old| f32::from(row == old)), sines: entries(&sine) }
-    }
-
-    fn identity(&self, w: usize) -> Tensor {
-        Tensor::iota(&[w, w], 0).equal(&Tensor::iota(&[w, w], 1))
-    }
-
-    /// The orthogonal `[N, w, w]` that makes the pairs' elements of `a` 0.
-    fn of(&self, a: &Tensor) -> Tensor {
-        let half = a.dim(2) / 2;
-        let [p, q] = [0, half].map(|at| diagonal(a, 0, 2 * half).slice(1, at, half, 1));
-        let (difference, twice) = (q - p, diagonal(a, half, half) * 2.0);
-        // The tangent of the smaller angle; 0 where there is nothing to turn.
-        let size = difference.abs() + (difference.square() + twice.square()).sqrt();
-        let zero = Tensor::scalar(0.0);
-        let signed = difference.less(&zero).select(&-&twice, &twice);
-        let tangent = size.equal(&zero).select(&zero, &(signed / size.maximum(&Tensor::scalar(1e-30))));
-        let cosine = (tangent.square() + 1.0).sqrt().reciprocal();
-        let sine = tangent * &cosine;
-        let [cosine, sine] = [cosine, sine].map(|x| self.columns(&x));
-        cosine * &self.cosines + sine * &self.sines
-    }
-
-    /// Each new column's value of its pair: `[N, w/2] -> [N, 1, w]`.
-    fn columns(&self, pairs: &Tensor) -> Tensor {
-        let half = pairs.dim(1);
-        let parts = match half {
-            1 => vec![pairs.clone(), pairs.clone()],
-            _ => [(0, 1), (0, half - 1), (1, half - 1), (half - 1, 1)]
-                .map(|(start, len)| pairs.slice(1, start, len, 1))
-                .to_vec(),
-        };
-        Tensor::concatenate(&parts.iter().collect::<Vec<_>>(), 1).unsqueeze(1)
-    }
 }
 
 /// The columns `[N, w, k]` of the `k` largest eigenvalues, largest first, with these values `[N, k]`.
@@ -164,10 +137,9 @@ mod tests {
             let (columns, found) = largest(&values, &vectors, 2);
             let along = a.matmul(&columns) - &columns * found.unsqueeze(1);
             let product = vectors.transpose().matmul(&a.matmul(&vectors));
-            let identity = Tensor::iota(&[width, width], 0).equal(&Tensor::iota(&[width, width], 1));
-            let off = (&product - product.clone() * &identity).square().sum_all();
-            let unit =
-                (vectors.transpose().matmul(&vectors) - identity).square().sum_all() / (2 * width) as f64;
+            let off = (&product - product.clone() * identity(width)).square().sum_all();
+            let unit = (vectors.transpose().matmul(&vectors) - identity(width)).square().sum_all()
+                / (2 * width) as f64;
             let norm = a.square().sum_all();
             let order = found.slice(1, 0, 1, 1) - found.slice(1, 1, 1, 1);
             let read = |x: &Tensor| x.evaluate().unwrap();
