@@ -17,8 +17,11 @@ use crate::launch::{Access, Context, Launch, Scratch};
 use crate::pack::Pack;
 use crate::template::fill;
 use crate::tile::Tile;
+use crate::tile_text::TileText;
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
+const STEPS: &str = include_str!("../wgsl/gemm_steps.wgsl");
+const STEPS_AHEAD: &str = include_str!("../wgsl/gemm_steps_ahead.wgsl");
 
 /// Workgroups that fill a large GPU, where k is long enough to be cut for that.
 const FILLING: usize = 512;
@@ -40,7 +43,14 @@ pub fn candidates(context: Context, gemms: &[Gemm]) -> Vec<Tiling> {
         } else {
             [1, 2, 4].map(|chunks| if groups * chunks / 2 < PLENTY { chunks.min(steps) } else { 1 })
         };
-        for chunks in counts {
+        // Loading ahead hides what more workgroups would hide, and there is nothing to load in a single step.
+        let taps = if first.is_weight_grad() { 1 } else { first.y.count * first.x.count };
+        let counts = match tile.ahead {
+            true if taps * steps < 2 => &[],
+            true => &counts[..1],
+            false => &counts[..],
+        };
+        for &chunks in counts {
             let tiling = Tiling { tile, chunks: chunks.max(1) };
             if !tilings.contains(&tiling) {
                 tilings.push(tiling);
@@ -133,6 +143,7 @@ fn product(
     partials: Option<Scratch>,
 ) -> Launch {
     let Plan { tile, row_tiles, column_tiles, .. } = *plan;
+    let text = TileText::new(tile, gemm.is_weight_grad());
     let stores = gemm.epilogue.stores.iter().map(|s| s.buffer).filter(|_| partials.is_none());
     let mut bindings = Bindings::new(context, stores);
     gemm.declare_operands(&mut bindings);
@@ -153,12 +164,12 @@ fn product(
         }
     };
 
-    let mut text = Staging::default();
-    (0..tile.left_loads()).for_each(|i| text.left(gemm, plan, i));
-    (0..tile.right_loads()).for_each(|i| text.right(gemm, plan, i, right.as_deref()));
+    let mut staging = Staging::new(text);
+    (0..tile.left_loads()).for_each(|i| staging.left(gemm, plan, i));
+    (0..tile.right_loads()).for_each(|i| staging.right(gemm, plan, i, right.as_deref()));
     let scaled = gemm.gradients().contains(&true);
-    let finish = tile.results(|row, column, value| {
-        let value = tile.unscaled(value, scaled);
+    let finish = text.results(|row, column, value| {
+        let value = text.unscaled(value, scaled);
         let column = format!("block * {} + {column}", tile.columns);
         let store = match &partials {
             None => format!("finish4(first + {row}, z, {column}, {value});"),
@@ -180,14 +191,30 @@ fn product(
         }
     };
     let (taps_y, taps_x) = if gemm.is_weight_grad() { (1, 1) } else { (gemm.y.count, gemm.x.count) };
+    let (steps, multiply) =
+        if tile.ahead { (STEPS_AHEAD, text.multiply_staged()) } else { (STEPS, text.multiply()) };
+    let steps = fill(
+        steps,
+        &[
+            ("taps_y", &taps_y),
+            ("taps_x", &taps_x),
+            ("tap", &staging.tap),
+            ("start", &start),
+            ("end", &end),
+            ("k", &tile.k),
+            ("load", &staging.load),
+            ("stage", &staging.stage),
+            ("multiply", &multiply),
+        ],
+    );
     let (declarations, bound) = bindings.finish();
     let tiles = row_tiles * column_tiles;
     let source = fill(
         TEMPLATE,
         &[
             ("bindings", &declarations),
-            ("tiles", &tile.declarations()),
-            ("parameters", &tile.parameters()),
+            ("tiles", &text.declarations()),
+            ("parameters", &text.parameters()),
             ("functions", &functions),
             ("threads", &tile.threads()),
             ("column_tiles", &column_tiles),
@@ -196,24 +223,16 @@ fn product(
             ("z", &gemm.z),
             ("workgroups_z", &(tiles * gemm.z)),
             ("rows", &tile.rows),
-            ("accumulators", &tile.accumulators()),
-            ("once", &text.once),
-            ("taps_y", &taps_y),
-            ("taps_x", &taps_x),
-            ("tap", &text.tap),
-            ("start", &start),
-            ("end", &end),
-            ("k", &tile.k),
-            ("load", &text.load),
-            ("stage", &text.stage),
-            ("multiply", &tile.multiply()),
+            ("accumulators", &text.accumulators()),
+            ("once", &staging.once),
+            ("steps", &steps),
             ("finish", &finish),
         ],
     );
     let count = tiles * gemm.z * plan.chunks;
     Launch {
         label: label.to_string(),
-        source: (tile.enable().to_string() + &module(&source)).into(),
+        source: (text.enable().to_string() + &module(&source)).into(),
         bindings: bound,
         count: count as u32,
         groups: context.target.fold_groups(count),
@@ -221,8 +240,8 @@ fn product(
 }
 
 /// The statements that bring operands into workgroup memory.
-#[derive(Default)]
 struct Staging {
+    text: TileText,
     /// Before the loops.
     once: String,
     /// For every tap.
@@ -233,16 +252,32 @@ struct Staging {
 }
 
 impl Staging {
+    fn new(text: TileText) -> Staging {
+        let [once, tap, load, stage] = Default::default();
+        Staging { text, once, tap, load, stage }
+    }
+
+    /// Loads a value, and makes of it what is staged as `name`. Where threads load ahead they make it only when they
+    /// stage it: before that they would wait for the value.
+    fn load(&mut self, name: &str, value: &str, made: impl Fn(&str) -> String) {
+        if self.text.tile.ahead {
+            let _ = writeln!(self.load, "    let next_{name} = {value};");
+            let _ = writeln!(self.stage, "    let {name} = {};", made(&format!("next_{name}")));
+        } else {
+            let _ = writeln!(self.load, "    let {name} = {};", made(value));
+        }
+    }
+
     /// Load `i` of every thread from the left operand.
     fn left(&mut self, gemm: &Gemm, plan: &Plan, i: usize) {
         let Plan { tile, .. } = plan;
         let at = format!("(thread + {})", i * tile.threads());
-        let value = |channel: &str| {
-            let value = format!("lhs4(sn{i}, sy{i}, sx{i}, z, {channel})");
-            format!(
-                "    let left{i} = select(vec4<f32>(0.0), {}, inside{i});\n",
-                tile.scaled(&value, gemm.gradients()[0])
-            )
+        let text = self.text;
+        let name = format!("left{i}");
+        let value = |channel: &str| format!("lhs4(sn{i}, sy{i}, sx{i}, z, {channel})");
+        let made = |value: &str| {
+            let scaled = text.scaled(value, gemm.gradients()[0]);
+            format!("select(vec4<f32>(0.0), {scaled}, inside{i})")
         };
         if gemm.is_weight_grad() {
             // Neighbouring threads load neighbouring channels of a pixel. Rows past the end repeat the last.
@@ -262,8 +297,8 @@ impl Staging {
             let _ = writeln!(self.load, "    let p{i} = base + k{i};");
             self.load += &gemm.pixel(i);
             self.load += &gemm.moved_pixel(i, &format!("tap_y{i}"), &format!("tap_x{i}"));
-            self.load += &value(&format!("c{i}"));
-            self.stage += &tile.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
+            self.load(&name, &value(&format!("c{i}")), made);
+            self.stage += &text.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
         } else {
             // Neighbouring threads load neighbouring channels of a row.
             let quads = tile.k / 4;
@@ -275,8 +310,8 @@ impl Staging {
             );
             self.once += &gemm.pixel(i);
             self.tap += &gemm.moved_pixel(i, "tap_y", "tap_x");
-            self.load += &value(&format!("base + k{i}"));
-            self.stage += &tile.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
+            self.load(&name, &value(&format!("base + k{i}")), made);
+            self.stage += &text.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
         }
     }
 
@@ -309,8 +344,9 @@ impl Staging {
                 format!("rhs4(q{i} / {}, (q{i} / {w}) % {h}, q{i} % {w}, z, {column})", w * h)
             }
         };
-        let _ = writeln!(self.load, "    let right{i} = {};", tile.scaled(&value, gemm.gradients()[1]));
-        self.stage += &tile.stage_right(i);
+        let text = self.text;
+        self.load(&format!("right{i}"), &value, |value| text.scaled(value, gemm.gradients()[1]));
+        self.stage += &text.stage_right(i);
     }
 }
 

@@ -26,6 +26,7 @@ mod target;
 mod template;
 mod thread;
 mod tile;
+mod tile_text;
 
 use autograd::Result;
 use schedule::{Body, Kernel};

@@ -48,7 +48,7 @@ pub const EXCERPTS: &[Excerpt] = &[
     },
     Excerpt {
         name: "kernel_gemm.txt",
-        path: "shaders/wgsl/gemm.wgsl",
+        path: "shaders/wgsl/gemm_steps.wgsl",
         from: "for (var tap_y",
         to: "{{multiply}}",
     },
