@@ -15,7 +15,7 @@ use crate::answer::Answer;
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
-use crate::source::source;
+use crate::source::{launches, source};
 use crate::tuning::{Measuring, Tune, Tuning};
 
 /// In what precision convolutions and matrix products multiply.
@@ -24,8 +24,8 @@ pub enum Precision {
     /// Nothing is rounded.
     #[default]
     F32,
-    /// Operands rounded (and, where they have memory of their own, stored) to 16 bits, sums and all else in
-    /// `f32`: by the matrix units where the adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
+    /// Operands rounded (and, where they have memory of their own, stored) to 16 bits, activations stored so, sums
+    /// and all else in `f32`: by the matrix units where the adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
     /// `f32`; [`GpuDevice::multiplies_in`] tells.
     Mixed,
 }
@@ -278,6 +278,10 @@ impl Backend for GpuDevice {
 
     fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>> {
         source(schedule, kernel, &self.gpu.target).map(Some)
+    }
+
+    fn launches(&self, schedule: &Schedule) -> Result<Option<String>> {
+        launches(schedule, &self.gpu.target).map(Some)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use autograd::{Error, Result};
 use schedule::backend::{Backend, Compiled, Variables};
 use schedule::{BufferId, Communicator, Exchange, Pending, PendingSum, Schedule, pending};
-use shaders::{Context, Sequence, Storage, precompute};
+use shaders::{Sequence, Storage, precompute};
 
 use crate::context::Gpu;
 use crate::dispatch::{Dispatch, Uniforms};
@@ -51,18 +51,9 @@ impl GpuExecutable {
         let precomputed = precompute(schedule.clone(), &gpu.target);
         let used = used(&precomputed.schedule);
         let memory = Memory::new(&gpu, variables, &precomputed, &used)?;
-        let run = precomputed.schedule;
-        let frozen = run.frozen();
-        let context = Context {
-            buffers: &run.buffers,
-            tight: false,
-            places: &memory.places,
-            frozen: &frozen,
-            target: &gpu.target,
-            choice: None,
-        };
+        let (run, context) = (&precomputed.schedule, precomputed.context(&gpu.target));
         let assembled = tuning.assemble(&gpu, context, run.all_kernels())?;
-        let sequence = Sequence::new(context, &run, assembled)?;
+        let sequence = Sequence::new(context, run, assembled)?;
         let sum = |exchange: Exchange| {
             let staging = gpu.staging(exchange.len)?;
             let start = |kernel| sequence.starts.get(kernel).copied();

@@ -22,7 +22,7 @@ pub use adapters::{Adapter, adapters, adapters_async, choose};
 pub use choices::{Choices, Chosen, Measured};
 pub use device::{GpuDevice, Options, Precision};
 pub use shaders::Choice;
-pub use source::{webgpu_options, webgpu_source};
+pub use source::{webgpu_launches, webgpu_options, webgpu_source};
 pub use tuning::{Measuring, Tune};
 
 /// The README's program is tested too.

@@ -29,7 +29,7 @@ impl Memory {
         used: &HashSet<BufferId>,
     ) -> Result<Memory> {
         let schedule = &precomputed.schedule;
-        let mut memory = Memory { buffers: Vec::new(), places: precomputed.places(), bytes: 0 };
+        let mut memory = Memory { buffers: Vec::new(), places: precomputed.places.clone(), bytes: 0 };
         let numbers = memory.places.iter().map(|place| place.memory);
         memory.buffers.resize(numbers.max().map_or(0, |last| last + 1), None);
         for (id, buffer) in schedule.buffers.iter().enumerate() {

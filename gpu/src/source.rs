@@ -1,11 +1,11 @@
-//! The WGSL of a kernel, to be read.
+//! What runs for a kernel, to be read: its WGSL, and its launches.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use autograd::Result;
-use schedule::{BufferId, Kernel, Schedule};
-use shaders::{Access, Context, Sequence, Storage, Target, assemble, precompute};
+use schedule::{BufferId, Kernel, Schedule, Work};
+use shaders::{Access, Bound, Launch, Sequence, Storage, Target, assemble, precompute, precompute_alone};
 
 /// What a device that offers `target` runs for one kernel of the schedule: every launch's WGSL, with its
 /// workgroups and bindings above it.
@@ -13,19 +13,8 @@ use shaders::{Access, Context, Sequence, Storage, Target, assemble, precompute};
 /// # Errors
 /// [`autograd::Error::Limit`] where the kernel cannot be made to fit the target's limits.
 pub fn source(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Result<String> {
-    let alone = Schedule { prepare: vec![], kernels: vec![kernel.clone()], ..schedule.clone() };
-    let precomputed = precompute(alone, target);
-    let places = precomputed.places();
-    let schedule = &precomputed.schedule;
-    let frozen = schedule.frozen();
-    let context = Context {
-        buffers: &schedule.buffers,
-        places: &places,
-        frozen: &frozen,
-        target,
-        choice: None,
-        tight: false,
-    };
+    let precomputed = precompute_alone(schedule, kernel, target);
+    let (schedule, context) = (&precomputed.schedule, precomputed.context(target));
     let mut text = String::new();
     let assembled = schedule.all_kernels().map(|kernel| assemble(context, kernel)).collect::<Result<_>>()?;
     let sequence = Sequence::new(context, schedule, assembled)?;
@@ -44,7 +33,7 @@ pub fn source(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Result<S
                 Storage::Scratch(_) => "scratch".into(),
                 Storage::Packed(_) => "packed operands".into(),
                 Storage::Memory(memory) => {
-                    let there = buffers.iter().filter(|&&b| places[b].memory == memory);
+                    let there = buffers.iter().filter(|&&b| precomputed.places[b].memory == memory);
                     there.map(|&b| schedule.buffers[b].label.as_str()).collect::<Vec<_>>().join(", ")
                 }
             };
@@ -56,12 +45,52 @@ pub fn source(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Result<S
     Ok(text)
 }
 
-/// The same for a device that offers no more than WebGPU guarantees everywhere.
+/// A table of what a call launches on a device that offers `target`, each kernel computed in the way that is taken without
+/// measuring: of every launch the number of workgroups (`4x64+2`), and the bytes that its bindings reach.
+///
+/// # Errors
+/// [`autograd::Error::Limit`] where a kernel cannot be made to fit the target's limits.
+pub fn launches(schedule: &Schedule, target: &Target) -> Result<String> {
+    let precomputed = precompute(schedule.clone(), target);
+    let (run, context) = (&precomputed.schedule, precomputed.context(target));
+    let assembled = run.all_kernels().map(|kernel| assemble(context, kernel)).collect::<Result<_>>()?;
+    let Sequence { call, starts, .. } = Sequence::new(context, run, assembled)?;
+    let of = |kernel: usize| &call[starts[kernel]..starts.get(kernel + 1).copied().unwrap_or(call.len())];
+    let workgroups = |launch: &Launch| launch.groups.iter().map(|&g| u64::from(g)).product::<u64>();
+    let moved = |launches: &[Launch]| launches.iter().flat_map(|l| &l.bindings).map(Bound::bytes).sum();
+    let every_call = Schedule { prepare: vec![], ..run.clone() };
+    let mut text = every_call.table_of("workgroups", |number, kernel| {
+        let each: Vec<u64> = of(number).iter().map(workgroups).collect();
+        let alike = each.chunk_by(|a, b| a == b).map(|alike| match alike {
+            [groups] => groups.to_string(),
+            _ => format!("{}x{}", alike.len(), alike[0]),
+        });
+        (alike.collect::<Vec<_>>().join("+"), Work { bytes: moved(of(number)), ..run.work(kernel) })
+    });
+    let ahead = &call[..starts.first().copied().unwrap_or(call.len())];
+    let _ = writeln!(
+        text,
+        "{} launches of {} workgroups; of these {} of {}, before all kernels, pack what products read, {:.1} MiB",
+        call.len(),
+        call.iter().map(workgroups).sum::<u64>(),
+        ahead.len(),
+        ahead.iter().map(workgroups).sum::<u64>(),
+        moved(ahead) as f64 / 1048576.0
+    );
+    Ok(text)
+}
+
+/// [`launches`] for a device that offers no more than WebGPU guarantees everywhere.
+pub fn webgpu_launches(schedule: &Schedule) -> Result<String> {
+    launches(schedule, &Target::WEBGPU)
+}
+
+/// [`source`] for a device that offers no more than WebGPU guarantees everywhere.
 pub fn webgpu_source(schedule: &Schedule, kernel: &Kernel) -> Result<String> {
     source(schedule, kernel, &Target::WEBGPU)
 }
 
-/// How schedules for [`webgpu_source`] are made.
+/// How schedules for [`webgpu_source`] and [`webgpu_launches`] are made.
 pub fn webgpu_options() -> schedule::Options {
     Target::WEBGPU.schedule_options()
 }

@@ -199,7 +199,7 @@ fn operands_stored_in_16_bits_change_nothing() {
         let Some(devices) = devices() else { return };
         let device = &devices.0[3].1;
         let legal = shaders::precompute(stored.schedule.clone(), device.target());
-        let halves = legal.elements.iter().filter(|&&element| element == shaders::Element::F16).count();
+        let halves = legal.places.iter().filter(|place| place.element == shaders::Element::F16).count();
         assert_eq!(halves, 2, "operands in 16 bits: {g:?}");
         let [stored, staged] = [stored, staged].map(|b| run(device, &b.schedule, &b.inputs));
         for (name, values) in &stored {

@@ -46,6 +46,10 @@ pub trait Backend: VariableStore + Clone + 'static {
     fn source(&self, _schedule: &Schedule, _kernel: &Kernel) -> Result<Option<String>> {
         Ok(None)
     }
+    /// See [`Device::launches`](crate::Device::launches).
+    fn launches(&self, _schedule: &Schedule) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Compiles a schedule, which has been checked. (Only the shell has [`Variables`] to give.)
     fn compile(&self, schedule: &Schedule, variables: &mut Variables<Self>) -> Result<Self::Compiled>;

@@ -64,6 +64,12 @@ pub trait Device: VariableStore {
     /// The program text that this device runs for a kernel of the schedule, to be read by people; `None`
     /// if its kernels are part of the device.
     fn source(&self, schedule: &Schedule, kernel: &Kernel) -> Result<Option<String>>;
+
+    /// A table of what a call of the schedule launches on this device, kernel by kernel, for people; `None` if its kernels
+    /// are part of the device.
+    fn launches(&self, _schedule: &Schedule) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// A compiled step.

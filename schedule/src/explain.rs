@@ -52,28 +52,37 @@ impl Schedule {
     /// A table, one row a kernel: number in the order of execution, layer, label, iteration shape, MFLOP
     /// and KiB, grouped by the part of the step. No line is over 120 characters long.
     pub fn table(&self) -> String {
+        self.table_of("shape", |_, kernel| (shape_text(kernel), self.work(kernel)))
+    }
+
+    /// The same with what a device does for each of [all kernels](Schedule::all_kernels), by number, instead of its
+    /// shape: a text, under `head`, and its work there.
+    pub fn table_of(&self, head: &str, row: impl Fn(usize, &Kernel) -> (String, Work)) -> String {
         let mut text = format!(
             "{:>NUMBER$}  {:<LAYER$} {:<LABEL$} {:<SHAPE$} {:>AMOUNT$} {:>AMOUNT$}\n",
-            "#", "layer", "kernel", "shape", "MFLOP", "KiB"
+            "#", "layer", "kernel", head, "MFLOP", "KiB"
         );
-        let once: Vec<_> = self.numbered().take(self.prepare.len()).collect();
-        let every: Vec<_> = self.numbered().skip(self.prepare.len()).collect();
-        for (kernels, when) in [(once, "once, and after frozen state is written"), (every, "every call")] {
+        let rows = self.numbered().enumerate().map(|(at, (number, kernel))| {
+            let (what, work) = row(at, kernel);
+            Row { number, kernel, scope: self.scope(kernel), what, work }
+        });
+        let mut once: Vec<Row> = rows.collect();
+        let every = once.split_off(self.prepare.len());
+        let total: Work = every.iter().map(|row| row.work).sum();
+        for (rows, when) in [(once, "once, and after frozen state is written"), (every, "every call")] {
             // In the order in which the parts begin.
-            let mut parts: Vec<(&str, Vec<(String, &Kernel, Scope)>)> = Vec::new();
-            for (number, kernel) in kernels {
-                let scope = self.scope(kernel);
-                let at = parts.iter().position(|(part, _)| *part == scope.part).unwrap_or(parts.len());
+            let mut parts: Vec<(&str, Vec<Row>)> = Vec::new();
+            for row in rows {
+                let at = parts.iter().position(|(part, _)| *part == row.scope.part).unwrap_or(parts.len());
                 if at == parts.len() {
-                    parts.push((scope.part, Vec::new()));
+                    parts.push((row.scope.part, Vec::new()));
                 }
-                parts[at].1.push((number, kernel, scope));
+                parts[at].1.push(row);
             }
             for (part, rows) in parts {
                 self.section(&mut text, part, when, &rows);
             }
         }
-        let total = self.total_work();
         let _ = writeln!(
             text,
             "{} kernels a call, {}, {:.1} MiB of working memory",
@@ -84,13 +93,12 @@ impl Schedule {
         text
     }
 
-    fn section(&self, text: &mut String, part: &str, when: &str, rows: &[(String, &Kernel, Scope)]) {
-        let total = rows.iter().map(|(_, kernel, _)| self.work(kernel)).sum();
+    fn section(&self, text: &mut String, part: &str, when: &str, rows: &[Row]) {
+        let total = rows.iter().map(|row| row.work).sum();
         let part = if part.is_empty() { "step" } else { part };
         let _ = writeln!(text, "-- {part}, {when}: {}, {}", kernels(rows.len()), amount(total));
         let mut above = None;
-        for (number, kernel, scope) in rows {
-            let work = self.work(kernel);
+        for Row { number, kernel, scope, what, work } in rows {
             // The layer once, above all of its kernels.
             let mut written = kernel.writes().into_iter().map(|buffer| &self.buffers[buffer].scope.layer);
             let layer = match &scope.layer {
@@ -105,12 +113,20 @@ impl Schedule {
                 "{number:>NUMBER$}  {:<LAYER$} {:<LABEL$} {:<SHAPE$} {:>AMOUNT$.2} {:>AMOUNT$.1}",
                 cut(shown, LAYER),
                 cut(&kernel.label, LABEL),
-                cut(&shape_text(kernel), SHAPE),
+                cut(what, SHAPE),
                 work.flops as f64 / 1e6,
                 work.bytes as f64 / 1024.0,
             );
         }
     }
+}
+
+struct Row<'a> {
+    number: String,
+    kernel: &'a Kernel,
+    scope: Scope,
+    what: String,
+    work: Work,
 }
 
 /// "3 kernels".

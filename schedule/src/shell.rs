@@ -35,6 +35,10 @@ impl<B: Backend> Device for B {
         Backend::source(self, schedule, kernel)
     }
 
+    fn launches(&self, schedule: &Schedule) -> Result<Option<String>> {
+        Backend::launches(self, schedule)
+    }
+
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
         validate(&schedule)?;
         let compiled = Backend::compile(self, &schedule, &mut Variables::lock(self))?;

@@ -25,7 +25,7 @@ pub enum Element {
     /// Single precision, 4 bytes.
     #[default]
     F32,
-    /// Rounded to 16 bits: what tile kernels would round anyway, see [`Operands`](crate::Operands).
+    /// Rounded to 16 bits, see [`Operands`](crate::Operands).
     F16,
 }
 

@@ -13,6 +13,7 @@ mod emit;
 mod fold;
 mod gemm;
 mod gemm_kernel;
+mod halves;
 mod launch;
 mod map;
 mod matmul;
@@ -35,7 +36,7 @@ pub use assembled::Assembled;
 pub use choice::Choice;
 pub use launch::{Access, Bound, Context, Element, Launch, Place, Storage};
 pub use pack::Pack;
-pub use precompute::{Precomputed, precompute};
+pub use precompute::{Precomputed, precompute, precompute_alone};
 pub use sequence::Sequence;
 pub use target::{Limits, Operands, Subgroups, Target};
 

@@ -1,5 +1,5 @@
 //! Operands that a convolution's window would compute again for each of its elements are computed once,
-//! before the kernels that read them.
+//! before the kernels that read them. And how each buffer is stored.
 
 use std::collections::BTreeSet;
 
@@ -8,29 +8,41 @@ use schedule::{
     Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Schedule, Store,
 };
 
-use crate::launch::{Element, Place};
+use crate::halves;
+use crate::launch::{Context, Element, Place};
 use crate::target::{Operands, Target};
 use crate::tile::GRADIENT_SCALE;
 
-/// A schedule with its dear operands computed beforehand.
+/// A schedule with its dear operands computed beforehand, and where its buffers lie.
 pub struct Precomputed {
     /// The schedule; it has more kernels and temporaries than the one given.
     pub schedule: Schedule,
-    /// For every buffer how it is stored.
-    pub elements: Vec<Element>,
+    /// Where every buffer lies, and how its elements are stored.
+    pub places: Vec<Place>,
+    frozen: Vec<bool>,
 }
 
 impl Precomputed {
-    /// Where every buffer lies.
-    pub fn places(&self) -> Vec<Place> {
-        let memories = self.schedule.memories().into_iter();
-        let buffers = memories.zip(&self.elements).zip(&self.schedule.buffers);
-        buffers.map(|((memory, &element), buffer)| Place { memory, len: buffer.len(), element }).collect()
+    /// What the assembly of its kernels needs to know.
+    pub fn context<'a>(&'a self, target: &'a Target) -> Context<'a> {
+        let Precomputed { schedule, places, frozen } = self;
+        Context { buffers: &schedule.buffers, places, frozen, target, choice: None, tight: false }
     }
 }
 
 /// The schedule with dear operands computed beforehand, where the kernels' bindings leave room for that.
-pub fn precompute(mut schedule: Schedule, target: &Target) -> Precomputed {
+pub fn precompute(schedule: Schedule, target: &Target) -> Precomputed {
+    let elements = halves::elements(&schedule, target);
+    rewrite(schedule, elements, target)
+}
+
+/// One of the schedule's kernels alone, as it is among the others.
+pub fn precompute_alone(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Precomputed {
+    let alone = Schedule { prepare: vec![], kernels: vec![kernel.clone()], ..schedule.clone() };
+    rewrite(alone, halves::elements(schedule, target), target)
+}
+
+fn rewrite(mut schedule: Schedule, elements: Vec<Element>, target: &Target) -> Precomputed {
     let prepare = std::mem::take(&mut schedule.prepare);
     let kernels = std::mem::take(&mut schedule.kernels);
     let mut rewriter = Rewriter {
@@ -40,13 +52,25 @@ pub fn precompute(mut schedule: Schedule, target: &Target) -> Precomputed {
         next: 0,
         rounds: target.operands != Operands::F32,
         most_buffers: target.most_buffers(),
-        elements: vec![Element::F32; schedule.buffers.len()],
+        elements,
         schedule,
         done: Vec::new(),
     };
     rewriter.schedule.prepare = rewriter.all(prepare);
     rewriter.schedule.kernels = rewriter.all(kernels);
-    Precomputed { schedule: rewriter.schedule, elements: rewriter.elements }
+    let Rewriter { mut schedule, elements, .. } = rewriter;
+    schedule.slots.fill(0);
+    for (buffer, element) in schedule.buffers.iter().zip(&elements) {
+        if let Role::Temporary { slot } = buffer.role {
+            // Slots are measured in `f32`.
+            let len = (element.bytes(buffer.len()) / 4) as usize;
+            schedule.slots[slot] = schedule.slots[slot].max(len);
+        }
+    }
+    let buffers = schedule.memories().into_iter().zip(elements).zip(&schedule.buffers);
+    let places =
+        buffers.map(|((memory, element), buffer)| Place { memory, len: buffer.len(), element }).collect();
+    Precomputed { frozen: schedule.frozen(), places, schedule }
 }
 
 /// An operand, and the buffer with its values.
@@ -69,7 +93,7 @@ struct Rewriter {
     /// Whether convolutions round their operands to 16 bits.
     rounds: bool,
     most_buffers: usize,
-    /// See [`Precomputed::elements`].
+    /// How each buffer is stored.
     elements: Vec<Element>,
     done: Vec<Kernel>,
 }
@@ -163,9 +187,6 @@ impl Rewriter {
     fn temporary(&mut self, slot: usize, label: &str, shape: &[usize], element: Element) -> BufferId {
         let slots = &mut self.schedule.slots;
         slots.resize(slots.len().max(slot + 1), 0);
-        // Slots are measured in `f32`.
-        let len = (element.bytes(shape.iter().product()) / 4) as usize;
-        slots[slot] = slots[slot].max(len);
         self.elements.push(element);
         let role = Role::Temporary { slot };
         self.schedule.buffers.push(Buffer {

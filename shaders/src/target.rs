@@ -16,8 +16,8 @@ pub struct Target {
 }
 
 /// The type in which tile kernels hold operands: packed weights and operands computed beforehand are stored
-/// in it, and all are staged in it. Sums are `f32` and so is everything else in storage: a weight rounded
-/// for a product keeps its small updates.
+/// in it, and all are staged in it. Where it is 16 bits, activations are stored so, too (`halves.rs`). Sums are
+/// `f32` and so is everything else in storage: a weight rounded for a product keeps its small updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operands {
     /// Neither rounded nor multiplied in less than single precision.

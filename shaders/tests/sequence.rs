@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, Variable, grad};
 use schedule::Step;
-use shaders::{Context, Launch, Limits, Operands, Sequence, Storage, Target, assemble, precompute};
+use shaders::{Launch, Limits, Operands, Sequence, Storage, Target, assemble, precompute};
 
 /// An adapter that binds so many buffers.
 fn target(storage_buffers: u32) -> Target {
@@ -16,18 +16,9 @@ fn target(storage_buffers: u32) -> Target {
 fn sequence(step: &Step, target: &Target) -> Sequence {
     let schedule = step.schedule_with(target.schedule_options()).unwrap();
     let made = precompute(schedule, target);
-    let (places, run) = (made.places(), made.schedule);
-    let frozen = run.frozen();
-    let context = Context {
-        buffers: &run.buffers,
-        places: &places,
-        frozen: &frozen,
-        target,
-        choice: None,
-        tight: false,
-    };
+    let (run, context) = (&made.schedule, made.context(target));
     let assembled = run.all_kernels().map(|kernel| assemble(context, kernel).unwrap()).collect();
-    Sequence::new(context, &run, assembled).unwrap()
+    Sequence::new(context, run, assembled).unwrap()
 }
 
 /// Ten convolutions one after the other, which are trained or not.

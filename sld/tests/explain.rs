@@ -240,3 +240,34 @@ fn the_command_prints_a_shader_or_says_what_there_is() {
         "{why}"
     );
 }
+
+/// What the rows of the table of launches say adds up to what its last lines say.
+#[test]
+fn the_table_of_launches_has_them_all() {
+    let (step, _) = step_of(&Config::load(&pair_config(), &Overrides::default()).unwrap());
+    let text = gpu::webgpu_launches(&step.schedule_with(gpu::webgpu_options()).unwrap()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let [rows @ .., _, last] = &lines[1..] else { panic!("{text}") };
+    let is_row = |line: &&str| !line.starts_with("--");
+    // The column after number, layer and kernel.
+    let column = |line: &str| line.chars().skip(76).take(22).collect::<String>();
+    // Launches and workgroups of `4x64+2`.
+    let of_each = |alike: &str| match alike.split_once('x') {
+        Some((times, groups)) => (times.trim().parse().unwrap(), groups.trim().parse().unwrap()),
+        None => (1, alike.trim().parse().unwrap()),
+    };
+    let each: Vec<(u64, u64)> = rows
+        .iter()
+        .copied()
+        .filter(is_row)
+        .flat_map(|row| column(row).split('+').map(of_each).collect::<Vec<_>>())
+        .collect();
+    let in_rows: u64 = each.iter().map(|(times, groups)| times * groups).sum();
+    let launched: u64 = each.iter().map(|(times, _)| times).sum();
+    let numbers: Vec<u64> =
+        last.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    let [launches, groups, ahead, groups_ahead, ..] = numbers[..] else { panic!("{last}") };
+    assert!(ahead > 0);
+    assert_eq!([launched + ahead, in_rows + groups_ahead], [launches, groups], "{last}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 120));
+}

@@ -99,16 +99,7 @@ fn main() -> anyhow::Result<()> {
             let target = target(operands);
             let (step, _) = expressions(&networks, &method, batch, [32, 32]);
             let made = shaders::precompute(step.schedule_with(target.schedule_options())?, &target);
-            let (places, run) = (made.places(), made.schedule);
-            let frozen = run.frozen();
-            let context = Context {
-                buffers: &run.buffers,
-                places: &places,
-                frozen: &frozen,
-                target: &target,
-                choice: None,
-                tight: false,
-            };
+            let (run, context) = (&made.schedule, made.context(&target));
             let mut families: BTreeMap<&str, [Cost; 2]> = BTreeMap::new();
             for (way, words) in ["fixed", "by the model's best ways"].into_iter().enumerate() {
                 let flops = |kernel: &Kernel| run.work(kernel).flops;
@@ -117,7 +108,7 @@ fn main() -> anyhow::Result<()> {
                     shaders::assemble(Context { choice, ..context }, kernel)
                 };
                 let assembled = run.all_kernels().map(assemble).collect::<autograd::Result<_>>()?;
-                let sequence = Sequence::new(context, &run, assembled)?;
+                let sequence = Sequence::new(context, run, assembled)?;
                 let end = sequence.call.len();
                 let starts = || sequence.starts.iter().copied();
                 let ahead = &sequence.call[..starts().next().unwrap_or(end)];

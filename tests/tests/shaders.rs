@@ -99,24 +99,14 @@ const IN_EVERY_WAY: &str = "resnet8x4 trains at 32";
 
 /// The launches of a schedule on a target, with those of its kernels' other ways if they are asked for.
 fn launches(schedule: &Schedule, target: &Target, every_way: bool) -> autograd::Result<Vec<Launch>> {
-    let run = shaders::precompute(schedule.clone(), target);
-    let places = run.places();
-    let run = run.schedule;
-    let frozen = run.frozen();
-    let context = Context {
-        buffers: &run.buffers,
-        places: &places,
-        frozen: &frozen,
-        target,
-        choice: None,
-        tight: false,
-    };
+    let made = shaders::precompute(schedule.clone(), target);
+    let (run, context) = (&made.schedule, made.context(target));
     let sequence = |number: usize| {
         let assemble = |kernel: &Kernel| {
             let choice = shaders::candidates(context, kernel).get(number).copied();
             shaders::assemble(Context { choice, ..context }, kernel)
         };
-        Sequence::new(context, &run, run.all_kernels().map(assemble).collect::<autograd::Result<_>>()?)
+        Sequence::new(context, run, run.all_kernels().map(assemble).collect::<autograd::Result<_>>()?)
     };
     let most = run.all_kernels().map(|kernel| shaders::candidates(context, kernel).len()).max().unwrap_or(0);
     let mut launches = Vec::new();

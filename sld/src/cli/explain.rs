@@ -21,6 +21,7 @@ batch. This prints that list, or how data flow through it.
 Examples:
   sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml
   sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml --format graphviz | dot -Tsvg > step.svg
+  sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml --format launches --device gpu --precision mixed
   sld explain --cfg configs/cifar100/sld/res32x4_res8x4.yaml --wgsl \"student layer1.0.conv1\"";
 
 /// Show the compiled training step of a config: kernels, fusion, memory, shaders.
@@ -72,6 +73,13 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
                 out!("{}", update.table())?;
             }
             print_memory(&*device, &networks, &config, images.size)?;
+        }
+        Format::Launches => {
+            let text = match device.launches(&schedule)? {
+                Some(text) => text,
+                None => gpu::webgpu_launches(&step.schedule_with(gpu::webgpu_options())?)?,
+            };
+            out!("{text}")?;
         }
         Format::Mermaid => out!("{}", schedule.mermaid())?,
         Format::Graphviz => out!("{}", schedule.graphviz())?,
@@ -136,6 +144,9 @@ fn print_shader(device: &dyn Device, step: &Step, wanted: &str) -> anyhow::Resul
 pub enum Format {
     /// A row a kernel, by part of the step and layer.
     Table,
+    /// The table with what each kernel launches on the GPU given by --device, else on the least that WebGPU guarantees:
+    /// each launch's workgroups, and the bytes that they reach.
+    Launches,
     /// A Mermaid flowchart, folded to layers.
     Mermaid,
     /// A Graphviz graph, folded to layers.
