@@ -10,6 +10,9 @@ use autograd::scope::Scope;
 use autograd::tensor::{BinaryOp, DType, Op, ReduceOp, UnaryOp, Variable};
 use autograd::{Error, Result};
 
+/// A sum of two values each is an addition for its reader where there are at most so many.
+const SMALL: usize = 1 << 14;
+
 /// Index of a node in [`Graph::nodes`].
 pub type NodeId = usize;
 
@@ -319,6 +322,18 @@ impl Builder {
             return Some(self.constant(value * folded as f64, shape.to_vec()));
         }
         let sum = |axes: &[usize]| Op::Reduce(ReduceOp::Sum, axes.to_vec());
+        // Two sums (of two views of a batch) are added by whoever needs that.
+        if let (2, true, Some(axis)) =
+            (folded, node.len() <= SMALL, axes.iter().find(|&&axis| node.shape[axis] == 2))
+        {
+            let one = |builder: &mut Builder, at: usize| {
+                let (mut starts, steps) = (vec![0; shape.len()], vec![1; shape.len()]);
+                starts[*axis] = at;
+                builder.add(Op::Slice { starts, steps }, vec![input], shape.to_vec())
+            };
+            let parts = vec![one(self, 0), one(self, 1)];
+            return Some(self.add(Op::Binary(BinaryOp::Add), parts, shape.to_vec()));
+        }
         // What does not vary along the folded axes comes out of the sum.
         let constant_along = |builder: &Builder, id: NodeId| match &builder.nodes[id] {
             Node { op: Op::Full(_), .. } => true,

@@ -5,6 +5,8 @@
 //! * Maps over one shape that read each other or the same tensors become one map with several
 //!   stores (a parameter and its momentum); folds over one space become one with several
 //!   accumulators.
+//! * A map over the results of a fold joins the fold that makes them last (batch norm's scale and shift): it is
+//!   evaluated where they are finished.
 //!
 //! Before memory planning every element is written by exactly one kernel, so order is all that must be
 //! watched: a kernel may move up past kernels whose results it does not read. (The kernels that write
@@ -24,13 +26,16 @@ const LONGEST_PROGRAM: usize = 128;
 
 /// Merges in place.
 pub fn merge(draft: &mut Draft, options: &Options) {
-    let Draft { buffers, prepare, kernels, .. } = draft;
+    let Draft { buffers, prepare, kernels, updates, .. } = draft;
+    // A variable is written at the end of a step, when nobody needs its old value.
+    let late: HashSet<BufferId> = updates.iter().map(|update| update.1).collect();
     for kernels in [prepare, kernels] {
         let mut list = List::new(std::mem::take(kernels), buffers, options.max_buffers);
         if options.channel_reductions {
             list.attach_channel_reductions();
         }
         list.merge_alike();
+        list.finish_folds(&late, options.group_buffers);
         *kernels = list.kernels.into_iter().flatten().collect();
     }
 }
@@ -111,6 +116,21 @@ impl List<'_> {
         }
     }
 
+    fn finish_folds(&mut self, late: &HashSet<BufferId>, most: usize) {
+        for at in 0..self.kernels.len() {
+            let Some(map) = &self.kernels[at] else { continue };
+            let made = map.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
+            let Some(host) = made.filter(|&host| host < at) else { continue };
+            let Some(fold) = &self.kernels[host] else { continue };
+            if map.writes().iter().any(|b| self.in_parts.contains(b) || late.contains(b)) {
+                continue;
+            }
+            if let Some(merged) = finish(fold, map).filter(|merged| fits(merged, most)) {
+                self.replace(host, at, merged);
+            }
+        }
+    }
+
     /// The kernel at `at` moved up into the one at `host`, if order, limits and use allow.
     fn joined(&self, host: usize, at: usize) -> Option<Kernel> {
         let (first, second) = (self.kernels[host].as_ref()?, self.kernels[at].as_ref()?);
@@ -129,11 +149,7 @@ impl List<'_> {
         if !shares && elements > 1 << 14 {
             return None;
         }
-        let fits = |kernel: &Kernel| {
-            kernel.buffers().len() <= self.max_buffers
-                && kernel.programs().iter().all(|p| p.instrs.len() <= LONGEST_PROGRAM)
-        };
-        join(first, second).filter(fits)
+        join(first, second).filter(|merged| fits(merged, self.max_buffers))
     }
 }
 
@@ -150,15 +166,56 @@ fn append(base: &mut Program, added: &Program, stored: &[Store]) -> Option<Vec<R
     }))
 }
 
-/// Two maps or two folds over one space as one kernel.
-fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
+fn fits(kernel: &Kernel, most: usize) -> bool {
+    kernel.buffers().len() <= most && kernel.programs().iter().all(|p| p.instrs.len() <= LONGEST_PROGRAM)
+}
+
+/// The label of two kernels in one.
+fn both(first: &Kernel, second: &Kernel) -> String {
     let label = if first.label == second.label {
         first.label.clone()
     } else {
         format!("{}, {}", first.label, second.label)
     };
-    let label =
-        if label.len() > 60 { format!("{}..", label.chars().take(58).collect::<String>()) } else { label };
+    if label.len() > 60 { format!("{}..", label.chars().take(58).collect::<String>()) } else { label }
+}
+
+/// A fold with a map over its results as what is done with them, if the map is over their space.
+fn finish(fold: &Kernel, map: &Kernel) -> Option<Kernel> {
+    let (Body::Reduce { .. }, Body::Map { parts }) = (&fold.body, &map.body) else { return None };
+    let [Map { shape: space, program: added, stores: more }] = &parts[..] else { return None };
+    let mut body = fold.body.clone();
+    let Body::Reduce { shape, outer, finish, stores, .. } = &mut body else { return None };
+    let (mut added, mut more) = (added.clone(), more.clone());
+    for strides in added.stride_lists().chain(more.iter_mut().flat_map(|store| store.view.stride_lists())) {
+        *strides = split(strides, space, &shape[..*outer])?;
+    }
+    let map_of = append(finish, &added, stores)?;
+    stores.extend(more.into_iter().map(|store| Store { value: map_of[store.value], ..store }));
+    Some(Kernel { label: both(fold, map), body })
+}
+
+/// The strides over a space as strides over a finer one: each of its dims is one of the first, or several together.
+fn split(strides: &[i64], space: &[usize], finer: &[usize]) -> Option<Vec<i64>> {
+    let mut result = vec![0; finer.len()];
+    let mut end = finer.len();
+    for (&stride, &size) in strides.iter().zip(space).rev() {
+        let mut inner = 1;
+        while inner < size {
+            end = end.checked_sub(1)?;
+            result[end] = stride * inner as i64;
+            inner *= finer[end];
+        }
+        if inner != size {
+            return None;
+        }
+    }
+    finer[..end].iter().all(|&size| size == 1).then_some(result)
+}
+
+/// Two maps or two folds over one space as one kernel.
+fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
+    let label = both(first, second);
     match (&first.body, &second.body) {
         (Body::Map { parts }, Body::Map { parts: more }) => {
             let ([part], [more]) = (&parts[..], &more[..]) else { return None };
