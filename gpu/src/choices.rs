@@ -54,13 +54,14 @@ impl Choices {
     }
 }
 
-/// What a kernel is known by: a checksum of what runs without measuring. So another version of a kernel is
-/// another kernel, and what was measured for the former is not taken for it.
-pub fn name(fixed: &Assembled) -> String {
+/// What a kernel is known by: a checksum of what runs without measuring and of the ways that there are. So another
+/// version of a kernel, or one with more ways, is another kernel, and what was measured for the former is not taken for it.
+pub fn name(fixed: &Assembled, ways: &[Choice]) -> String {
     let mut sum = Md5::new();
     for launch in &fixed.launches {
         sum.update(launch.source.as_bytes());
         sum.update(launch.count.to_le_bytes());
     }
+    ways.iter().for_each(|way| sum.update(way.to_string()));
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -194,7 +194,7 @@ impl<'a> Plan<'a> {
         let fixed = assemble(context, kernel)?;
         let ways = candidates(context, kernel);
         let is_open = ways.len() > 1 && !fixed.launches.is_empty();
-        let name = is_open.then(|| name(&fixed));
+        let name = is_open.then(|| name(&fixed, &ways));
         Ok(Plan { kernel, fixed, ways, name })
     }
 }

@@ -51,17 +51,9 @@ fn target(operands: Operands, workgroup_bytes: u32) -> Target {
 /// Checks the ways of all kernels, and gives the kernels that can be loaded ahead.
 fn check(target: &Target, channels: usize) -> BTreeSet<String> {
     let made = precompute(step(channels).schedule_with(target.schedule_options()).unwrap(), target);
-    let (places, run) = (made.places(), made.schedule);
-    let context = Context {
-        buffers: &run.buffers,
-        places: &places,
-        frozen: &run.frozen(),
-        target,
-        choice: None,
-        tight: false,
-    };
+    let context = made.context(target);
     let mut ahead = BTreeSet::new();
-    for kernel in run.all_kernels() {
+    for kernel in made.schedule.all_kernels() {
         for (number, choice) in candidates(context, kernel).into_iter().enumerate() {
             let what = format!("{target:?}, {channels} channels, `{}`, {choice}", kernel.label);
             let launches = assemble(Context { choice: Some(choice), ..context }, kernel).unwrap().launches;
