@@ -56,11 +56,10 @@ pub fn launches(schedule: &Schedule, target: &Target) -> Result<String> {
     let assembled = run.all_kernels().map(|kernel| assemble(context, kernel)).collect::<Result<_>>()?;
     let Sequence { call, starts, .. } = Sequence::new(context, run, assembled)?;
     let of = |kernel: usize| &call[starts[kernel]..starts.get(kernel + 1).copied().unwrap_or(call.len())];
-    let workgroups = |launch: &Launch| launch.groups.iter().map(|&g| u64::from(g)).product::<u64>();
     let moved = |launches: &[Launch]| launches.iter().flat_map(|l| &l.bindings).map(Bound::bytes).sum();
     let every_call = Schedule { prepare: vec![], ..run.clone() };
     let mut text = every_call.table_of("workgroups", |number, kernel| {
-        let each: Vec<u64> = of(number).iter().map(workgroups).collect();
+        let each: Vec<usize> = of(number).iter().map(Launch::workgroups).collect();
         let alike = each.chunk_by(|a, b| a == b).map(|alike| match alike {
             [groups] => groups.to_string(),
             _ => format!("{}x{}", alike.len(), alike[0]),
@@ -72,9 +71,9 @@ pub fn launches(schedule: &Schedule, target: &Target) -> Result<String> {
         text,
         "{} launches of {} workgroups; of these {} of {}, before all kernels, pack what products read, {:.1} MiB",
         call.len(),
-        call.iter().map(workgroups).sum::<u64>(),
+        call.iter().map(Launch::workgroups).sum::<usize>(),
         ahead.len(),
-        ahead.iter().map(workgroups).sum::<u64>(),
+        ahead.iter().map(Launch::workgroups).sum::<usize>(),
         moved(ahead) as f64 / 1048576.0
     );
     Ok(text)

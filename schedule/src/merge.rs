@@ -69,6 +69,12 @@ impl List<'_> {
         kernel.reads().iter().all(|b| self.writer.get(b).is_none_or(|&w| w <= position))
     }
 
+    /// The latest kernel that the one at `at` reads from: the only one that it can join.
+    fn source(&self, at: usize, kernel: &Kernel) -> Option<usize> {
+        let made = kernel.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
+        made.filter(|&host| host < at)
+    }
+
     /// Puts `merged`, made of the kernels at `host` and `at`, in place of the first.
     fn replace(&mut self, host: usize, at: usize, merged: Kernel) {
         merged.writes().into_iter().for_each(|buffer| {
@@ -81,9 +87,7 @@ impl List<'_> {
     fn attach_channel_reductions(&mut self) {
         for at in 0..self.kernels.len() {
             let Some(fold) = &self.kernels[at] else { continue };
-            // The latest kernel it reads from is the only candidate.
-            let made = fold.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
-            let Some(host) = made.filter(|&host| host < at) else { continue };
+            let Some(host) = self.source(at, fold) else { continue };
             let Some(convolution) = &self.kernels[host] else { continue };
             if let Some(merged) = attach(convolution, fold)
                 && merged.buffers().len() <= self.max_buffers
@@ -119,8 +123,7 @@ impl List<'_> {
     fn finish_folds(&mut self, late: &HashSet<BufferId>, most: usize) {
         for at in 0..self.kernels.len() {
             let Some(map) = &self.kernels[at] else { continue };
-            let made = map.reads().iter().filter_map(|b| self.writer.get(b)).max().copied();
-            let Some(host) = made.filter(|&host| host < at) else { continue };
+            let Some(host) = self.source(at, map) else { continue };
             let Some(fold) = &self.kernels[host] else { continue };
             if map.writes().iter().any(|b| self.in_parts.contains(b) || late.contains(b)) {
                 continue;

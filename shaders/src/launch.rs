@@ -173,6 +173,11 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Workgroups in all dimensions.
+    pub fn workgroups(&self) -> usize {
+        self.groups.iter().map(|&groups| groups as usize).product()
+    }
+
     /// Whether the target can run it.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ fn stored(step: &Step, operands: Operands) -> Precomputed {
     precompute(step.schedule_with(target.schedule_options()).unwrap(), &target)
 }
 
-/// The label of each buffer that some kernels write, and whether it is in 16 bits.
+/// Of each buffer that some kernels write, whether it is in 16 bits.
 fn written(made: &Precomputed, kernels: impl Fn(&Kernel) -> bool) -> Vec<bool> {
     let kernels = made.schedule.kernels.iter().filter(|kernel| kernels(kernel));
     kernels.flat_map(Kernel::writes).map(|buffer| made.places[buffer].element == Element::F16).collect()

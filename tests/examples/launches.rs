@@ -47,11 +47,10 @@ struct Cost {
 impl Cost {
     /// Of the launches of a kernel of so many operations, which the one of most workgroups does.
     fn of(launches: &[Launch], flops: u64, rate: f64) -> Cost {
-        let groups = |launch: &Launch| launch.groups.iter().map(|&g| g as usize).product::<usize>();
-        let most = launches.iter().map(groups).max().unwrap_or(0);
+        let most = launches.iter().map(Launch::workgroups).max().unwrap_or(0);
         let mut cost = Cost { launches: launches.len(), ..Cost::default() };
         for launch in launches {
-            let groups = groups(launch);
+            let groups = launch.workgroups();
             let bytes: u64 = launch.bindings.iter().map(|bound| bound.bytes()).sum();
             // One workgroup keeps about half of a multiprocessor busy.
             let busy = (groups as f64 / (2.0 * MULTIPROCESSORS)).min(1.0);
