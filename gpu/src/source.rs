@@ -79,12 +79,14 @@ pub fn launches(schedule: &Schedule, target: &Target) -> Result<String> {
     Ok(text)
 }
 
-/// [`launches`] for a device that offers no more than WebGPU guarantees everywhere.
+/// A table of what a call launches on a device that offers no more than WebGPU guarantees everywhere: of every launch the
+/// number of workgroups, and the bytes that its bindings reach.
 pub fn webgpu_launches(schedule: &Schedule) -> Result<String> {
     launches(schedule, &Target::WEBGPU)
 }
 
-/// [`source`] for a device that offers no more than WebGPU guarantees everywhere.
+/// What a device that offers no more than WebGPU guarantees everywhere runs for one kernel of the schedule: every launch's
+/// WGSL, with its workgroups and bindings above it.
 pub fn webgpu_source(schedule: &Schedule, kernel: &Kernel) -> Result<String> {
     source(schedule, kernel, &Target::WEBGPU)
 }
