@@ -82,7 +82,7 @@ impl Default for Options {
 /// An open adapter. Clones share the device and its state.
 #[derive(Clone)]
 pub struct GpuDevice {
-    gpu: Arc<Gpu>,
+    pub(crate) gpu: Arc<Gpu>,
     pipelines: Arc<Pipelines>,
     tuning: Arc<Tuning>,
     state: Arc<State<wgpu::Buffer>>,

@@ -10,6 +10,8 @@ mod choices;
 mod context;
 mod device;
 mod dispatch;
+#[cfg(test)]
+mod emulated;
 mod executable;
 mod memory;
 mod pipelines;

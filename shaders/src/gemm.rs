@@ -15,7 +15,7 @@
 use schedule::{ConvGeometry, ConvKind, Epilogue, Operand};
 
 use crate::bindings::Bindings;
-use crate::operand::{Finisher, IMAGE, LEFT, Loader, PRODUCT, WEIGHT};
+use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, WEIGHT};
 
 /// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
 /// left operand at `row * stride + offset + t * move_by`, if that is within `0..size`.
@@ -31,9 +31,10 @@ pub struct TapAxis {
     pub size: usize,
     /// Grid rows along this axis.
     pub grid: usize,
-    /// Grid row `i` is row `i * out_stride + out_offset` of the result.
+    /// Grid row `i` is row `i * out_stride + out_offset` of `out_size` of the result.
     pub out_stride: usize,
     pub out_offset: usize,
+    pub out_size: usize,
 }
 
 impl TapAxis {
@@ -50,7 +51,17 @@ impl TapAxis {
             grid: size,
             out_stride: 1,
             out_offset: 0,
+            out_size: size,
         }
+    }
+
+    /// Whether every tap reads within the left operand.
+    fn stays_inside(&self) -> bool {
+        let farthest = (self.grid as i64 - 1) * self.stride + self.offset;
+        let moved = farthest + (self.count as i64 - 1) * self.move_by;
+        [self.offset, farthest, moved, self.offset + moved - farthest]
+            .iter()
+            .all(|at| (0..self.size as i64).contains(at))
     }
 
     /// Axis `d` of a convolution's forward pass.
@@ -66,6 +77,7 @@ impl TapAxis {
             grid: [g.out_height, g.out_width][d],
             out_stride: 1,
             out_offset: 0,
+            out_size: [g.out_height, g.out_width][d],
         }
     }
 }
@@ -169,6 +181,7 @@ impl<'a> Gemm<'a> {
                         grid: (sizes[d][0] - phase).div_ceil(stride),
                         out_stride: stride,
                         out_offset: phase,
+                        out_size: sizes[d][0],
                     }
                 })
                 .collect()
@@ -220,53 +233,63 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// `lhs4(n, y, x, z, c)`: four neighbouring channels for `c` up to `padded`, zero past the operand's end.
+    /// `lhs4(p, z, c)`: four neighbouring channels of pixel `p`, or of a row, for `c` up to `padded`, zero past the
+    /// operand's end.
     pub fn left_function(&self, padded: usize, bindings: &mut Bindings) -> String {
         match self.form {
             Form::Convolution(_) => image_vectors("lhs", self.lhs, self.channels, padded, bindings),
             Form::Matrix => {
                 let function = self.left_loader().write("lhs", bindings);
-                function + &vectors("lhs", self.channels, padded, |k| format!("lhs(z, x, {k})"))
+                function + &vectors("lhs", self.channels, padded, |k| format!("lhs(z, p, {k})"))
             }
         }
     }
 
-    /// `rhs4(n, y, x, z, c)`: the same of the gradient that a weight gradient reads.
+    /// `rhs4(p, z, c)`: the same of the gradient that a weight gradient reads.
     pub fn right_function(&self, padded: usize, bindings: &mut Bindings) -> String {
         image_vectors("rhs", self.rhs, self.columns, padded, bindings)
     }
 
     /// Statements that give position `p{q}` (already declared) its pixel in the left operand before a tap
-    /// moves it: `n{q}`, `y{q}`, `x{q}`.
+    /// moves it: row `y{q}` and column `x{q}`, and its number `pixel{q}`.
     pub fn pixel(&self, q: usize) -> String {
-        let (w, h) = (self.x.grid, self.y.grid);
+        let ([y, x], pixels) = ([&self.y, &self.x], self.y.grid * self.x.grid);
+        let axis = |at: String, axis: &TapAxis| match (axis.stride, axis.offset) {
+            (1, 0) => at,
+            (stride, offset) => format!("{at} * {stride} + {}", signed(offset)),
+        };
+        // By numbers without a sign: dividing those is quicker.
+        let number = if [y, x].iter().all(|axis| axis.stride == 1 && axis.grid == axis.size) {
+            format!("p{q} + {}", signed(y.offset * x.size as i64 + x.offset))
+        } else {
+            format!("(i32(u32(p{q}) / {pixels}u) * {} + y{q}) * {} + x{q}", y.size, x.size)
+        };
         format!(
-            "    let x{q} = (p{q} % {w}) * {} + {};\n    \
-             let y{q} = ((p{q} / {w}) % {h}) * {} + {};\n    \
-             let n{q} = p{q} / {};\n",
-            self.x.stride,
-            signed(self.x.offset),
-            self.y.stride,
-            signed(self.y.offset),
-            w * h,
+            "    let x{q} = {};\n    let y{q} = {};\n    let pixel{q} = {number};\n",
+            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x),
+            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y),
         )
     }
 
-    /// Statements for position `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and
-    /// its pixel there, or a safe one: `sn{q}`, `sy{q}`, `sx{q}`.
-    pub fn moved_pixel(&self, q: usize, tap_y: &str, tap_x: &str) -> String {
+    /// Statements for position `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and the number
+    /// `moved{q}` of its pixel there, or of a safe one. With `beyond` the position may be past the last.
+    pub fn moved_pixel(&self, q: usize, tap_y: &str, tap_x: &str, beyond: bool) -> String {
+        let mut conditions = Vec::new();
+        if beyond {
+            conditions.push(format!("p{q} < {}", self.positions()));
+        }
+        for (name, axis, tap) in [("y", &self.y, tap_y), ("x", &self.x, tap_x)] {
+            if !axis.stays_inside() {
+                let by = signed(axis.move_by);
+                conditions.push(format!("u32({name}{q} + {tap} * {by}) < {}u", axis.size));
+            }
+        }
+        let inside = if conditions.is_empty() { "true".to_string() } else { conditions.join(" && ") };
         format!(
-            "    let ty{q} = y{q} + {tap_y} * {};\n    \
-             let tx{q} = x{q} + {tap_x} * {};\n    \
-             let inside{q} = p{q} < {} && u32(ty{q}) < {}u && u32(tx{q}) < {}u;\n    \
-             let sn{q} = select(0, n{q}, inside{q});\n    \
-             let sy{q} = select(0, ty{q}, inside{q});\n    \
-             let sx{q} = select(0, tx{q}, inside{q});\n",
-            signed(self.y.move_by),
+            "    let inside{q} = {inside};\n    \
+             let moved{q} = select(0, pixel{q} + {tap_y} * {} + {tap_x} * {}, inside{q});\n",
+            signed(self.y.move_by * self.x.size as i64),
             signed(self.x.move_by),
-            self.positions(),
-            self.y.size,
-            self.x.size,
         )
     }
 
@@ -287,7 +310,7 @@ impl<'a> Gemm<'a> {
 
     /// Along which dim of the result four columns lie side by side.
     fn finish_vector(&self) -> Option<usize> {
-        let last = if self.form == Form::Matrix { 2 } else { 3 };
+        let last = if self.form == Form::Matrix { 2 } else { 1 };
         (self.columns.is_multiple_of(4) && !self.is_weight_grad()).then_some(last)
     }
 
@@ -295,13 +318,13 @@ impl<'a> Gemm<'a> {
         let params = match self.form {
             Form::Matrix => PRODUCT,
             Form::Convolution(ConvKind::WeightGrad) => WEIGHT,
-            Form::Convolution(_) => IMAGE,
+            Form::Convolution(_) => PIXELS,
         };
         Finisher::new(self.epilogue, params, self.finish_vector())
     }
 
-    /// `finish4(row, z, column, value)`: stores four columns of a row, or those that exist.
-    pub fn finish_function(&self, bindings: &mut Bindings) -> String {
+    /// `finish4(row, z, column, value)`: stores four columns of a row, or those of `padded` that exist.
+    pub fn finish_function(&self, padded: usize, bindings: &mut Bindings) -> String {
         let function = self.finisher().write("finish", &[], bindings);
         let columns = self.columns;
         let index = |column: &str| match self.form {
@@ -309,7 +332,7 @@ impl<'a> Gemm<'a> {
             Form::Convolution(ConvKind::WeightGrad) => {
                 format!("z * {columns} + {column}, c, tap / {kw}, tap % {kw}", kw = self.window[1])
             }
-            Form::Convolution(_) => format!("n, y, x, z * {columns} + {column}"),
+            Form::Convolution(_) => format!("p, z * {columns} + {column}"),
         };
         let rows = match self.form {
             Form::Matrix => String::new(),
@@ -319,20 +342,26 @@ impl<'a> Gemm<'a> {
                 self.channels,
                 per_tap = self.row_channels(),
             ),
+            Form::Convolution(_) if self.y.out_stride == 1 && self.x.out_stride == 1 => {
+                "    let p = row;\n".into()
+            }
             Form::Convolution(_) => format!(
                 "    let x = (row % {w}) * {} + {};\n    let y = ((row / {w}) % {h}) * {} + {};\n    \
-                 let n = row / {hw};\n",
+                 let p = (row / {hw} * {} + y) * {} + x;\n",
                 self.x.out_stride,
                 self.x.out_offset,
                 self.y.out_stride,
                 self.y.out_offset,
+                self.y.out_size,
+                self.x.out_size,
                 w = self.x.grid,
                 h = self.y.grid,
                 hw = self.y.grid * self.x.grid,
             ),
         };
         let store = if self.finish_vector().is_some() {
-            format!("    if column < {columns} {{ finish({}, value); }}\n", index("column"))
+            let exists = if padded > columns { format!("if column < {columns} ") } else { String::new() };
+            format!("    {exists}{{ finish({}, value); }}\n", index("column"))
         } else {
             let lane = |j: usize| {
                 let at = index(&format!("column + {j}"));
@@ -346,7 +375,7 @@ impl<'a> Gemm<'a> {
     }
 }
 
-/// `NAME4(n, y, x, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
+/// `NAME4(p, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
 /// channels for `k` below `padded`, zero past the group's end.
 fn image_vectors(
     name: &str,
@@ -356,12 +385,12 @@ fn image_vectors(
     bindings: &mut Bindings,
 ) -> String {
     let function = image_loader(operand, per_group).write(name, bindings);
-    function + &vectors(name, per_group, padded, |k| format!("{name}(n, y, x, z * {per_group} + {k})"))
+    function + &vectors(name, per_group, padded, |k| format!("{name}(p, z * {per_group} + {k})"))
 }
 
 /// The loader behind [`image_vectors`].
 fn image_loader(operand: &Operand, per_group: usize) -> Loader {
-    Loader::new(operand, IMAGE, per_group.is_multiple_of(4).then_some(3))
+    Loader::new(operand, PIXELS, per_group.is_multiple_of(4).then_some(1))
 }
 
 /// The index is kept inside as well as the value: nothing past the end may be read.
@@ -378,7 +407,7 @@ fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String)
     } else {
         call("k")
     };
-    format!("fn {name}4(n: i32, y: i32, x: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
+    format!("fn {name}4(p: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
 }
 
 fn signed(value: i64) -> String {

@@ -159,7 +159,7 @@ fn product(
     let partials = match partials {
         Some(partials) => Some(bindings.scratch(partials, Access::ReadWrite, true)),
         None => {
-            functions += &gemm.finish_function(&mut bindings);
+            functions += &gemm.finish_function(plan.columns, &mut bindings);
             None
         }
     };
@@ -180,7 +180,11 @@ fn product(
                 plan.columns
             ),
         };
-        format!("    if first + {row} < {} {{ {store} }}\n", gemm.rows())
+        let exists = match gemm.rows().is_multiple_of(tile.rows) {
+            true => String::new(),
+            false => format!("if first + {row} < {} ", gemm.rows()),
+        };
+        format!("    {exists}{{ {store} }}\n")
     });
     // A plain product's bounds are known beforehand.
     let (start, end) = match plan.chunks {
@@ -274,10 +278,11 @@ impl Staging {
         let at = format!("(thread + {})", i * tile.threads());
         let text = self.text;
         let name = format!("left{i}");
-        let value = |channel: &str| format!("lhs4(sn{i}, sy{i}, sx{i}, z, {channel})");
+        let value = |channel: &str| format!("lhs4(moved{i}, z, {channel})");
         let made = |value: &str| {
-            let scaled = text.scaled(value, gemm.gradients()[0]);
-            format!("select(vec4<f32>(0.0), {scaled}, inside{i})")
+            // Rounded first: what is stored in 16 bits is then never widened.
+            let staged = text.staged(value, gemm.gradients()[0]);
+            format!("select({}(), {staged}, inside{i})", text.staged_type())
         };
         if gemm.is_weight_grad() {
             // Neighbouring threads load neighbouring channels of a pixel. Rows past the end repeat the last.
@@ -296,7 +301,8 @@ impl Staging {
             );
             let _ = writeln!(self.load, "    let p{i} = base + k{i};");
             self.load += &gemm.pixel(i);
-            self.load += &gemm.moved_pixel(i, &format!("tap_y{i}"), &format!("tap_x{i}"));
+            let beyond = gemm.positions() < plan.depth;
+            self.load += &gemm.moved_pixel(i, &format!("tap_y{i}"), &format!("tap_x{i}"), beyond);
             self.load(&name, &value(&format!("c{i}")), made);
             self.stage += &text.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
         } else {
@@ -309,7 +315,8 @@ impl Staging {
                  let p{i} = first + slot{i};"
             );
             self.once += &gemm.pixel(i);
-            self.tap += &gemm.moved_pixel(i, "tap_y", "tap_x");
+            let beyond = !gemm.rows().is_multiple_of(tile.rows);
+            self.tap += &gemm.moved_pixel(i, "tap_y", "tap_x", beyond);
             self.load(&name, &value(&format!("base + k{i}")), made);
             self.stage += &text.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
         }
@@ -338,14 +345,16 @@ impl Staging {
                 format!("{packed}[from{i} + base * {}]", columns / 4)
             }
             None => {
-                let (w, h) = (gemm.x.grid, gemm.y.grid);
-                let last = gemm.positions() as i64 - 1;
-                let _ = writeln!(self.load, "    let q{i} = min(base + at{i} / {quads}, {last});");
-                format!("rhs4(q{i} / {}, (q{i} / {w}) % {h}, q{i} % {w}, z, {column})", w * h)
+                let position = format!("base + at{i} / {quads}");
+                let position = match gemm.positions() < *depth {
+                    true => format!("min({position}, {})", gemm.positions() - 1),
+                    false => position,
+                };
+                format!("rhs4({position}, z, {column})")
             }
         };
         let text = self.text;
-        self.load(&format!("right{i}"), &value, |value| text.scaled(value, gemm.gradients()[1]));
+        self.load(&format!("right{i}"), &value, |value| text.staged(value, gemm.gradients()[1]));
         self.stage += &text.stage_right(i);
     }
 }
@@ -354,7 +363,7 @@ impl Staging {
 fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratch) -> Launch {
     let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
     gemm.finisher().declare(&mut bindings);
-    let functions = gemm.finish_function(&mut bindings);
+    let functions = gemm.finish_function(plan.columns, &mut bindings);
     let partials = bindings.scratch(partials, Access::Read, true);
     let (declarations, bindings) = bindings.finish();
     let (rows, quads) = (gemm.rows(), plan.columns / 4);

@@ -146,6 +146,8 @@ impl Finisher {
 
 /// Index parameters of images `[N, H, W, C]`.
 pub const IMAGE: &[&str] = &["n", "y", "x", "c"];
+/// The same, with one number for a pixel.
+pub const PIXELS: &[&str] = &["p", "c"];
 /// Index parameters of convolution weights `[Cout, Cin/groups, kh, kw]`.
 pub const WEIGHT: &[&str] = &["co", "ci", "r", "s"];
 /// Index parameters of the left matrices `[batch, m, k]`.

@@ -44,13 +44,15 @@ pub enum Core {
         /// Matrices below and beside each other.
         down: usize,
         across: usize,
+        /// How many beside each other hand their results to the threads at once, through workgroup memory.
+        at_once: usize,
     },
 }
 
 /// Elements between rows of the staged operands beyond the tile's own, against bank conflicts.
 pub const PADDING: usize = 4;
 /// The same for matrices, whose rows must begin at multiples of 16 bytes.
-const MATRIX_PADDING: usize = 8;
+pub const MATRIX_PADDING: usize = 8;
 /// What gradients are multiplied by before they are rounded to 16 bits: what is below 64 does not
 /// overflow, and what is above 6e-8 keeps at least ten bits.
 pub const GRADIENT_SCALE: f32 = 1024.0;
@@ -102,7 +104,15 @@ impl Tile {
             tiles.iter().filter(|tile| tile.has_large_blocks()).map(|&tile| Tile { ahead: true, ..tile });
         let ahead: Vec<Tile> = ahead.filter(fits).collect();
         tiles.extend(ahead);
-        tiles
+        // What workgroup memory is left lets more results pass at once.
+        tiles.into_iter().map(|tile| tile.handing_over().into_iter().find(fits).unwrap_or(tile)).collect()
+    }
+
+    /// The same tile with more and fewer matrices that hand over their results at once.
+    fn handing_over(self) -> Vec<Tile> {
+        let Core::Matrices { lanes, down, across, .. } = self.core else { return Vec::new() };
+        let tile = |at_once| Tile { core: Core::Matrices { lanes, down, across, at_once }, ..self };
+        [4, 2].into_iter().filter(|at_once| across.is_multiple_of(*at_once)).map(tile).collect()
     }
 
     /// Whether threads or subgroups have blocks so large that too few of them are at work to hide what loads take,
@@ -110,7 +120,7 @@ impl Tile {
     fn has_large_blocks(&self) -> bool {
         match self.core {
             Core::Threads { rows, vectors, .. } => rows == 8 && (vectors == 2 || self.columns <= 16),
-            Core::Matrices { down, .. } => down == 2,
+            Core::Matrices { down, .. } => down >= 2,
         }
     }
 
@@ -161,7 +171,7 @@ impl Tile {
         let deep = if k > MATRIX { 2 * MATRIX } else { MATRIX };
         // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
         let across = (width / MATRIX).min(4);
-        let core = Core::Matrices { lanes, down: 2, across };
+        let core = Core::Matrices { lanes, down: 2, across, at_once: 1 };
         Tile { rows: 128, columns: width, k: deep, core, ahead: false }
     }
 
@@ -170,12 +180,16 @@ impl Tile {
         let Core::Matrices { lanes, across, .. } = self.core else { return Vec::new() };
         let tile = |rows: usize, columns: usize, down: usize| {
             let across = across.min(columns / MATRIX);
-            Tile { rows, columns, k: self.k, core: Core::Matrices { lanes, down, across }, ahead: false }
+            let core = Core::Matrices { lanes, down, across, at_once: 1 };
+            Tile { rows, columns, k: self.k, core, ahead: false }
         };
         let wide = self.columns;
         let mut tiles = vec![tile(64, wide, 2), tile(64, wide, 1), tile(32, wide, 1), tile(128, wide, 4)];
         if wide > MATRIX {
             tiles.extend([tile(128, wide / 2, 2), tile(64, wide / 2, 2), tile(32, wide / 2, 1)]);
+        }
+        if wide > 4 * MATRIX {
+            tiles.push(Tile { k: MATRIX, ..tile(256, wide, 4) });
         }
         if k > 2 * MATRIX {
             tiles.push(Tile { k: 4 * MATRIX, ..self });
@@ -205,7 +219,15 @@ impl Tile {
     fn bytes(&self) -> usize {
         let element = if self.is_half() { 2 } else { 4 };
         let staged = self.halves() * (self.left_len() + self.right_len()) * element;
-        staged + self.subgroups() * MATRIX * MATRIX * 4
+        staged + self.result_quads() * 16
+    }
+
+    /// Vectors of the results that pass through workgroup memory at once.
+    pub fn result_quads(&self) -> usize {
+        match self.core {
+            Core::Threads { .. } => 0,
+            Core::Matrices { at_once, .. } => self.subgroups() * at_once * MATRIX * MATRIX / 4,
+        }
     }
 
     /// Copies of the staged operands.
@@ -213,20 +235,19 @@ impl Tile {
         1 + usize::from(self.ahead)
     }
 
-    /// Elements of the staged left operand.
+    /// Elements of the staged left operand, whether it lies row by row or by values of k.
     pub fn left_len(&self) -> usize {
+        let by_rows = self.rows * self.left_stride();
         match self.core {
             Core::Threads { .. } if !self.ahead => self.k * (self.rows + PADDING),
-            _ => self.rows * self.left_stride(),
+            Core::Threads { .. } => by_rows,
+            Core::Matrices { .. } => by_rows.max(self.k * (self.rows + MATRIX_PADDING)),
         }
     }
 
     /// Elements of the staged right operand.
     pub fn right_len(&self) -> usize {
-        match self.core {
-            Core::Threads { .. } => self.k * self.columns,
-            Core::Matrices { .. } => self.k * self.right_stride(),
-        }
+        self.k * self.right_stride()
     }
 
     /// Elements from a row of the staged left operand to the next, where it lies row by row.
@@ -238,9 +259,12 @@ impl Tile {
         }
     }
 
-    /// Elements from a row of the staged right matrices to the next.
+    /// Elements from a row of the staged right operand to the next.
     pub fn right_stride(&self) -> usize {
-        self.columns + MATRIX_PADDING
+        match self.core {
+            Core::Threads { .. } => self.columns,
+            Core::Matrices { .. } => self.columns + MATRIX_PADDING,
+        }
     }
 
     /// Threads beside each other.

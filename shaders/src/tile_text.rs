@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::tile::{Core, GRADIENT_SCALE, MATRIX, PADDING, Tile};
+use crate::tile::{Core, GRADIENT_SCALE, MATRIX, MATRIX_PADDING, PADDING, Tile};
 
 /// A tile, and how the left operand lies in workgroup memory.
 #[derive(Clone, Copy)]
@@ -13,7 +13,7 @@ pub struct TileText {
 
 #[derive(Clone, Copy)]
 enum Left {
-    /// Elements: for threads `[k][row]`, for matrices `[row][k]`.
+    /// Elements: `[k][row]`.
     Elements,
     /// Vectors of four values of k: `[row][k / 4]`. The rows of a thread lie apart, so that neighbouring threads
     /// read neighbouring rows.
@@ -23,14 +23,14 @@ enum Left {
 }
 
 impl TileText {
-    /// Of a left operand that is loaded in vectors along its rows, or along k. Where it is loaded ahead it is
-    /// staged in the same vectors, which takes a quarter of the reads. (In others it cannot be: threads that write
-    /// elements of one vector may undo each other's.)
+    /// Of a left operand that is loaded in vectors along its rows, or along k. For matrices, and where it is loaded
+    /// ahead, it is staged in the same vectors, which takes a quarter of the writes, or of the reads. (In others it
+    /// cannot be: threads that write elements of one vector may undo each other's.)
     pub fn new(tile: Tile, is_along_rows: bool) -> TileText {
         let left = match tile.core {
-            Core::Threads { .. } if tile.ahead && is_along_rows => Left::AlongRows,
-            Core::Threads { .. } if tile.ahead => Left::AlongK,
-            _ => Left::Elements,
+            Core::Threads { .. } if !tile.ahead => Left::Elements,
+            _ if is_along_rows => Left::AlongRows,
+            _ => Left::AlongK,
         };
         TileText { tile, left }
     }
@@ -53,7 +53,7 @@ impl TileText {
         }
     }
 
-    /// Elements in what `left_tile` is an array of.
+    /// Elements in what `left_tile` is an array of; `right_tile` and `result_tile` are of vectors.
     fn left_width(&self) -> usize {
         match self.left {
             Left::Elements => 1,
@@ -61,16 +61,17 @@ impl TileText {
         }
     }
 
-    /// The same of `right_tile`.
-    fn right_width(&self) -> usize {
-        match self.tile.core {
-            Core::Threads { .. } => 4,
-            Core::Matrices { .. } => 1,
+    /// Vectors from a row of `left_tile` to the next: a row of the operand, or where it lies along rows a value of k.
+    fn left_quads(&self) -> usize {
+        let padding = if self.tile.subgroups() > 0 { MATRIX_PADDING } else { 0 };
+        match self.left {
+            Left::AlongRows => (self.tile.rows + padding) / 4,
+            Left::Elements | Left::AlongK => self.tile.left_stride() / 4,
         }
     }
 
-    /// The workgroup memory: for threads `left_tile` as [`Left`] says and `right_tile[k][column / 4]`, for matrices
-    /// `left_tile[row][k]`, `right_tile[k][column]` and `result_tile[subgroup][row][column]`.
+    /// The workgroup memory: `left_tile` as [`Left`] says, `right_tile[k][column / 4]`, and for matrices
+    /// `result_tile[subgroup][row][column / 4]` of some of their matrices.
     pub fn declarations(&self) -> String {
         let tile = &self.tile;
         let array = |name: &str, len: usize, width: usize| {
@@ -79,13 +80,12 @@ impl TileText {
             format!("var<workgroup> {name}: array<{element}, {}>;\n", tile.halves() * len / width)
         };
         let staged = array("left_tile", tile.left_len(), self.left_width())
-            + &array("right_tile", tile.right_len(), self.right_width());
+            + &array("right_tile", tile.right_len(), 4);
         match tile.core {
             Core::Threads { .. } => staged,
-            Core::Matrices { .. } => format!(
-                "{staged}var<workgroup> result_tile: array<f32, {}>;\n",
-                tile.subgroups() * MATRIX * MATRIX
-            ),
+            Core::Matrices { .. } => {
+                format!("{staged}var<workgroup> result_tile: array<vec4<f32>, {}>;\n", tile.result_quads())
+            }
         }
     }
 
@@ -96,7 +96,7 @@ impl TileText {
 
     /// The same of `right_tile`.
     fn right_at(&self, index: &str) -> String {
-        format!("right_tile[{}{index}]", self.half(self.tile.right_len() / self.right_width()))
+        format!("right_tile[{}{index}]", self.half(self.tile.right_len() / 4))
     }
 
     fn half(&self, len: usize) -> String {
@@ -117,70 +117,53 @@ impl TileText {
     /// Statements that stage the vector `left{i}`, load `i` of the thread. `position` gives the k and the
     /// row of each of its elements.
     pub fn stage_left(&self, i: usize, position: impl Fn(usize) -> (String, String)) -> String {
-        let tile = &self.tile;
+        let store = |at: String, value: String| format!("    {} = {value};\n", self.left_at(&at));
         let element = |c: usize| {
             let (k, row) = position(c);
-            let at = match tile.core {
-                Core::Threads { .. } => format!("({k}) * {} + {row}", tile.rows + PADDING),
-                Core::Matrices { .. } => format!("({row}) * {} + {k}", tile.left_stride()),
-            };
-            format!("    {} = {};\n", self.left_at(&at), self.rounded(&format!("left{i}[{c}]"), "f16"))
-        };
-        let vector = |at: String| {
-            format!("    {} = {};\n", self.left_at(&at), self.rounded(&format!("left{i}"), "vec4<f16>"))
+            store(format!("({k}) * {} + {row}", self.tile.rows + PADDING), format!("left{i}[{c}]"))
         };
         let (k, row) = position(0);
+        let quads = self.left_quads();
         let statements = match self.left {
             Left::Elements => (0..4).map(element).collect(),
-            Left::AlongK => vector(format!("({row}) * {} + ({k}) / 4", tile.left_stride() / 4)),
-            Left::AlongRows => vector(format!("({k}) * {} + ({row}) / 4", tile.rows / 4)),
+            Left::AlongK => store(format!("({row}) * {quads} + ({k}) / 4"), format!("left{i}")),
+            Left::AlongRows => store(format!("({k}) * {quads} + ({row}) / 4"), format!("left{i}")),
         };
         self.guarded(i, true, &statements)
     }
 
     /// Statements that stage the vector `right{i}`, which is number `at{i}` of the row-major tile.
     pub fn stage_right(&self, i: usize) -> String {
-        let tile = &self.tile;
-        let statement = match tile.core {
-            Core::Threads { .. } => {
-                let value = self.rounded(&format!("right{i}"), "vec4<f16>");
-                format!("    {} = {value};\n", self.right_at(&format!("at{i}")))
-            }
-            Core::Matrices { .. } => {
-                let quads = tile.columns / 4;
-                let row = format!("(at{i} / {quads}) * {}", tile.right_stride());
-                let element = |c: usize| {
-                    let at = self.right_at(&format!("{row} + (at{i} % {quads}) * 4 + {c}"));
-                    format!("    {at} = f16(right{i}[{c}]);\n")
-                };
-                (0..4).map(element).collect()
-            }
+        let (quads, stride) = (self.tile.columns / 4, self.tile.right_stride() / 4);
+        let at = match stride == quads {
+            true => format!("at{i}"),
+            false => format!("(at{i} / {quads}) * {stride} + at{i} % {quads}"),
         };
-        self.guarded(i, false, &statement)
+        self.guarded(i, false, &format!("    {} = right{i};\n", self.right_at(&at)))
     }
 
-    /// The value of an operand before it is staged. Gradients are scaled by a power of two: those of a mean
-    /// over a batch and its pixels would often be too small for 16 bits.
-    pub fn scaled(&self, value: &str, is_gradient: bool) -> String {
-        if is_gradient && self.tile.is_half() {
-            format!("({value}) * {GRADIENT_SCALE:.1}")
-        } else {
-            value.to_string()
+    /// A vector of an operand as it is staged. Gradients are scaled by a power of two before they are rounded: those
+    /// of a mean over a batch and its pixels would often be too small for 16 bits.
+    pub fn staged(&self, value: &str, is_gradient: bool) -> String {
+        match (self.tile.is_half(), is_gradient) {
+            (false, _) => value.to_string(),
+            (true, false) => format!("vec4<f16>({value})"),
+            (true, true) => format!("vec4<f16>(({value}) * {GRADIENT_SCALE:.1})"),
         }
     }
 
-    /// A result without the scale of [`scaled`](TileText::scaled).
+    /// The type of what [`staged`](TileText::staged) makes.
+    pub fn staged_type(&self) -> &'static str {
+        if self.tile.is_half() { "vec4<f16>" } else { "vec4<f32>" }
+    }
+
+    /// A result without the scale of [`staged`](TileText::staged).
     pub fn unscaled(&self, value: &str, is_gradient: bool) -> String {
         if is_gradient && self.tile.is_half() {
             format!("({value}) * {:?}", 1.0 / GRADIENT_SCALE)
         } else {
             value.to_string()
         }
-    }
-
-    /// A value as it is staged.
-    fn rounded(&self, value: &str, half_type: &str) -> String {
-        if self.tile.is_half() { format!("{half_type}({value})") } else { value.to_string() }
     }
 
     /// From the first row of a thread to that of the next, and from a row of a thread to its next.
@@ -273,11 +256,11 @@ impl TileText {
                     read(format!("a{r}_{d}"), at, "f32");
                 }),
                 Left::AlongK => (0..span / 4).for_each(|q| {
-                    let row = format!("(thread_row + {}) * {}", r * to_row, tile.left_stride() / 4);
+                    let row = format!("(thread_row + {}) * {}", r * to_row, self.left_quads());
                     read(format!("a{r}_{q}"), format!("{row} + kk / 4 + {q}"), "vec4<f32>");
                 }),
                 Left::AlongRows if r % 4 == 0 => (0..span).for_each(|d| {
-                    let at = format!("(kk + {d}) * {} + thread_row / 4 + {}", tile.rows / 4, r / 4);
+                    let at = format!("(kk + {d}) * {} + thread_row / 4 + {}", self.left_quads(), r / 4);
                     read(format!("a{r}_{d}"), at, "vec4<f32>");
                 }),
                 Left::AlongRows => {}
@@ -298,16 +281,22 @@ impl TileText {
         text + "    }\n"
     }
 
-    /// `coopLoadT` takes its matrix row by row, `coopLoad` column by column.
+    /// `coopLoadT` takes its matrix row by row, `coopLoad` column by column; strides count vectors, as both point to
+    /// these.
     fn multiply_matrices(&self, down: usize, across: usize) -> String {
-        let (left, right) = (self.tile.left_stride(), self.tile.right_stride());
+        let (left, right) = (self.left_quads(), self.tile.right_stride() / 4);
         let mut text = format!("    for (var kk = 0; kk < {}; kk += {MATRIX}) {{\n", self.tile.k);
         for r in 0..down {
-            let at = self.left_at(&format!("(strip_row + {}) * {left} + kk", r * MATRIX));
-            let _ = writeln!(text, "        let a{r} = coopLoadT<coop_mat16x16<f16, A>>(&{at}, {left}u);");
+            let row = format!("(strip_row + {})", r * MATRIX);
+            let (load, at) = match self.left {
+                Left::AlongRows => ("coopLoad", format!("kk * {left} + {row} / 4")),
+                Left::Elements | Left::AlongK => ("coopLoadT", format!("{row} * {left} + kk / 4")),
+            };
+            let at = self.left_at(&at);
+            let _ = writeln!(text, "        let a{r} = {load}<coop_mat16x16<f16, A>>(&{at}, {left}u);");
         }
         for c in 0..across {
-            let at = self.right_at(&format!("kk * {right} + strip_column + {}", c * MATRIX));
+            let at = self.right_at(&format!("kk * {right} + strip_column / 4 + {}", c * MATRIX / 4));
             let _ = writeln!(text, "        let b{c} = coopLoadT<coop_mat16x16<f16, B>>(&{at}, {right}u);");
         }
         for r in 0..down {
@@ -319,7 +308,7 @@ impl TileText {
     }
 
     /// A statement for every result vector of the thread; `f` gets its row and column within the tile and
-    /// its value. Matrices go through workgroup memory, one of each subgroup at a time.
+    /// its value. Matrices go through workgroup memory, so that a thread gets whole vectors.
     pub fn results(&self, f: impl Fn(&str, &str, &str) -> String) -> String {
         let mut text = String::new();
         match self.tile.core {
@@ -333,24 +322,23 @@ impl TileText {
                     }
                 }
             }
-            Core::Matrices { lanes, down, across } => {
-                let (size, quads) = (MATRIX * MATRIX, MATRIX * MATRIX / 4);
-                for r in 0..down {
-                    for c in 0..across {
-                        let _ = write!(
-                            text,
-                            "    workgroupBarrier();\n    \
-                             coopStoreT(sum{r}_{c}, &result_tile[i32(subgroup) * {size}], {MATRIX}u);\n    \
-                             workgroupBarrier();\n    \
-                             for (var quad = i32(lane); quad < {quads}; quad += {lanes}) {{\n    \
-                             let at = i32(subgroup) * {size} + quad * 4;\n    \
-                             let value = vec4<f32>(result_tile[at], result_tile[at + 1], \
-                             result_tile[at + 2], result_tile[at + 3]);\n"
-                        );
-                        let row = format!("strip_row + {} + quad / 4", r * MATRIX);
-                        let column = format!("strip_column + {} + (quad % 4) * 4", c * MATRIX);
-                        text += &f(&row, &column, "value");
-                        text += "    }\n";
+            Core::Matrices { lanes, down, across, at_once } => {
+                // Vectors of a row of the matrices that go at once.
+                let quads = at_once * MATRIX / 4;
+                let _ = writeln!(text, "    let results = i32(subgroup) * {};", quads * MATRIX);
+                for (r, first) in (0..down).flat_map(|r| (0..across).step_by(at_once).map(move |c| (r, c))) {
+                    text += "    workgroupBarrier();\n";
+                    for c in 0..at_once {
+                        let at = format!("results + {}", c * MATRIX / 4);
+                        let sum = format!("sum{r}_{}", first + c);
+                        let _ = writeln!(text, "    coopStoreT({sum}, &result_tile[{at}], {quads}u);");
+                    }
+                    text += "    workgroupBarrier();\n";
+                    for quad in (0..quads * MATRIX).step_by(lanes).map(|quad| format!("(lane + {quad}u)")) {
+                        let row = format!("strip_row + {} + i32({quad} / {quads}u)", r * MATRIX);
+                        let column =
+                            format!("strip_column + {} + i32({quad} % {quads}u) * 4", first * MATRIX);
+                        text += &f(&row, &column, &format!("result_tile[results + i32{quad}]"));
                     }
                 }
             }
