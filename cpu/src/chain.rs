@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use web_time::Instant;
 
 use schedule::{
-    Body, BufferId, ConvKind, Instr, Kernel, Map, PoolKind, Program, Role, Schedule, View, reach,
+    Body, BufferId, ConvKind, Instr, Kernel, Map, PoolKind, Program, Role, Schedule, Store, View, reach,
 };
 
 use crate::block;
@@ -150,27 +150,24 @@ fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &[bool])
     let apart = match &kernel.body {
         Body::Convolution { kind: ConvKind::Forward, geometry, lhs, rhs, epilogue } => {
             let of_images = |shape: &[usize]| shape.first() == Some(&images);
-            let sums = &epilogue.channel_reductions;
             geometry.batch == images
                 && of_images(&lhs.shape)
                 && of_images(&epilogue.shape)
-                && (sums.is_empty() || epilogue.kept > 0)
                 && rhs.program.buffers().all(|b| frozen[b] && add(b, Use::Whole))
                 && program_uses(&lhs.program, &lhs.shape, images, len, &mut add)
                 && program_uses(&epilogue.program, &epilogue.shape, images, len, &mut add)
-                && epilogue.stores.iter().all(|store| {
-                    let of = view_use(&store.view, &epilogue.shape, images, len(store.buffer));
-                    of == Some(Use::Parts) && add(store.buffer, Use::Parts)
+                && stores_use(&epilogue.stores, &epilogue.shape, images, len, &mut add)
+                && epilogue.fold.as_ref().is_none_or(|fold| {
+                    let space = fold.space(&epilogue.shape);
+                    fold.kept > 0
+                        && program_uses(&fold.finish, &space, images, len, &mut add)
+                        && stores_use(&fold.stores, &space, images, len, &mut add)
                 })
-                && sums.iter().all(|sum| len(sum.output) % images == 0 && add(sum.output, Use::Parts))
         }
         Body::Map { parts } => parts.iter().all(|Map { shape, program, stores }| {
             shape.first() == Some(&images)
                 && program_uses(program, shape, images, len, &mut add)
-                && stores.iter().all(|store| {
-                    let of = view_use(&store.view, shape, images, len(store.buffer));
-                    of == Some(Use::Parts) && add(store.buffer, Use::Parts)
-                })
+                && stores_use(stores, shape, images, len, &mut add)
         }),
         Body::Pool { kind: PoolKind::MaxGather | PoolKind::Average, geometry, inputs, output } => {
             geometry.batch == images
@@ -183,6 +180,20 @@ fn uses_of(schedule: &Schedule, kernel: &Kernel, images: usize, frozen: &[bool])
         .iter()
         .all(|&buffer| matches!(schedule.buffers[buffer].role, Role::Temporary { .. } | Role::Output));
     (images > 1 && apart && writes_own).then_some(uses)
+}
+
+/// Whether each image stores parts of its own.
+fn stores_use(
+    stores: &[Store],
+    shape: &[usize],
+    images: usize,
+    len: impl Fn(BufferId) -> usize,
+    add: &mut impl FnMut(BufferId, Use) -> bool,
+) -> bool {
+    stores.iter().all(|store| {
+        let of = view_use(&store.view, shape, images, len(store.buffer));
+        of == Some(Use::Parts) && add(store.buffer, Use::Parts)
+    })
 }
 
 fn program_uses(

@@ -33,7 +33,7 @@ impl Whole {
 
     /// A result: in its buffer if the epilogue does nothing but store it there.
     pub fn result(compile: &Compile, epilogue: &Epilogue) -> Whole {
-        let alone = epilogue.stores.len() == 1 && epilogue.channel_reductions.is_empty();
+        let alone = epilogue.stores.len() == 1 && epilogue.fold.is_none();
         match plain_store(epilogue).filter(|_| alone) {
             Some((_, buffer)) => Whole::Buffer(buffer),
             None => {

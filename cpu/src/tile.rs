@@ -8,6 +8,7 @@ use schedule::{BufferId, Epilogue, Instr, ReduceKind, Reg, Store};
 use crate::block::Block;
 use crate::fold::{Columns, states_len};
 use crate::launch::{Compile, Runtime};
+use crate::map::Map;
 use crate::operand;
 use crate::program::{BlockProgram, Output, Spec};
 
@@ -23,7 +24,9 @@ pub struct TileEpilogue {
     /// What the program reads and stores in order.
     streams: Vec<BufferId>,
     statistics: Vec<Statistic>,
-    outputs: Vec<StatisticOutput>,
+    /// What each accumulator of the fold is, and what is made of them.
+    folded: Vec<Folded>,
+    finish: Option<Map>,
     height: usize,
     row_len: usize,
     channels: usize,
@@ -43,10 +46,9 @@ struct Statistic {
     result: Option<usize>,
 }
 
-struct StatisticOutput {
+struct Folded {
     kind: ReduceKind,
     statistic: usize,
-    buffer: BufferId,
 }
 
 impl TileEpilogue {
@@ -70,14 +72,12 @@ impl TileEpilogue {
             .collect();
         let mut results: Vec<Reg> = Vec::new();
         let mut statistics: Vec<Statistic> = Vec::new();
-        let mut statistic_outputs = Vec::new();
-        for reduction in &epilogue.channel_reductions {
+        let mut folded = Vec::new();
+        let accumulators = epilogue.fold.as_ref().map_or(&[][..], |fold| &fold.accumulators);
+        for &(wanted, value) in accumulators {
             // A variance's state holds the mean, and so the sum.
-            let same = |kind| {
-                epilogue.channel_reductions.iter().any(|r| (r.kind, r.value) == (kind, reduction.value))
-            };
-            let kind = if same(ReduceKind::Variance) { ReduceKind::Variance } else { reduction.kind };
-            let value = reduction.value;
+            let has_variance = accumulators.contains(&(ReduceKind::Variance, value));
+            let kind = if has_variance { ReduceKind::Variance } else { wanted };
             let known = statistics.iter().position(|s| (s.kind, s.value) == (kind, value));
             let statistic = known.unwrap_or_else(|| {
                 let bare = epilogue.program.instrs[value] == Instr::Accumulator(0);
@@ -88,8 +88,7 @@ impl TileEpilogue {
                 statistics.push(Statistic { kind, value, result });
                 statistics.len() - 1
             });
-            let (kind, buffer) = (reduction.kind, reduction.output);
-            statistic_outputs.push(StatisticOutput { kind, statistic, buffer });
+            folded.push(Folded { kind: wanted, statistic });
         }
         let mut classes = vec![0; epilogue.shape.len()];
         if let (Some(last), false) = (classes.last_mut(), results.is_empty()) {
@@ -112,14 +111,18 @@ impl TileEpilogue {
             program,
             streams: operand::streams(&epilogue.shape, &epilogue.program, &others),
             statistics,
-            outputs: statistic_outputs,
+            folded,
+            finish: epilogue
+                .fold
+                .as_ref()
+                .map(|fold| Map::new(compile, &fold.space(&epilogue.shape), &fold.finish, &fold.stores)),
             height,
             row_len,
             channels,
             tile_rows,
             tiles: height.div_ceil(tile_rows),
             images,
-            groups: epilogue.shape[..epilogue.kept].iter().product(),
+            groups: epilogue.fold.as_ref().map_or(1, |fold| epilogue.shape[..fold.kept].iter().product()),
         }
     }
 
@@ -141,6 +144,11 @@ impl TileEpilogue {
 
     /// Floats of scratch memory.
     pub fn area_len(&self) -> usize {
+        self.states_len() + self.folded.len() * self.groups * self.channels
+    }
+
+    /// Floats of all tiles' statistics.
+    fn states_len(&self) -> usize {
         self.images * self.tiles * self.state_len()
     }
 
@@ -188,17 +196,19 @@ impl TileEpilogue {
         unsafe { operand::evaluate(runtime, program, start, tile, visit) };
     }
 
-    /// Merges the tiles' statistics and stores them.
+    /// Merges the tiles' statistics, and finishes what is folded.
     ///
     /// # Safety
     /// All tiles are finished; the outputs' buffers are nobody else's.
     pub unsafe fn merge(&self, runtime: &Runtime) {
+        let Some(finish) = &self.finish else { return };
         let per_group = self.images / self.groups.max(1) * self.tiles;
         let width = self.row_len / self.channels;
         let rows = |tile: usize| {
             let first = tile % self.tiles * self.tile_rows;
             self.tile_rows.min(self.height - first) * width
         };
+        let results = |number: usize| self.states_len() + number * self.groups * self.channels;
         for group in 0..self.groups {
             let tiles = group * per_group..(group + 1) * per_group;
             let mut counts = 0;
@@ -212,13 +222,13 @@ impl TileEpilogue {
                     counts += rows(tile);
                 }
             }
-            for output in &self.outputs {
-                // SAFETY (both): as above.
-                let all = unsafe { self.state(runtime, tiles.start, output.statistic) };
-                let out = unsafe { runtime.memory.slice_mut(output.buffer) };
-                let out = &mut out[group * self.channels..(group + 1) * self.channels];
-                let kind = self.statistics[output.statistic].kind;
-                if kind == output.kind {
+            for (number, folded) in self.folded.iter().enumerate() {
+                let start = results(number) + group * self.channels;
+                // SAFETY (both): as above; the results have scratch memory of their own.
+                let all = unsafe { self.state(runtime, tiles.start, folded.statistic) };
+                let out = unsafe { runtime.area.range(start..start + self.channels) };
+                let kind = self.statistics[folded.statistic].kind;
+                if kind == folded.kind {
                     all.finish(kind, counts, out);
                 } else {
                     let sums = all.first.iter().map(|mean| (mean * counts as f64) as f32);
@@ -226,5 +236,9 @@ impl TileEpilogue {
                 }
             }
         }
+        let pointers: Vec<_> =
+            (0..self.folded.len()).map(|number| runtime.area.pointer(results(number))).collect();
+        // SAFETY: the caller's promise.
+        unsafe { finish.evaluate(runtime, &pointers) };
     }
 }

@@ -4,9 +4,9 @@ mod common;
 
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, grad};
-use common::{devices, run};
+use common::{devices, inputs, run};
 use reference::evaluate;
-use schedule::{Device, Role, Schedule, Step};
+use schedule::{Device, Step};
 
 const IMAGES: [usize; 4] = [4, 8, 8, 16];
 
@@ -26,19 +26,6 @@ fn step() -> Step {
     let gradients = grad(&loss, &weights);
     let named = gradients.iter().enumerate();
     named.fold(Step::new().output("loss", &loss), |step, (i, g)| step.output(format!("dw{i}"), g))
-}
-
-/// Values in [-1, 1) for all inputs.
-fn inputs(schedule: &Schedule, seed: u32) -> Vec<(String, Vec<f32>)> {
-    let named = schedule.buffers.iter().filter_map(|buffer| match &buffer.role {
-        Role::Input { name, .. } => Some((name.clone(), buffer.len())),
-        _ => None,
-    });
-    let values = |(stream, (name, len))| {
-        let value = |i| autograd::random::uniform(seed, 0, stream as u32, i as u32) * 2.0 - 1.0;
-        (name, (0..len).map(value).collect())
-    };
-    named.enumerate().map(values).collect()
 }
 
 /// Rounding to 11 bits what is multiplied and what is kept is all that parts them from exact gradients, and

@@ -66,7 +66,7 @@ pub use device::{Device, Executable, Value};
 
 pub use ir::*;
 pub use pending::Pending;
-pub use step::{Options, Step};
+pub use step::{ChannelFolds, Options, Step};
 pub use work::Work;
 
 impl Step {

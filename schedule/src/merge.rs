@@ -5,8 +5,8 @@
 //! * Maps over one shape that read each other or the same tensors become one map with several
 //!   stores (a parameter and its momentum); folds over one space become one with several
 //!   accumulators.
-//! * A map over the results of a fold joins the fold that makes them last (batch norm's scale and shift): it is
-//!   evaluated where they are finished.
+//! * A map over the results of a fold joins the fold, or the convolution, that makes them last (batch norm's scale and
+//!   shift): it is evaluated where they are finished.
 //!
 //! Before memory planning every element is written by exactly one kernel, so order is all that must be
 //! watched: a kernel may move up past kernels whose results it does not read. (The kernels that write
@@ -16,10 +16,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::draft::Draft;
 use crate::ir::{
-    Body, Buffer, BufferId, ChannelReduction, ConvKind, Instr, Kernel, Map, Program, ReduceKind, Reg, Store,
-    View,
+    Body, Buffer, BufferId, ChannelFold, ConvKind, Instr, Kernel, Map, Program, ReduceKind, Reg, Store, View,
 };
-use crate::step::Options;
+use crate::step::{ChannelFolds, Options};
 
 /// Most instructions of a program that two kernels make together.
 const LONGEST_PROGRAM: usize = 128;
@@ -31,9 +30,7 @@ pub fn merge(draft: &mut Draft, options: &Options) {
     let late: HashSet<BufferId> = updates.iter().map(|update| update.1).collect();
     for kernels in [prepare, kernels] {
         let mut list = List::new(std::mem::take(kernels), buffers, options.max_buffers);
-        if options.channel_reductions {
-            list.attach_channel_reductions();
-        }
+        list.attach_folds(options.channel_folds, options.group_buffers);
         list.merge_alike();
         list.finish_folds(&late, options.group_buffers);
         *kernels = list.kernels.into_iter().flatten().collect();
@@ -84,13 +81,13 @@ impl List<'_> {
         self.kernels[at] = None;
     }
 
-    fn attach_channel_reductions(&mut self) {
+    fn attach_folds(&mut self, to: ChannelFolds, most: usize) {
         for at in 0..self.kernels.len() {
             let Some(fold) = &self.kernels[at] else { continue };
             let Some(host) = self.source(at, fold) else { continue };
             let Some(convolution) = &self.kernels[host] else { continue };
-            if let Some(merged) = attach(convolution, fold)
-                && merged.buffers().len() <= self.max_buffers
+            if let Some(merged) = attach(convolution, fold).filter(|merged| folds(merged, to))
+                && merged.buffers().len() <= most
             {
                 self.replace(host, at, merged);
             }
@@ -185,13 +182,24 @@ fn both(first: &Kernel, second: &Kernel) -> String {
 
 /// A fold with a map over its results as what is done with them, if the map is over their space.
 fn finish(fold: &Kernel, map: &Kernel) -> Option<Kernel> {
-    let (Body::Reduce { .. }, Body::Map { parts }) = (&fold.body, &map.body) else { return None };
+    let Body::Map { parts } = &map.body else { return None };
     let [Map { shape: space, program: added, stores: more }] = &parts[..] else { return None };
     let mut body = fold.body.clone();
-    let Body::Reduce { shape, outer, finish, stores, .. } = &mut body else { return None };
+    let (kept, finish, stores) = match &mut body {
+        Body::Reduce { shape, outer, finish, stores, .. } => (shape[..*outer].to_vec(), finish, stores),
+        Body::Convolution { epilogue, .. } => {
+            // The rest of its results is not there yet.
+            if epilogue.stores.iter().any(|store| added.buffers().any(|b| b == store.buffer)) {
+                return None;
+            }
+            let fold = epilogue.fold.as_mut()?;
+            (fold.space(&epilogue.shape), &mut fold.finish, &mut fold.stores)
+        }
+        _ => return None,
+    };
     let (mut added, mut more) = (added.clone(), more.clone());
     for strides in added.stride_lists().chain(more.iter_mut().flat_map(|store| store.view.stride_lists())) {
-        *strides = split(strides, space, &shape[..*outer])?;
+        *strides = split(strides, space, &kept)?;
     }
     let map_of = append(finish, &added, stores)?;
     stores.extend(more.into_iter().map(|store| Store { value: map_of[store.value], ..store }));
@@ -238,19 +246,8 @@ fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
             let (mut program, mut accumulators) = (program.clone(), accumulators.clone());
             let (mut finish, mut stores) = (finish.clone(), stores.clone());
             let map = append(&mut program, added, &[])?;
-            let mut renumbered = ending.clone();
-            for instr in &mut renumbered.instrs {
-                if let Instr::Accumulator(k) = instr {
-                    let (kind, reg) = folds[*k];
-                    let fold = (kind, map[reg]);
-                    *k = accumulators.iter().position(|f| *f == fold).unwrap_or_else(|| {
-                        accumulators.push(fold);
-                        accumulators.len() - 1
-                    });
-                }
-            }
-            let map = append(&mut finish, &renumbered, &[])?;
-            stores.extend(more.iter().map(|s| Store { value: map[s.value], ..s.clone() }));
+            let folds: Vec<_> = folds.iter().map(|&(kind, reg)| (kind, map[reg])).collect();
+            add_fold((&mut accumulators, &mut finish, &mut stores), (&folds, ending, more))?;
             let body =
                 Body::Reduce { shape: shape.clone(), outer: *outer, program, accumulators, finish, stores };
             Some(Kernel { label, body })
@@ -259,7 +256,40 @@ fn join(first: &Kernel, second: &Kernel) -> Option<Kernel> {
     }
 }
 
-/// The convolution with a fold over its pixels as channel reductions, if the fold is one.
+/// Adds to the accumulators, the finish and the stores of a fold those of another over the same values.
+fn add_fold(
+    (accumulators, finish, stores): (&mut Vec<(ReduceKind, Reg)>, &mut Program, &mut Vec<Store>),
+    (folds, ending, more): (&[(ReduceKind, Reg)], &Program, &[Store]),
+) -> Option<()> {
+    let mut renumbered = ending.clone();
+    for instr in &mut renumbered.instrs {
+        if let Instr::Accumulator(k) = instr {
+            *k = accumulators.iter().position(|fold| *fold == folds[*k]).unwrap_or_else(|| {
+                accumulators.push(folds[*k]);
+                accumulators.len() - 1
+            });
+        }
+    }
+    let map = append(finish, &renumbered, &[])?;
+    stores.extend(more.iter().map(|store| Store { value: map[store.value], ..store.clone() }));
+    Some(())
+}
+
+/// Whether a convolution may have its fold.
+fn folds(kernel: &Kernel, to: ChannelFolds) -> bool {
+    let Body::Convolution { kind, geometry, epilogue, .. } = &kernel.body else { return false };
+    let conv = &geometry.conv;
+    let is_whole = kind == &ConvKind::Forward || conv.stride == [1, 1];
+    match to {
+        ChannelFolds::None => false,
+        ChannelFolds::Dense => {
+            conv.groups == 1 && is_whole && epilogue.shape.last().is_some_and(|c| c.is_multiple_of(4))
+        }
+        ChannelFolds::All => true,
+    }
+}
+
+/// The convolution with a fold over its pixels in its epilogue, if the fold is one.
 fn attach(host: &Kernel, fold: &Kernel) -> Option<Kernel> {
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = &host.body else { return None };
     let Body::Reduce { shape, outer, program, accumulators, finish, stores } = &fold.body else {
@@ -273,7 +303,7 @@ fn attach(host: &Kernel, fold: &Kernel) -> Option<Kernel> {
     }
     // A sum that the convolution makes itself (a mean that the fold subtracts) is not there yet.
     let reads = fold.reads();
-    if epilogue.channel_reductions.iter().any(|sum| reads.contains(&sum.output)) {
+    if epilogue.fold.iter().flat_map(|fold| &fold.stores).any(|store| reads.contains(&store.buffer)) {
         return None;
     }
     // Bring the fold's space (kept.., channels, folded..) into the image's order (kept.., folded.., channels).
@@ -284,9 +314,6 @@ fn attach(host: &Kernel, fold: &Kernel) -> Option<Kernel> {
     fold_program.stride_lists().for_each(|s| *s = order.iter().map(|&d| s[d]).collect());
 
     let mut epilogue = epilogue.clone();
-    if epilogue.channel_reductions.is_empty() {
-        epilogue.kept = kept;
-    }
     if epilogue.shape != fold_shape {
         // The result's first dim may have to be split into views, or the fold's to follow the result's.
         let splits = |coarse: &[usize], fine: &[usize]| {
@@ -302,15 +329,20 @@ fn attach(host: &Kernel, fold: &Kernel) -> Option<Kernel> {
             return None;
         }
     }
-    if epilogue.kept != kept {
+    if epilogue.fold.as_ref().is_some_and(|fold| fold.kept != kept) {
         return None;
     }
     let stores_of_epilogue = epilogue.stores.clone();
     let map = append(&mut epilogue.program, &fold_program, &stores_of_epilogue)?;
-    for store in stores {
-        let Instr::Accumulator(k) = finish.instrs[store.value] else { return None };
-        let (kind, reg) = accumulators[k];
-        epilogue.channel_reductions.push(ChannelReduction { kind, value: map[reg], output: store.buffer });
+    let accumulators: Vec<_> = accumulators.iter().map(|&(kind, reg)| (kind, map[reg])).collect();
+    match &mut epilogue.fold {
+        None => {
+            let (finish, stores) = (finish.clone(), stores.clone());
+            epilogue.fold = Some(ChannelFold { kept, accumulators, finish, stores });
+        }
+        Some(ChannelFold { accumulators: first, finish: base, stores: all, .. }) => {
+            add_fold((first, base, all), (&accumulators, finish, stores))?;
+        }
     }
     let label = format!("{} + {}", host.label, fold.label);
     let body = Body::Convolution {

@@ -23,12 +23,22 @@ pub struct Options {
     /// Most distinct buffers one kernel may touch (a GPU's storage bindings); at least
     /// [`Options::LEAST_BUFFERS`].
     pub max_buffers: usize,
-    /// Whether convolutions fold their results over pixels as they make them (see
-    /// [`Epilogue::channel_reductions`](crate::Epilogue::channel_reductions)); off where a kernel
-    /// cannot do that.
-    pub channel_reductions: bool,
+    /// Which convolutions fold their results over pixels as they make them.
+    pub channel_folds: ChannelFolds,
     /// Most distinct buffers that several maps in one launch may touch together.
     pub group_buffers: usize,
+}
+
+/// For which convolutions there may be an [`Epilogue::fold`](crate::Epilogue::fold).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelFolds {
+    /// For none.
+    None,
+    /// For those that are one dense product: of a single group, with whole fours of channels, and no gradient of a
+    /// stride.
+    Dense,
+    /// For every forward pass and input gradient.
+    All,
 }
 
 impl Options {
@@ -38,7 +48,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true, max_buffers: 8, group_buffers: 8, channel_reductions: true }
+        Options { fuse: true, max_buffers: 8, group_buffers: 8, channel_folds: ChannelFolds::All }
     }
 }
 

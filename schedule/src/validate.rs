@@ -91,7 +91,7 @@ impl Check<'_> {
                 self.operand(lhs, &left)?;
                 self.operand(rhs, &right)?;
                 self.epilogue(epilogue, &result)?;
-                if *kind == WeightGrad && !epilogue.channel_reductions.is_empty() {
+                if *kind == WeightGrad && epilogue.fold.is_some() {
                     return Err("a weight gradient has no channels to reduce".into());
                 }
                 Ok(())
@@ -159,23 +159,25 @@ impl Check<'_> {
     }
 
     fn epilogue(&self, epilogue: &Epilogue, expected: &[usize]) -> Checked {
-        let Epilogue { shape, program, stores, channel_reductions, kept } = epilogue;
+        let Epilogue { shape, program, stores, fold } = epilogue;
         self.split_shape(shape, expected)?;
         self.program(shape, program, 1)?;
         self.stores(shape, program, stores)?;
+        let Some(fold) = fold else { return Ok(()) };
+        let ChannelFold { kept, accumulators, finish, stores } = fold;
         let images = shape.len() + 1 - expected.len();
-        if *kept > images || (!channel_reductions.is_empty() && shape.len() < 2) {
-            return Err(format!("reductions keep {kept} dims of {shape:?}"));
+        if *kept > images || shape.len() < 2 {
+            return Err(format!("a fold keeps {kept} dims of {shape:?}"));
         }
-        let groups: usize = shape[..*kept].iter().product();
-        for reduction in channel_reductions {
-            register(program, reduction.value)?;
-            self.len(reduction.output, groups * shape[shape.len() - 1])?;
-            if !matches!(reduction.kind, ReduceKind::Sum | ReduceKind::Variance) {
-                return Err(format!("{:?} of channels", reduction.kind));
+        for (kind, value) in accumulators {
+            register(program, *value)?;
+            if !matches!(kind, ReduceKind::Sum | ReduceKind::Variance) {
+                return Err(format!("{kind:?} of channels"));
             }
         }
-        Ok(())
+        let space = fold.space(shape);
+        self.program(&space, finish, accumulators.len())?;
+        self.stores(&space, finish, stores)
     }
 
     fn program(&self, shape: &[usize], program: &Program, accumulators: usize) -> Checked {

@@ -1,7 +1,7 @@
 //! Every step settles under every limit of buffers, and keeps to it.
 
 use autograd::{Conv2d, Error, Tensor, Variable, Window, grad};
-use schedule::{Options, Step};
+use schedule::{ChannelFolds, Options, Step};
 
 fn inputs(count: usize, shape: &[usize]) -> Vec<Tensor> {
     (0..count).map(|i| Tensor::input(format!("x{i}{shape:?}"), shape)).collect()
@@ -67,8 +67,9 @@ fn every_expression_settles_within_the_limit() {
     let mut failures = Vec::new();
     for (name, outputs) in expressions() {
         for max_buffers in [4, 5, 6, 7, 8, 9, 16, 24, 64] {
-            for [fuse, channel_reductions] in [[true, true], [true, false], [false, true]] {
-                let options = Options { fuse, max_buffers, group_buffers: max_buffers, channel_reductions };
+            use ChannelFolds::{All, Dense, None};
+            for (fuse, channel_folds) in [(true, All), (true, Dense), (true, None), (false, All)] {
+                let options = Options { fuse, max_buffers, group_buffers: max_buffers, channel_folds };
                 let schedule = match step(&outputs).schedule_with(options) {
                     Ok(schedule) => schedule,
                     Err(error) => {

@@ -1,7 +1,7 @@
 //! Kernels find what they read.
 
 use autograd::{Conv2d, Tensor, Variable, grad};
-use schedule::{Body, Instr, Kernel, Options, Schedule, Step};
+use schedule::{Body, ChannelFolds, Instr, Kernel, Options, Schedule, Step};
 
 /// The gradient of a batch norm's scale sums over the convolution's result and its mean. Where the
 /// gradient above is known beforehand, nothing but the mean keeps that sum from joining the convolution.
@@ -23,7 +23,7 @@ fn a_sum_that_needs_the_mean_waits_for_it() {
 
 /// Statistics join the convolution only where the device can make them there.
 #[test]
-fn a_device_without_channel_reductions_is_given_none() {
+fn a_device_that_cannot_fold_in_convolutions_need_not() {
     let x = Tensor::input("x", &[2, 4, 4, 3]);
     let weight = Variable::full("weight", &[8, 3, 3, 3], 0.1);
     let [gamma, beta] = ["gamma", "beta"].map(|name| Variable::full(name, &[8], 0.5).tensor());
@@ -31,13 +31,13 @@ fn a_device_without_channel_reductions_is_given_none() {
     let step = Step::new().output("y", &norm.output);
     let joined = |schedule: &Schedule| {
         let has = |kernel: &&Kernel| match &kernel.body {
-            Body::Convolution { epilogue, .. } => !epilogue.channel_reductions.is_empty(),
+            Body::Convolution { epilogue, .. } => epilogue.fold.is_some(),
             _ => false,
         };
         schedule.kernels.iter().filter(has).count()
     };
     assert_eq!(joined(&step.schedule().expect("schedules")), 1);
-    let options = Options { channel_reductions: false, ..Options::default() };
+    let options = Options { channel_folds: ChannelFolds::None, ..Options::default() };
     assert_eq!(joined(&step.schedule_with(options).expect("schedules")), 0);
 }
 

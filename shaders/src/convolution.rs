@@ -24,15 +24,16 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else {
         return Err(Error::Device(format!("kernel `{label}` is no convolution")));
     };
-    if !epilogue.channel_reductions.is_empty() {
-        let message =
-            format!("kernel `{label}` has channel reductions: schedule it with this device's options");
+    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue);
+    if epilogue.fold.is_some() && !gemm_kernel::can_fold(&gemms) {
+        let message = format!("kernel `{label}` has a fold: schedule it with this device's options");
         return Err(Error::Device(message));
     }
-    if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
+    if epilogue.shape.iter().product::<usize>() == 0
+        || (epilogue.stores.is_empty() && epilogue.fold.is_none())
+    {
         return Ok(Assembled::default());
     }
-    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue);
     if let Some(tiled) = gemm_kernel::assemble(context, label, &gemms) {
         return Ok(tiled);
     }
@@ -47,7 +48,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 /// See [`gemm_kernel::candidates`].
 pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return Vec::new() };
-    if epilogue.shape.iter().product::<usize>() == 0 || epilogue.stores.is_empty() {
+    if epilogue.shape.iter().product::<usize>() == 0 {
         return Vec::new();
     }
     gemm_kernel::candidates(context, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))

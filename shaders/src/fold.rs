@@ -17,7 +17,7 @@ use crate::launch::{Bound, Context, Launch, Scratch};
 use crate::template::fill;
 
 const TEMPLATE: &str = include_str!("../wgsl/fold.wgsl");
-const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");
+pub const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");
 
 /// Threads of a workgroup, and of a dispatch that fills a large GPU.
 const THREADS: usize = 256;
@@ -123,7 +123,8 @@ impl Fold<'_> {
         self.width() * if self.is_vector { 16 } else { 4 } + 4
     }
 
-    fn names(&self) -> Vec<String> {
+    /// The names of the states' values.
+    pub fn names(&self) -> Vec<String> {
         self.kinds.iter().enumerate().flat_map(|(k, kind)| names(*kind, k)).collect()
     }
 
@@ -159,7 +160,7 @@ impl Fold<'_> {
     }
 
     /// Merges states of `count` values, whose value `s` is `part(s)`, into the running ones.
-    fn merge(&self, count: &str, part: impl Fn(usize) -> String) -> String {
+    pub fn merge(&self, count: &str, part: impl Fn(usize) -> String) -> String {
         let mut text = format!("    let count_b = {count};\n    if count_b > 0.0 {{\n");
         let mut position = 0;
         for (k, kind) in self.kinds.iter().enumerate() {

@@ -12,75 +12,11 @@
 //!
 //! [`gemm_kernel`](crate::gemm_kernel) computes all of them.
 
-use schedule::{ConvGeometry, ConvKind, Epilogue, Operand};
+use schedule::{ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
 
 use crate::bindings::Bindings;
 use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, WEIGHT};
-
-/// One axis of the taps: tap `t` of `count` is element `first + t * step` of the window, and reads the
-/// left operand at `row * stride + offset + t * move_by`, if that is within `0..size`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TapAxis {
-    pub count: usize,
-    pub first: usize,
-    pub step: usize,
-    pub stride: i64,
-    pub offset: i64,
-    pub move_by: i64,
-    /// Size of the left operand along this axis.
-    pub size: usize,
-    /// Grid rows along this axis.
-    pub grid: usize,
-    /// Grid row `i` is row `i * out_stride + out_offset` of `out_size` of the result.
-    pub out_stride: usize,
-    pub out_offset: usize,
-    pub out_size: usize,
-}
-
-impl TapAxis {
-    /// A grid that is the result, one tap, no movement.
-    fn identity(size: usize) -> TapAxis {
-        TapAxis {
-            count: 1,
-            first: 0,
-            step: 1,
-            stride: 1,
-            offset: 0,
-            move_by: 1,
-            size,
-            grid: size,
-            out_stride: 1,
-            out_offset: 0,
-            out_size: size,
-        }
-    }
-
-    /// Whether every tap reads within the left operand.
-    fn stays_inside(&self) -> bool {
-        let farthest = (self.grid as i64 - 1) * self.stride + self.offset;
-        let moved = farthest + (self.count as i64 - 1) * self.move_by;
-        [self.offset, farthest, moved, self.offset + moved - farthest]
-            .iter()
-            .all(|at| (0..self.size as i64).contains(at))
-    }
-
-    /// Axis `d` of a convolution's forward pass.
-    pub fn forward(g: &ConvGeometry, d: usize) -> TapAxis {
-        TapAxis {
-            count: g.kernel[d],
-            first: 0,
-            step: 1,
-            stride: g.conv.stride[d] as i64,
-            offset: -(g.conv.padding[d] as i64),
-            move_by: g.conv.dilation[d] as i64,
-            size: [g.height, g.width][d],
-            grid: [g.out_height, g.out_width][d],
-            out_stride: 1,
-            out_offset: 0,
-            out_size: [g.out_height, g.out_width][d],
-        }
-    }
-}
+use crate::taps::{TapAxis, signed};
 
 /// How the operands are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +26,7 @@ pub enum Form {
     Matrix,
 }
 
-/// An implicit matrix product (one launch of it; strided input gradients need several).
+/// An implicit matrix product.
 #[derive(Clone, Debug)]
 pub struct Gemm<'a> {
     pub form: Form,
@@ -134,8 +70,7 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// The launches of a convolution or a gradient. The input gradient of a strided convolution is one
-    /// dense product for every phase of the stride, each with its own part of the window.
+    /// The launches of a convolution or a gradient: several only for an input gradient whose phases are of unlike sizes.
     pub fn convolution(
         kind: ConvKind,
         g: &ConvGeometry,
@@ -158,36 +93,11 @@ impl<'a> Gemm<'a> {
             channels: if kind == ConvKind::InputGrad { group_out } else { group_in },
             columns: if kind == ConvKind::InputGrad { group_in } else { group_out },
         };
-        let sizes = [[g.height, g.out_height], [g.width, g.out_width]];
         if kind != ConvKind::InputGrad {
             return vec![gemm(TapAxis::forward(g, 0), TapAxis::forward(g, 1))];
         }
-        let phases = |d: usize| -> Vec<TapAxis> {
-            (0..conv.stride[d].min(sizes[d][0]))
-                .map(|phase| {
-                    let (stride, dilation) = (conv.stride[d], conv.dilation[d]);
-                    let at = |r: usize| (phase + conv.padding[d]) as i64 - (r * dilation) as i64;
-                    let hits: Vec<usize> = (0..g.kernel[d]).filter(|&r| at(r) % stride as i64 == 0).collect();
-                    let first = hits.first().copied().unwrap_or(0);
-                    let step = hits.get(1).map_or(1, |second| second - first);
-                    TapAxis {
-                        count: hits.len(),
-                        first,
-                        step,
-                        stride: 1,
-                        offset: if hits.is_empty() { 0 } else { at(first) / stride as i64 },
-                        move_by: -((step * dilation / stride) as i64),
-                        size: sizes[d][1],
-                        grid: (sizes[d][0] - phase).div_ceil(stride),
-                        out_stride: stride,
-                        out_offset: phase,
-                        out_size: sizes[d][0],
-                    }
-                })
-                .collect()
-        };
-        let (ys, xs) = (phases(0), phases(1));
-        ys.iter().flat_map(|y| xs.iter().map(|x| gemm(*y, *x))).collect()
+        let (ys, xs) = (TapAxis::input_grad(g, 0), TapAxis::input_grad(g, 1));
+        ys.iter().flat_map(|y| xs.iter().map(|x| gemm(y.clone(), x.clone()))).collect()
     }
 
     /// Whether the result is a weight's gradient.
@@ -195,7 +105,25 @@ impl<'a> Gemm<'a> {
         self.form == Form::Convolution(ConvKind::WeightGrad)
     }
 
-    /// Positions of the grid.
+    /// Products side by side: for each phase all of `z`.
+    pub fn slices(&self) -> usize {
+        self.z * self.y.phases.len() * self.x.phases.len()
+    }
+
+    /// Statements that tell `z` and the phases of the number `slice`.
+    pub fn of_slice(&self) -> String {
+        match (self.z, self.x.phases.len()) {
+            (z, _) if self.slices() == z => "    let z = slice;\n".to_string(),
+            (z, phases) => format!(
+                "    let z = slice % {z};\n    \
+                 let phase_y = slice / {};\n    \
+                 let phase_x = slice / {z} % {phases};\n",
+                z * phases
+            ),
+        }
+    }
+
+    /// Positions of the grid, for each phase.
     pub fn positions(&self) -> usize {
         self.images * self.y.grid * self.x.grid
     }
@@ -223,6 +151,11 @@ impl<'a> Gemm<'a> {
     /// Which operand, left and right, is a gradient.
     pub fn gradients(&self) -> [bool; 2] {
         [ConvKind::InputGrad, ConvKind::WeightGrad].map(|kind| self.form == Form::Convolution(kind))
+    }
+
+    /// What the epilogue folds.
+    pub fn folds(&self) -> Vec<ReduceKind> {
+        self.epilogue.fold.iter().flat_map(|fold| &fold.accumulators).map(|(kind, _)| *kind).collect()
     }
 
     /// Says what [`lhs4`](Gemm::left_function) and [`rhs4`](Gemm::right_function) read.
@@ -254,20 +187,22 @@ impl<'a> Gemm<'a> {
     /// moves it: row `y{q}` and column `x{q}`, and its number `pixel{q}`.
     pub fn pixel(&self, q: usize) -> String {
         let ([y, x], pixels) = ([&self.y, &self.x], self.y.grid * self.x.grid);
-        let axis = |at: String, axis: &TapAxis| match (axis.stride, axis.offset) {
-            (1, 0) => at,
-            (stride, offset) => format!("{at} * {stride} + {}", signed(offset)),
+        let axis = |at: String, axis: &TapAxis, phase: &str| {
+            let offset = axis.of_phase(phase, |phase| phase.offset);
+            if axis.stride == 1 && offset == "0" { at } else { format!("{at} * {} + {offset}", axis.stride) }
         };
         // By numbers without a sign: dividing those is quicker.
-        let number = if [y, x].iter().all(|axis| axis.stride == 1 && axis.grid == axis.size) {
-            format!("p{q} + {}", signed(y.offset * x.size as i64 + x.offset))
-        } else {
-            format!("(i32(u32(p{q}) / {pixels}u) * {} + y{q}) * {} + x{q}", y.size, x.size)
+        let is_same = |axis: &TapAxis| axis.stride == 1 && axis.grid == axis.size;
+        let number = match (&y.phases[..], &x.phases[..]) {
+            ([of_y], [of_x]) if is_same(y) && is_same(x) => {
+                format!("p{q} + {}", signed(of_y.offset * x.size as i64 + of_x.offset))
+            }
+            _ => format!("(i32(u32(p{q}) / {pixels}u) * {} + y{q}) * {} + x{q}", y.size, x.size),
         };
         format!(
             "    let x{q} = {};\n    let y{q} = {};\n    let pixel{q} = {number};\n",
-            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x),
-            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y),
+            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x, "phase_x"),
+            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y, "phase_y"),
         )
     }
 
@@ -295,10 +230,9 @@ impl<'a> Gemm<'a> {
 
     /// The WGSL of a tap's number in the window.
     pub fn tap_number(&self) -> String {
-        format!(
-            "(tap_y * {} + {}) * {} + tap_x * {} + {}",
-            self.y.step, self.y.first, self.window[1], self.x.step, self.x.first
-        )
+        let [y, x] = [(&self.y, "phase_y"), (&self.x, "phase_x")]
+            .map(|(axis, phase)| axis.of_phase(phase, |phase| phase.first as i64));
+        format!("(tap_y * {} + {y}) * {} + tap_x * {} + {x}", self.y.step, self.window[1], self.x.step)
     }
 
     fn left_loader(&self) -> Loader {
@@ -323,9 +257,12 @@ impl<'a> Gemm<'a> {
         Finisher::new(self.epilogue, params, self.finish_vector())
     }
 
-    /// `finish4(row, z, column, value)`: stores four columns of a row, or those of `padded` that exist.
+    /// `finish4(row, slice, column, value)`: stores four columns of a row, or those of `padded` that exist. Where the
+    /// epilogue folds, it returns the array of what is folded.
     pub fn finish_function(&self, padded: usize, bindings: &mut Bindings) -> String {
-        let function = self.finisher().write("finish", &[], bindings);
+        let folded = self.epilogue.fold.iter().flat_map(|fold| &fold.accumulators);
+        let folded: Vec<Reg> = folded.map(|&(_, value)| value).collect();
+        let function = self.finisher().write("finish", &folded, bindings);
         let columns = self.columns;
         let index = |column: &str| match self.form {
             Form::Matrix => format!("z, row, {column}"),
@@ -349,9 +286,9 @@ impl<'a> Gemm<'a> {
                 "    let x = (row % {w}) * {} + {};\n    let y = ((row / {w}) % {h}) * {} + {};\n    \
                  let p = (row / {hw} * {} + y) * {} + x;\n",
                 self.x.out_stride,
-                self.x.out_offset,
+                self.x.of_phase("phase_x", |phase| phase.out_offset as i64),
                 self.y.out_stride,
-                self.y.out_offset,
+                self.y.of_phase("phase_y", |phase| phase.out_offset as i64),
                 self.y.out_size,
                 self.x.out_size,
                 w = self.x.grid,
@@ -359,9 +296,21 @@ impl<'a> Gemm<'a> {
                 hw = self.y.grid * self.x.grid,
             ),
         };
+        let result = match folded.len() {
+            0 => String::new(),
+            count => format!(" -> array<vec4<f32>, {count}>"),
+        };
         let store = if self.finish_vector().is_some() {
-            let exists = if padded > columns { format!("if column < {columns} ") } else { String::new() };
-            format!("    {exists}{{ finish({}, value); }}\n", index("column"))
+            let call = format!("finish({}, value);", index("column"));
+            match (folded.is_empty(), padded > columns) {
+                (true, false) => format!("    {call}\n"),
+                (true, true) => format!("    if column < {columns} {{ {call} }}\n"),
+                (false, false) => format!("    return {call}\n"),
+                (false, true) => {
+                    let none = format!("array<vec4<f32>, {}>()", folded.len());
+                    format!("    if column >= {columns} {{ return {none}; }}\n    return {call}\n")
+                }
+            }
         } else {
             let lane = |j: usize| {
                 let at = index(&format!("column + {j}"));
@@ -370,7 +319,9 @@ impl<'a> Gemm<'a> {
             (0..4).map(lane).collect()
         };
         format!(
-            "{function}\nfn finish4(row: i32, z: i32, column: i32, value: vec4<f32>) {{\n{rows}{store}}}\n"
+            "{function}\nfn finish4(row: i32, slice: i32, column: i32, value: vec4<f32>){result} {{\n\
+             {}{rows}{store}}}\n",
+            self.of_slice()
         )
     }
 }
@@ -408,8 +359,4 @@ fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String)
         call("k")
     };
     format!("fn {name}4(p: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
-}
-
-fn signed(value: i64) -> String {
-    if value < 0 { format!("({value})") } else { value.to_string() }
 }

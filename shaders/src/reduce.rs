@@ -1,14 +1,14 @@
 //! Folds over the inner dims, in one stage or in chunks with a second stage.
 
 use autograd::{Error, Result};
-use schedule::{Body, Program, ReduceKind, Reg, Store, merge_dims};
+use schedule::{Body, Epilogue, Program, ReduceKind, Reg, Store, merge_dims};
 
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Cut};
 use crate::emit::{Emitter, Index, decompose, in_fours};
 use crate::fold::{Fold, Text};
-use crate::launch::{Access, Context};
+use crate::launch::{Access, Context, Launch, Scratch};
 
 /// A reduction after its dims were collapsed.
 struct Reduce {
@@ -42,6 +42,38 @@ fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<us
     let loads = program.loads().any(|(_, view)| in_fours(view, last));
     let stores = stores.iter().all(|s| in_fours(&s.view, last));
     (outer[last].is_multiple_of(4) && loads && stores).then_some(last)
+}
+
+/// The launch that finishes the fold of a convolution's epilogue from the `states` of tiles of so many rows, the last of
+/// what is left of the rows of an index of the kept dims.
+pub fn finish_states(
+    context: Context,
+    label: &str,
+    epilogue: &Epilogue,
+    states: Scratch,
+    [tile_rows, rows]: [usize; 2],
+) -> Option<Launch> {
+    let fold = epilogue.fold.as_ref()?;
+    let (mut outer, mut finish, mut stores) =
+        (fold.space(&epilogue.shape), fold.finish.clone(), fold.stores.clone());
+    let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
+    let mut strides: Vec<_> = finish.stride_lists().chain(stored).collect();
+    merge_dims(&mut outer, &mut vec![0; fold.kept + 1], &mut strides);
+    let last = outer.len() - 1;
+    let is_vector = outer[last].is_multiple_of(4) && stores.iter().all(|store| in_fours(&store.view, last));
+    let (kinds, values) = fold.accumulators.iter().copied().unzip();
+    let vector = is_vector.then_some(last);
+    let reduce = Reduce {
+        outer,
+        inner: vec![rows],
+        program: Program::default(),
+        kinds,
+        values,
+        finish,
+        stores,
+        vector,
+    };
+    Some(reduce.last_stage(context, label, states, [tile_rows, rows.div_ceil(tile_rows)]))
 }
 
 impl Reduce {
@@ -82,11 +114,22 @@ impl Reduce {
         if cut.chunks == 1 {
             return Assembled { launches: vec![first], ..Default::default() };
         }
-        let states = Fold { len: cut.chunks, is_outer_dense: true, ..fold };
-        let text = self.states_text(context, fold, cut);
-        let second = states.launch(context, label, states.cut_in_one(context), text);
-        let scratch = vec![fold.scratch(cut.chunks).bytes()];
-        Assembled { launches: vec![first, second], scratch, ..Default::default() }
+        let states = fold.scratch(cut.chunks);
+        let second = self.last_stage(context, label, states, [cut.chunk_len, cut.chunks]);
+        Assembled { launches: vec![first, second], scratch: vec![states.bytes()], ..Default::default() }
+    }
+
+    /// The launch that folds the states of so many chunks of a length.
+    fn last_stage(
+        &self,
+        context: Context,
+        label: &str,
+        states: Scratch,
+        [len, chunks]: [usize; 2],
+    ) -> Launch {
+        let fold = Fold { len: chunks, is_outer_dense: true, ..self.fold() };
+        let text = self.states_text(context, states, len);
+        fold.launch(context, label, fold.cut_in_one(context), text)
     }
 
     /// The stage that folds values: the only one, or the one that leaves states behind.
@@ -113,13 +156,14 @@ impl Reduce {
         Text { declarations, bindings, functions: String::new(), outer_indices, update, finish }
     }
 
-    /// The stage that folds the states of `cut`'s chunks.
-    fn states_text(&self, context: Context, fold: Fold, cut: Cut) -> Text {
+    /// The stage that folds the states of chunks of a length.
+    fn states_text(&self, context: Context, states: Scratch, chunk_len: usize) -> Text {
+        let fold = self.fold();
         let mut bindings = Bindings::new(context, self.stores.iter().map(|s| s.buffer));
         let (outer_indices, outer) = decompose(&self.outer, self.vector, "o", "o");
         self.finish_emitter(fold, &outer).declare(&self.finish, &self.stores, &mut bindings);
-        let states = bindings.scratch(fold.scratch(cut.chunks), Access::Read, self.vector.is_some());
-        let update = fold.merge_states(&states, cut.chunk_len, fold.len);
+        let states = bindings.scratch(states, Access::Read, self.vector.is_some());
+        let update = fold.merge_states(&states, chunk_len, fold.len);
         let finish = self.finish(fold, &outer, &mut bindings);
         let (declarations, bindings) = bindings.finish();
         Text { declarations, bindings, functions: String::new(), outer_indices, update, finish }

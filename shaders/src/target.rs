@@ -1,6 +1,6 @@
 //! What a kernel may assume about the adapter it is written for.
 
-use schedule::Options;
+use schedule::{ChannelFolds, Options};
 
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,14 +75,17 @@ impl Target {
         (self.limits.storage_buffers as usize).saturating_sub(1).max(Options::LEAST_BUFFERS)
     }
 
-    /// How schedules for this target are made. All kernels keep to its bindings. Tiles of convolutions are
-    /// not summed over channels: workgroups have no order in which they could.
+    /// How schedules for this target are made. All kernels keep to its bindings. Tiles of convolutions are folded where
+    /// there is workgroup memory beside the tile.
     pub fn schedule_options(&self) -> Options {
         let most = self.most_buffers();
         Options {
             max_buffers: most.min(8),
             group_buffers: most,
-            channel_reductions: false,
+            channel_folds: match self.limits.workgroup_bytes {
+                ..32768 => ChannelFolds::None,
+                32768.. => ChannelFolds::Dense,
+            },
             ..Options::default()
         }
     }

@@ -75,10 +75,11 @@ impl Tile {
     /// The tiles for a product with this many columns and values of k: first the one that is taken without
     /// measuring, then others that fit the target. Smaller ones make more workgroups of a small product, larger
     /// blocks of a thread or a subgroup read less for each product.
-    pub fn candidates(target: &Target, columns: usize, k: usize) -> Vec<Tile> {
+    /// `thread_bytes` are needed beside the tile for each thread.
+    pub fn candidates(target: &Target, columns: usize, k: usize, thread_bytes: usize) -> Vec<Tile> {
         let fits = |tile: &Tile| {
             tile.threads() <= target.limits.invocations as usize
-                && tile.bytes() <= target.limits.workgroup_bytes as usize
+                && tile.bytes() + tile.threads() * thread_bytes <= target.limits.workgroup_bytes as usize
         };
         let (fixed, others) = match target.operands {
             Operands::Matrix => {
@@ -112,7 +113,9 @@ impl Tile {
     fn handing_over(self) -> Vec<Tile> {
         let Core::Matrices { lanes, down, across, .. } = self.core else { return Vec::new() };
         let tile = |at_once| Tile { core: Core::Matrices { lanes, down, across, at_once }, ..self };
-        [4, 2].into_iter().filter(|at_once| across.is_multiple_of(*at_once)).map(tile).collect()
+        // A thread always gets the same columns.
+        let is_possible = |at_once: &usize| across.is_multiple_of(*at_once) && lanes >= 4 * at_once;
+        [4, 2].into_iter().filter(is_possible).map(tile).collect()
     }
 
     /// Whether threads or subgroups have blocks so large that too few of them are at work to hide what loads take,

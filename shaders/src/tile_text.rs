@@ -307,9 +307,10 @@ impl TileText {
         text + "    }\n"
     }
 
-    /// A statement for every result vector of the thread; `f` gets its row and column within the tile and
-    /// its value. Matrices go through workgroup memory, so that a thread gets whole vectors.
-    pub fn results(&self, f: impl Fn(&str, &str, &str) -> String) -> String {
+    /// A statement for every result vector of the thread; `f` gets its row and column within the tile, the number of
+    /// the columns among those of the thread, and its value. Matrices go through workgroup memory, so that a thread gets
+    /// whole vectors.
+    pub fn results(&self, f: impl Fn(&str, &str, usize, &str) -> String) -> String {
         let mut text = String::new();
         match self.tile.core {
             Core::Threads { rows, vectors, .. } => {
@@ -318,7 +319,7 @@ impl TileText {
                     for v in 0..vectors {
                         let row = format!("thread_row + {}", r * to_row);
                         let column = format!("(thread_column + {}) * 4", v * self.tile.thread_columns());
-                        text += &f(&row, &column, &format!("sum{r}_{v}"));
+                        text += &f(&row, &column, v, &format!("sum{r}_{v}"));
                     }
                 }
             }
@@ -338,7 +339,8 @@ impl TileText {
                         let row = format!("strip_row + {} + i32({quad} / {quads}u)", r * MATRIX);
                         let column =
                             format!("strip_column + {} + i32({quad} % {quads}u) * 4", first * MATRIX);
-                        text += &f(&row, &column, &format!("result_tile[results + i32{quad}]"));
+                        let value = format!("result_tile[results + i32{quad}]");
+                        text += &f(&row, &column, first / at_once, &value);
                     }
                 }
             }

@@ -7,7 +7,7 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 {{bindings}}
-{{tiles}}
+{{memory}}
 {{functions}}
 @compute @workgroup_size({{threads}})
 fn main(
@@ -21,9 +21,11 @@ fn main(
     }
     let thread = i32(local);
     let block = i32(linear) % {{column_tiles}};
-    let first = ((i32(linear) / {{column_tiles}}) % {{row_tiles}}) * {{rows}};
-    let z = (i32(linear) / {{workgroups}}) % {{z}};
-    let chunk = i32(linear) / {{workgroups_z}};
+    let row_tile = (i32(linear) / {{column_tiles}}) % {{row_tiles}};
+    let first = {{first}};
+    let end = {{end}};
+    let slice = (i32(linear) / {{workgroups}}) % {{slices}};
+{{of_slice}}    let chunk = i32(linear) / {{workgroups_slices}};
 {{accumulators}}
 {{once}}
-{{steps}}{{finish}}}
+{{steps}}{{ending}}}

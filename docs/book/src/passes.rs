@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use autograd::{Conv2d, Result, Tensor, Variable, grad, scope};
 use cpu::CpuDevice;
-use schedule::{Body, Device, Instr, Options, Role, Schedule, Step};
+use schedule::{Body, ChannelFolds, Device, Instr, Options, Role, Schedule, Step};
 
 use crate::node::nodes;
 use crate::picture::{GREY, Picture};
@@ -63,11 +63,11 @@ fn plain() -> Options {
 /// Those of every stage that can be told apart from outside, in order.
 fn stages() -> [(&'static str, Options); 4] {
     let all = CpuDevice::new(1).options();
-    let few = Options { channel_reductions: false, group_buffers: Options::LEAST_BUFFERS, ..all };
+    let few = Options { channel_folds: ChannelFolds::None, group_buffers: Options::LEAST_BUFFERS, ..all };
     [
         ("a kernel an operation", plain()),
         ("elementwise work inlined, kernels of one space joined", few),
-        ("sums made by the convolution", Options { channel_reductions: true, ..few }),
+        ("sums made by the convolution", Options { channel_folds: ChannelFolds::All, ..few }),
         ("updates in one launch", all),
     ]
 }

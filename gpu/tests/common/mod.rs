@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gpu::{GpuDevice, Options, Precision};
 use reference::evaluate;
-use schedule::{Device, Schedule, Value};
+use schedule::{Device, Role, Schedule, Value};
 
 pub use build::Builder;
 
@@ -97,6 +97,19 @@ fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
             compare(name, output, expected, tolerance);
         }
     }
+}
+
+/// Values in [-1, 1) for all inputs.
+pub fn inputs(schedule: &Schedule, seed: u32) -> Vec<(String, Vec<f32>)> {
+    let named = schedule.buffers.iter().filter_map(|buffer| match &buffer.role {
+        Role::Input { name, .. } => Some((name.clone(), buffer.len())),
+        _ => None,
+    });
+    let values = |(stream, (name, len))| {
+        let value = |i| autograd::random::uniform(seed, 0, stream as u32, i as u32) * 2.0 - 1.0;
+        (name, (0..len).map(value).collect())
+    };
+    named.enumerate().map(values).collect()
 }
 
 /// All outputs after one call.

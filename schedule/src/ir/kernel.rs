@@ -153,24 +153,31 @@ pub struct Epilogue {
     pub program: Program,
     /// Where registers of `program` go.
     pub stores: Vec<Store>,
-    /// Sums over all positions of an image tensor, per channel: batch norm's statistics and the sums
+    /// A fold over all positions of an image tensor, per channel: batch norm's statistics and the sums
     /// its gradient needs, made while the tile is still in cache. Only on convolution forward and
-    /// input gradient. Each output is dense `[shape[..kept]..., channels]`, that is: the leading
-    /// `kept` dims and the last dim are kept, all others are folded.
-    pub channel_reductions: Vec<ChannelReduction>,
-    /// How many leading dims of `shape` the channel reductions keep (0, or 1 for views).
-    pub kept: usize,
+    /// input gradient.
+    pub fold: Option<ChannelFold>,
 }
 
-/// One per-channel fold of an epilogue register. Kinds are `Sum` and `Variance` only.
+/// Folds registers of an epilogue over its `shape[kept..]` but for the last dim, the channels; then evaluates `finish`
+/// over the [rest](ChannelFold::space), as [`Body::Reduce`] does.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ChannelReduction {
-    /// Sum or variance.
-    pub kind: ReduceKind,
-    /// The register of the epilogue's program that is folded.
-    pub value: Reg,
-    /// Where the folded values go.
-    pub output: BufferId,
+pub struct ChannelFold {
+    /// How many leading dims are kept: 0, or 1 for views.
+    pub kept: usize,
+    /// The folds, sums and variances only, each of a register of the epilogue's program.
+    pub accumulators: Vec<(ReduceKind, Reg)>,
+    /// What is computed of the folded values.
+    pub finish: Program,
+    /// Where registers of `finish` go.
+    pub stores: Vec<Store>,
+}
+
+impl ChannelFold {
+    /// The space of `finish` where the epilogue's shape is this: the kept dims, and the channels.
+    pub fn space(&self, shape: &[usize]) -> Vec<usize> {
+        [&shape[..self.kept], &shape[shape.len() - 1..]].concat()
+    }
 }
 
 impl Body {
@@ -194,7 +201,8 @@ impl Kernel {
             Body::Map { parts } => parts.iter().map(|part| &part.program).collect(),
             Body::Reduce { program, finish, .. } => vec![program, finish],
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
-                vec![&lhs.program, &rhs.program, &epilogue.program]
+                let finish = epilogue.fold.iter().map(|fold| &fold.finish);
+                [&lhs.program, &rhs.program, &epilogue.program].into_iter().chain(finish).collect()
             }
             Body::Pool { .. } | Body::AllReduce { .. } => vec![],
         }
@@ -219,8 +227,8 @@ impl Kernel {
             Body::Map { parts } => parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect(),
             Body::Reduce { stores, .. } => stores.iter().map(|s| s.buffer).collect(),
             Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
-                let sums = epilogue.channel_reductions.iter().map(|r| r.output);
-                epilogue.stores.iter().map(|s| s.buffer).chain(sums).collect()
+                let folded = epilogue.fold.iter().flat_map(|fold| &fold.stores);
+                epilogue.stores.iter().chain(folded).map(|s| s.buffer).collect()
             }
             Body::Pool { output, .. } | Body::AllReduce { output, .. } => vec![*output],
         };
@@ -254,8 +262,9 @@ impl Kernel {
             Body::Reduce { program, finish, stores, .. } => of(vec![program, finish], stores),
             Body::MatMul { lhs, rhs, epilogue, .. } | Body::Convolution { lhs, rhs, epilogue, .. } => {
                 let programs = vec![&mut lhs.program, &mut rhs.program, &mut epilogue.program];
-                let sums = epilogue.channel_reductions.iter_mut().map(|sum| &mut sum.output);
-                of(programs, &mut epilogue.stores).into_iter().chain(sums).collect()
+                let folded = epilogue.fold.iter_mut();
+                let folded = folded.flat_map(|fold| of(vec![&mut fold.finish], &mut fold.stores));
+                of(programs, &mut epilogue.stores).into_iter().chain(folded).collect()
             }
             Body::Pool { inputs, output, .. } => inputs.iter_mut().chain([output]).collect(),
             Body::AllReduce { input, output, .. } => vec![input, output],

@@ -14,7 +14,7 @@ mod schedule;
 mod view;
 
 pub use geometry::{ConvGeometry, ConvKind, PoolGeometry, PoolKind};
-pub use kernel::{Body, ChannelReduction, Epilogue, Kernel, Map, Operand, ReduceKind};
+pub use kernel::{Body, ChannelFold, Epilogue, Kernel, Map, Operand, ReduceKind};
 pub use program::{BufferId, Instr, Program, Reg, Store};
 pub use schedule::{Buffer, Exchange, Role, Schedule};
 pub use view::{Bound, View, merge_dims, reach};

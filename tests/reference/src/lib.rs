@@ -153,19 +153,16 @@ impl Memory {
     }
 
     fn finish(&self, epilogue: &Epilogue, result: Vec<f32>, writes: &mut Vec<Write>) {
-        let Epilogue { shape, program, stores, channel_reductions, kept } = epilogue;
+        let Epilogue { shape, program, stores, fold: channels } = epilogue;
         let accumulators = [result];
         self.map(shape, program, &accumulators, stores, writes);
-        if channel_reductions.is_empty() {
-            return;
-        }
+        let Some(channels) = channels else { return };
         let values = self.values(shape, program, &accumulators);
-        let last = shape.len() - 1;
-        let space = [shape[..*kept].iter().product(), shape[*kept..last].iter().product(), shape[last]];
-        for reduction in channel_reductions {
-            let totals = fold(reduction.kind, space, &values, reduction.value).into_iter().enumerate();
-            writes.extend(totals.map(|(at, total)| (reduction.output, at as i64, total)));
-        }
+        let (kept, last) = (channels.kept, shape.len() - 1);
+        let space = [shape[..kept].iter().product(), shape[kept..last].iter().product(), shape[last]];
+        let totals = channels.accumulators.iter().map(|(kind, reg)| fold(*kind, space, &values, *reg));
+        let totals: Vec<_> = totals.collect();
+        self.map(&channels.space(shape), &channels.finish, &totals, &channels.stores, writes);
     }
 
     fn registers(

@@ -1,0 +1,45 @@
+//! What becomes of the results of an implicit matrix product: the epilogue, and its fold over their rows.
+
+use crate::bindings::Bindings;
+use crate::gemm::Gemm;
+use crate::gemm_plan::Plan;
+use crate::launch::Access;
+use crate::tile_fold::TileFold;
+use crate::tile_text::TileText;
+
+/// What becomes of a tile's results.
+#[derive(Default)]
+pub struct Ending {
+    /// Workgroup memory.
+    pub memory: String,
+    pub functions: String,
+    pub statements: String,
+}
+
+impl Ending {
+    /// The epilogue, and its fold.
+    pub fn new(gemm: &Gemm, plan: &Plan, text: TileText, bindings: &mut Bindings) -> Ending {
+        let functions = gemm.finish_function(plan.columns, bindings);
+        let call =
+            |row: &str, column: &str, value: &str| format!("finish4({row}, slice, {column}, {value});");
+        let kinds = gemm.folds();
+        if kinds.is_empty() {
+            let store = |row: &str, column: &str, _, value: &str| call(row, column, value);
+            return Ending { functions, statements: plan.results(gemm, text, store), ..Ending::default() };
+        }
+        let states = bindings.scratch(plan.states(gemm), Access::ReadWrite, true);
+        let fold = TileFold { tile: plan.tile, kinds: &kinds };
+        let results = plan.results(gemm, text, |row, column, strip, value| {
+            format!("let folded = {}{}", call(row, column, value), fold.add(strip, "folded"))
+        });
+        let (tiles, quads) = (plan.row_tiles / plan.groups, gemm.columns / 4);
+        let (outer, width) = (plan.groups * quads, fold.width());
+        let stored = fold.finish(|s, name| {
+            let state =
+                format!("(row_tile % {tiles} * {width} + {s}) * {outer} + row_tile / {tiles} * {quads}");
+            let quad = format!("block * {} + quad", plan.tile.columns / 4);
+            format!("    if {quad} < {quads} {{ {states}[{state} + {quad}] = {name}; }}\n")
+        });
+        Ending { memory: fold.declarations(), functions, statements: fold.begin() + &results + &stored }
+    }
+}
