@@ -28,6 +28,32 @@ fn folded(schedule: &Schedule) -> usize {
     schedule.kernels.iter().filter(|kernel| is_folded(&kernel.body)).count()
 }
 
+/// Nothing but the fold is asked for, so that the convolution stores nothing.
+#[test]
+fn a_fold_needs_no_convolution_in_memory() {
+    let Some(devices) = devices() else { return };
+    let x = Tensor::input("x", &[2, 8, 8, 8]);
+    let y = x.conv2d(&Tensor::input("w", &[12, 8, 3, 3]), Conv2d::new(1, 1));
+    let step = Step::new().output("sums", &y.sum(&[0, 1, 2])).output("spread", &y.variance(&[0, 1, 2]));
+    for (name, device) in &devices.0 {
+        let schedule = step.schedule_with(device.options()).unwrap();
+        let expected = evaluate(&schedule, &inputs(&schedule, 1));
+        let tolerance = if device.is_mixed() { 3e-3 } else { 2e-6 };
+        for ((output, found), expected) in run(device, &schedule, &inputs(&schedule, 1)).iter().zip(&expected)
+        {
+            let off = off(found, expected);
+            assert!(off < tolerance, "{name}: `{output}` is off by {off}");
+        }
+    }
+}
+
+/// The largest difference over the largest value.
+fn off(found: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let off = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
+    off.fold(0.0, f32::max) / largest
+}
+
 /// Views that end within a tile and ones that do not, columns that fill one and ones that do not, and sums over k so long
 /// that they are cut.
 #[test]
@@ -43,9 +69,7 @@ fn statistics_are_those_of_the_convolution() {
             for ((output, found), expected) in
                 run(device, &schedule, &inputs(&schedule, 7)).iter().zip(&expected)
             {
-                let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-                let off = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
-                let off = off.fold(0.0, f32::max) / largest;
+                let off = off(found, expected);
                 println!("{name}, {size}, {channels:?}, `{output}`: {off:.1e}");
                 assert!(off < tolerance, "{name}, {channels:?}: `{output}` is off by {off}");
             }

@@ -106,8 +106,7 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
         }));
         if is_folded {
             let states = last.states(gemm);
-            assembled.scratch.resize(2, 0);
-            assembled.scratch[1] = states.bytes();
+            assembled.scratch.push(states.bytes());
             let rows = [last.tile.rows, last.group_rows];
             assembled.launches.extend(reduce::finish_states(context, label, gemm.epilogue, states, rows));
         }

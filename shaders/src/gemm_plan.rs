@@ -96,7 +96,9 @@ impl Plan {
     /// The states of all tiles: of each group those of one tile after the other.
     pub fn states(&self, gemm: &Gemm) -> Scratch {
         let width = TileFold { tile: self.tile, kinds: &gemm.folds() }.width();
-        Scratch { storage: Storage::Scratch(1), ..Scratch::first(self.row_tiles * width * gemm.columns) }
+        // The first scratch is that of the chunks' sums, where there are several.
+        let storage = Storage::Scratch(usize::from(self.chunks > 1));
+        Scratch { storage, ..Scratch::first(self.row_tiles * width * gemm.columns) }
     }
 
     /// Where the sum of a chunk for a row and a vector of columns is among those of all chunks.

@@ -87,13 +87,14 @@ impl TileFold<'_> {
         text
     }
 
-    /// The running values. A variance is taken of what values are above the first.
+    /// The running values. A variance is taken of what values are above the first; what a sum rounds off is kept, but
+    /// where the values come from factors of 16 bits.
     pub fn begin(&self) -> String {
         let mut text = "    let zero = params.count >> 31u;\n".to_string();
         for strip in 0..self.columns().strips {
             let _ = writeln!(text, "    var seen{strip} = 0.0;");
-            for k in 0..self.kinds.len() {
-                for name in ["origin", "above", "squares"] {
+            for (k, kind) in self.kinds.iter().enumerate() {
+                for name in running(*kind) {
                     let _ = writeln!(text, "    var {name}{strip}_{k} = vec4<f32>();");
                 }
             }
@@ -112,7 +113,8 @@ impl TileFold<'_> {
                      above{of} += {value} - origin{of}; \
                      squares{of} += ({value} - origin{of}) * ({value} - origin{of});"
                 ),
-                _ => format!(" above{of} += {value};"),
+                _ if self.tile.is_half() => format!(" total{of} += {value};"),
+                _ => format!(" off{of} += rounded_off_4(total{of}, {value}, zero); total{of} += {value};"),
             };
         }
         text + &format!(" seen{strip} += 1.0;")
@@ -132,12 +134,12 @@ impl TileFold<'_> {
                     ReduceKind::Variance => vec![
                         format!("origin{of} + above{of} / max(count, 1.0)"),
                         format!("max(squares{of} - above{of} * above{of} / max(count, 1.0), vec4<f32>())"),
+                        "vec4<f32>()".to_string(),
                     ],
-                    _ => vec![format!("above{of}")],
+                    _ => vec![format!("total{of}"), format!("off{of}")],
                 };
-                let rounded_off = std::iter::once("vec4<f32>()".to_string());
                 let mut declared = String::new();
-                for (name, value) in names.iter().zip(values.into_iter().chain(rounded_off)) {
+                for (name, value) in names.iter().zip(values) {
                     let _ = writeln!(declared, "    var {name} = {value};");
                 }
                 let mut kept = "    counts[slot] = count;\n".to_string();
@@ -163,4 +165,9 @@ impl TileFold<'_> {
         }
         text
     }
+}
+
+/// Names of the running values.
+fn running(kind: ReduceKind) -> &'static [&'static str] {
+    if kind == ReduceKind::Variance { &["origin", "above", "squares"] } else { &["total", "off"] }
 }

@@ -18,6 +18,7 @@ fn step(channels: usize) -> Step {
     let product = a.matmul(&b.permute(&[0, 2, 1]));
     Step::new()
         .output("y", &y)
+        .output("sums", &y.sum(&[0, 1, 2]))
         .output("dx", &gradients[0])
         .output("dw", &gradients[1])
         .output("product", &product)
