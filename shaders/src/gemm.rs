@@ -16,7 +16,7 @@ use schedule::{ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
 
 use crate::bindings::Bindings;
 use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, WEIGHT};
-use crate::taps::{TapAxis, signed};
+use crate::taps::{Phase, TapAxis, signed};
 
 /// How the operands are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,11 @@ impl<'a> Gemm<'a> {
         }
     }
 
+    /// What `f` tells of the phases that [`of_slice`](Gemm::of_slice) names, along y and x.
+    pub fn of_phases(&self, f: impl Fn(&Phase) -> i64) -> [String; 2] {
+        [self.y.of_phase("phase_y", &f), self.x.of_phase("phase_x", &f)]
+    }
+
     /// Positions of the grid, for each phase.
     pub fn positions(&self) -> usize {
         self.images * self.y.grid * self.x.grid
@@ -187,8 +192,8 @@ impl<'a> Gemm<'a> {
     /// moves it: row `y{q}` and column `x{q}`, and its number `pixel{q}`.
     pub fn pixel(&self, q: usize) -> String {
         let ([y, x], pixels) = ([&self.y, &self.x], self.y.grid * self.x.grid);
-        let axis = |at: String, axis: &TapAxis, phase: &str| {
-            let offset = axis.of_phase(phase, |phase| phase.offset);
+        let [offset_y, offset_x] = self.of_phases(|phase| phase.offset);
+        let axis = |at: String, axis: &TapAxis, offset: String| {
             if axis.stride == 1 && offset == "0" { at } else { format!("{at} * {} + {offset}", axis.stride) }
         };
         // By numbers without a sign: dividing those is quicker.
@@ -201,8 +206,8 @@ impl<'a> Gemm<'a> {
         };
         format!(
             "    let x{q} = {};\n    let y{q} = {};\n    let pixel{q} = {number};\n",
-            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x, "phase_x"),
-            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y, "phase_y"),
+            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x, offset_x),
+            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y, offset_y),
         )
     }
 
@@ -230,8 +235,7 @@ impl<'a> Gemm<'a> {
 
     /// The WGSL of a tap's number in the window.
     pub fn tap_number(&self) -> String {
-        let [y, x] = [(&self.y, "phase_y"), (&self.x, "phase_x")]
-            .map(|(axis, phase)| axis.of_phase(phase, |phase| phase.first as i64));
+        let [y, x] = self.of_phases(|phase| phase.first as i64);
         format!("(tap_y * {} + {y}) * {} + tap_x * {} + {x}", self.y.step, self.window[1], self.x.step)
     }
 
@@ -271,6 +275,7 @@ impl<'a> Gemm<'a> {
             }
             Form::Convolution(_) => format!("p, z * {columns} + {column}"),
         };
+        let [offset_y, offset_x] = self.of_phases(|phase| phase.out_offset as i64);
         let rows = match self.form {
             Form::Matrix => String::new(),
             Form::Convolution(ConvKind::WeightGrad) => format!(
@@ -283,12 +288,11 @@ impl<'a> Gemm<'a> {
                 "    let p = row;\n".into()
             }
             Form::Convolution(_) => format!(
-                "    let x = (row % {w}) * {} + {};\n    let y = ((row / {w}) % {h}) * {} + {};\n    \
+                "    let x = (row % {w}) * {} + {offset_x};\n    \
+                 let y = ((row / {w}) % {h}) * {} + {offset_y};\n    \
                  let p = (row / {hw} * {} + y) * {} + x;\n",
                 self.x.out_stride,
-                self.x.of_phase("phase_x", |phase| phase.out_offset as i64),
                 self.y.out_stride,
-                self.y.of_phase("phase_y", |phase| phase.out_offset as i64),
                 self.y.out_size,
                 self.x.out_size,
                 w = self.x.grid,

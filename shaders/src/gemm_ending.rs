@@ -32,7 +32,7 @@ impl Ending {
         let results = plan.results(gemm, text, |row, column, strip, value| {
             format!("let folded = {}{}", call(row, column, value), fold.add(strip, "folded"))
         });
-        let (tiles, quads) = (plan.row_tiles / plan.groups, gemm.columns / 4);
+        let (tiles, quads) = (plan.group_tiles(), gemm.columns / 4);
         let (outer, width) = (plan.groups * quads, fold.width());
         let stored = fold.finish(|s, name| {
             let state =

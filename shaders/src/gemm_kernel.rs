@@ -17,7 +17,6 @@ use crate::gemm_staging::Staging;
 use crate::launch::{Access, Context, Launch, Scratch};
 use crate::pack::Pack;
 use crate::reduce;
-use crate::taps::Phase;
 use crate::template::fill;
 use crate::tile::Tile;
 use crate::tile_fold::THREAD_BYTES;
@@ -97,19 +96,16 @@ pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembl
             assembled.scratch.resize(1, 0);
             assembled.scratch[0] = assembled.scratch[0].max(partials.bytes());
         }
-        let is_folded = gemm.epilogue.fold.is_some();
-        let in_sum = plan.of_sums();
-        let last = if partials.is_some() { &in_sum } else { &plan };
-        assembled.launches.extend(partials.map(|partials| match is_folded {
-            false => sum(context, label, gemm, &plan, partials),
-            true => folded_sum(context, label, gemm, last, partials),
-        }));
-        if is_folded {
-            let states = last.states(gemm);
-            assembled.scratch.push(states.bytes());
-            let rows = [last.tile.rows, last.group_rows];
-            assembled.launches.extend(reduce::finish_states(context, label, gemm.epilogue, states, rows));
-        }
+        let Some(fold) = &gemm.epilogue.fold else {
+            assembled.launches.extend(partials.map(|partials| sum(context, label, gemm, &plan, partials)));
+            continue;
+        };
+        let last = if partials.is_some() { plan.of_sums() } else { plan };
+        assembled.launches.extend(partials.map(|partials| folded_sum(context, label, gemm, &last, partials)));
+        let (space, states) = (fold.space(&gemm.epilogue.shape), last.states(gemm));
+        assembled.scratch.push(states.bytes());
+        let rows = [last.tile.rows, last.group_rows];
+        assembled.launches.push(reduce::finish_states(context, label, (fold, space), states, rows));
     }
     assembled.pack.take_if(|_| assembled.launches.is_empty());
     Some(assembled)
@@ -161,10 +157,7 @@ fn product(
             (format!("chunk * {len}"), format!("min((chunk + 1) * {len}, {})", plan.depth))
         }
     };
-    let [taps_y, taps_x] = [(&gemm.y, "phase_y"), (&gemm.x, "phase_x")].map(|(axis, phase)| {
-        let counted = |phase: &Phase| if gemm.is_weight_grad() { 1 } else { phase.count as i64 };
-        axis.of_phase(phase, counted)
-    });
+    let [taps_y, taps_x] = gemm.of_phases(|phase| if gemm.is_weight_grad() { 1 } else { phase.count as i64 });
     let (steps, multiply) =
         if tile.ahead { (STEPS_AHEAD, text.multiply_staged()) } else { (STEPS, text.multiply()) };
     let steps = fill(
@@ -209,7 +202,7 @@ fn launch(
     bindings: Bindings,
     parts: Parts,
 ) -> Launch {
-    let Plan { tile, row_tiles, column_tiles, .. } = *plan;
+    let (tile, row_tiles, column_tiles) = (plan.tile, plan.row_tiles(), plan.column_tiles());
     let text = TileText::new(tile, gemm.is_weight_grad());
     let (declarations, bound) = bindings.finish();
     let tiles = row_tiles * column_tiles;
@@ -254,11 +247,8 @@ fn folded_sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials:
     gemm.finisher().declare(&mut bindings);
     let partials = bindings.scratch(partials, Access::Read, true);
     let ending = Ending::new(gemm, plan, text, &mut bindings);
-    let added = text.results(|row, column, _, sum| {
-        // Rows past the end repeat the last.
-        let (row, column) =
-            (format!("min(first + {row}, end - 1)"), format!("block * {} + {column}", plan.tile.columns));
-        format!("    {sum} += {partials}[{}];\n", plan.partial(gemm, "j", &row, &column))
+    let added = plan.results(gemm, text, |row, column, _, sum| {
+        format!("{sum} += {partials}[{}];", plan.partial(gemm, "j", row, column))
     });
     let steps = format!("    for (var j = 0; j < {}; j++) {{\n{added}    }}\n", plan.chunks);
     let parts = Parts { chunks: 1, steps, ending, ..Parts::default() };

@@ -14,8 +14,6 @@ pub struct Plan {
     /// Rows that are folded apart, of which a tile has some of one group.
     pub groups: usize,
     pub group_rows: usize,
-    pub row_tiles: usize,
-    pub column_tiles: usize,
     /// Columns of whole tiles.
     pub columns: usize,
     /// Values of k in whole steps of the tile.
@@ -35,8 +33,6 @@ impl Plan {
         let (epilogue, rows) = (gemm.epilogue, gemm.rows());
         let kept = epilogue.fold.as_ref().map_or(&[][..], |fold| &epilogue.shape[..fold.kept]);
         let groups: usize = kept.iter().product();
-        let (group_rows, column_tiles) = (rows / groups, columns / tile.columns);
-        let row_tiles = groups * group_rows.div_ceil(tile.rows);
         let (values, depth) = (gemm.depth(), gemm.depth().next_multiple_of(tile.k));
         // Short enough for a running sum to stay accurate.
         let accurate = if gemm.is_weight_grad() {
@@ -48,15 +44,29 @@ impl Plan {
         let wanted = chunks.max(accurate);
         let chunk_len = values.div_ceil(wanted.max(1)).next_multiple_of(tile.k);
         let chunks = values.div_ceil(chunk_len.max(1)).max(1);
-        Plan { tile, groups, group_rows, row_tiles, column_tiles, columns, depth, chunks, chunk_len }
+        Plan { tile, groups, group_rows: rows / groups, columns, depth, chunks, chunk_len }
     }
 
     /// For adding up the chunks' sums, by threads.
     pub fn of_sums(self) -> Plan {
         let core = Core::Threads { rows: 4, vectors: 1, half: false };
         let tile = Tile { rows: 32, columns: self.tile.columns.min(64), core, ahead: false, ..self.tile };
-        let row_tiles = self.groups * self.group_rows.div_ceil(tile.rows);
-        Plan { tile, row_tiles, column_tiles: self.columns / tile.columns, ..self }
+        Plan { tile, ..self }
+    }
+
+    /// Tiles below each other of the rows that are folded together.
+    pub fn group_tiles(&self) -> usize {
+        self.group_rows.div_ceil(self.tile.rows)
+    }
+
+    /// Tiles below each other.
+    pub fn row_tiles(&self) -> usize {
+        self.groups * self.group_tiles()
+    }
+
+    /// Tiles beside each other.
+    pub fn column_tiles(&self) -> usize {
+        self.columns / self.tile.columns
     }
 
     /// Whether there are rows past the end in some tiles.
@@ -66,7 +76,7 @@ impl Plan {
 
     /// A tile's first row, and the end of its rows, of the number `row_tile`.
     pub fn rows(&self) -> [String; 2] {
-        let (rows, of_group) = (self.tile.rows, self.row_tiles / self.groups);
+        let (rows, of_group) = (self.tile.rows, self.group_tiles());
         let first = match self.groups == 1 || !self.has_part_tiles() {
             true => format!("row_tile * {rows}"),
             false => {
@@ -98,7 +108,7 @@ impl Plan {
         let width = TileFold { tile: self.tile, kinds: &gemm.folds() }.width();
         // The first scratch is that of the chunks' sums, where there are several.
         let storage = Storage::Scratch(usize::from(self.chunks > 1));
-        Scratch { storage, ..Scratch::first(self.row_tiles * width * gemm.columns) }
+        Scratch { storage, ..Scratch::first(self.row_tiles() * width * gemm.columns) }
     }
 
     /// Where the sum of a chunk for a row and a vector of columns is among those of all chunks.

@@ -1,7 +1,7 @@
 //! Folds over the inner dims, in one stage or in chunks with a second stage.
 
 use autograd::{Error, Result};
-use schedule::{Body, Epilogue, Program, ReduceKind, Reg, Store, merge_dims};
+use schedule::{Body, ChannelFold, Program, ReduceKind, Reg, Store, merge_dims};
 
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
@@ -36,44 +36,31 @@ pub fn candidates(context: Context, body: &Body) -> Vec<Cut> {
     Reduce::new(body).map_or_else(Vec::new, |reduce| reduce.fold().cuts(context))
 }
 
-/// The innermost outer dim, if stores and at least one load take four neighbours along it.
-fn vector_dim(outer: &[usize], program: &Program, stores: &[Store]) -> Option<usize> {
+/// The innermost outer dim, if stores take four neighbours along it.
+fn vector_dim(outer: &[usize], stores: &[Store]) -> Option<usize> {
     let last = outer.len().checked_sub(1)?;
-    let loads = program.loads().any(|(_, view)| in_fours(view, last));
     let stores = stores.iter().all(|s| in_fours(&s.view, last));
-    (outer[last].is_multiple_of(4) && loads && stores).then_some(last)
+    (outer[last].is_multiple_of(4) && stores).then_some(last)
 }
 
-/// The launch that finishes the fold of a convolution's epilogue from the `states` of tiles of so many rows, the last of
-/// what is left of the rows of an index of the kept dims.
+/// The launch that finishes the fold of a convolution's epilogue, over its space, from the `states` of tiles of so many
+/// rows, the last of what is left of the rows of an index of the kept dims.
 pub fn finish_states(
     context: Context,
     label: &str,
-    epilogue: &Epilogue,
+    (fold, mut outer): (&ChannelFold, Vec<usize>),
     states: Scratch,
     [tile_rows, rows]: [usize; 2],
-) -> Option<Launch> {
-    let fold = epilogue.fold.as_ref()?;
-    let (mut outer, mut finish, mut stores) =
-        (fold.space(&epilogue.shape), fold.finish.clone(), fold.stores.clone());
+) -> Launch {
+    let (mut finish, mut stores) = (fold.finish.clone(), fold.stores.clone());
     let stored = stores.iter_mut().flat_map(|store| store.view.stride_lists());
     let mut strides: Vec<_> = finish.stride_lists().chain(stored).collect();
     merge_dims(&mut outer, &mut vec![0; fold.kept + 1], &mut strides);
-    let last = outer.len() - 1;
-    let is_vector = outer[last].is_multiple_of(4) && stores.iter().all(|store| in_fours(&store.view, last));
     let (kinds, values) = fold.accumulators.iter().copied().unzip();
-    let vector = is_vector.then_some(last);
-    let reduce = Reduce {
-        outer,
-        inner: vec![rows],
-        program: Program::default(),
-        kinds,
-        values,
-        finish,
-        stores,
-        vector,
-    };
-    Some(reduce.last_stage(context, label, states, [tile_rows, rows.div_ceil(tile_rows)]))
+    let vector = vector_dim(&outer, &stores);
+    let (inner, program) = (vec![rows], Program::default());
+    let reduce = Reduce { outer, inner, program, kinds, values, finish, stores, vector };
+    reduce.last_stage(context, label, states, [tile_rows, rows.div_ceil(tile_rows)])
 }
 
 impl Reduce {
@@ -93,7 +80,8 @@ impl Reduce {
         let inner = shape.split_off(classes.partition_point(|&class| class == 0));
 
         let (kinds, values) = accumulators.iter().copied().unzip();
-        let vector = vector_dim(&shape, &program, &stores);
+        let is_loaded = |&dim: &usize| program.loads().any(|(_, view)| in_fours(view, dim));
+        let vector = vector_dim(&shape, &stores).filter(is_loaded);
         Some(Reduce { outer: shape, inner, program, kinds, values, finish, stores, vector })
     }
 
