@@ -15,6 +15,7 @@ use crate::answer::Answer;
 use crate::context::Gpu;
 use crate::executable::GpuExecutable;
 use crate::pipelines::Pipelines;
+use crate::platform;
 use crate::source::{launches, source};
 use crate::tuning::{Measuring, Tune, Tuning};
 
@@ -58,7 +59,7 @@ pub struct Options {
     pub subgroups: bool,
     /// Use no more than the limits that WebGPU guarantees everywhere, whatever the adapter allows.
     pub webgpu_limits: bool,
-    /// Keep the shaders' bounds checks.
+    /// Keep the shaders' bounds checks, and those of the driver.
     pub checked: bool,
     /// In what precision convolutions and matrix products multiply.
     pub precision: Precision,
@@ -125,14 +126,14 @@ impl GpuDevice {
             experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let limits = if options.webgpu_limits { wgpu::Limits::default() } else { adapter.adapter.limits() };
-        let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
+        let wanted = wgpu::DeviceDescriptor {
             label: Some("training"),
             required_features: features,
             required_limits: limits.clone(),
             experimental_features: experimental,
             ..Default::default()
-        });
-        let (device, queue) = request
+        };
+        let (device, queue) = platform::open(&adapter.adapter, &wanted, options.checked)
             .await
             .map_err(|error| Error::NoDevice(format!("`{}` could not be opened: {error}", adapter.name)))?;
         let mut target = target(adapter, features, &limits);

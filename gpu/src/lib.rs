@@ -19,6 +19,8 @@ mod platform;
 mod profile;
 mod source;
 mod tuning;
+#[cfg(not(any(target_family = "wasm", target_vendor = "apple")))]
+mod vulkan;
 
 pub use adapters::{Adapter, adapters, adapters_async, choose};
 pub use choices::{Choices, Chosen, Measured};

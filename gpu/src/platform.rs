@@ -14,6 +14,20 @@ mod here {
     pub const BACKENDS: wgpu::Backends =
         wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
+    /// Opens a device; one that is not checked has no checks of its driver either, where that can be asked for.
+    pub async fn open(
+        adapter: &wgpu::Adapter,
+        wanted: &wgpu::DeviceDescriptor<'_>,
+        is_checked: bool,
+    ) -> std::result::Result<(wgpu::Device, wgpu::Queue), String> {
+        #[cfg(not(target_vendor = "apple"))]
+        if !is_checked && let Some(opened) = crate::vulkan::open(adapter, wanted) {
+            return opened;
+        }
+        let _ = is_checked;
+        adapter.request_device(wanted).await.map_err(|error| error.to_string())
+    }
+
     /// Error scopes that were closed and whose errors are still to come: none, they come at once.
     #[derive(Default)]
     pub struct Scopes;
@@ -56,6 +70,15 @@ mod here {
     use autograd::Result;
 
     pub const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
+
+    /// Opens a device; what browsers check they always check.
+    pub async fn open(
+        adapter: &wgpu::Adapter,
+        wanted: &wgpu::DeviceDescriptor<'_>,
+        _is_checked: bool,
+    ) -> std::result::Result<(wgpu::Device, wgpu::Queue), String> {
+        adapter.request_device(wanted).await.map_err(|error| error.to_string())
+    }
 
     type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
