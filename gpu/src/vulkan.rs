@@ -22,7 +22,8 @@ pub fn open(
         let mut features = vulkan.physical_device_features(&extensions, wanted.required_features);
         let core = vk::PhysicalDeviceFeatures { robust_buffer_access: vk::FALSE, ..features.get_core() };
         let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
-        let info = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
+        let info =
+            vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
         let info = features.add_to_device_create(info).enabled_features(&core);
         let instance = vulkan.shared_instance().raw_instance();
         // SAFETY: the adapter is of this instance, and what `info` points to lives as long as the call.

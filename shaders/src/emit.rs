@@ -8,6 +8,7 @@ use std::fmt::Write;
 use schedule::{Bound, Instr, Program, Reg, Store, View};
 
 use crate::bindings::Bindings;
+use crate::launch::Element;
 
 /// Functions every module has.
 const PRELUDE: &str = include_str!("../wgsl/prelude.wgsl");
@@ -21,9 +22,9 @@ pub fn module(text: &str) -> String {
 /// One index of an iteration space, as the WGSL around the program names it.
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// An `i32` expression.
+    /// An `i32` expression. That of a dim which is taken in fours counts these.
     pub name: String,
-    /// Values are `0..size`.
+    /// Elements of the dim.
     pub size: usize,
 }
 
@@ -31,8 +32,7 @@ pub struct Index {
 pub struct Emitter {
     /// One per iteration dim.
     pub index: Vec<Index>,
-    /// The dim along which values are `vec4<f32>`: its index names the first of four, a multiple of
-    /// four. `None` for plain `f32` values.
+    /// The dim along which values are `vec4<f32>`, whose index counts in fours. `None` for plain `f32` values.
     pub vector: Option<usize>,
     /// WGSL expressions for [`Instr::Accumulator`].
     pub accumulators: Vec<String>,
@@ -104,9 +104,9 @@ impl Emitter {
                 let _ = writeln!(self.code, "    {name}[{at}] = {};", element.narrowed(value, false));
             } else if lanes == Lanes::Contiguous && bindings.binds_vectors(store.buffer) {
                 let name = bindings.buffer(store.buffer, true);
-                let at = self.affine(&store.view, 0);
+                let at = self.quad(&store.view);
                 let value = element.narrowed(value, true);
-                let _ = writeln!(self.code, "    {name}[({at}) >> 2u] = {value};");
+                let _ = writeln!(self.code, "    {name}[{at}] = {value};");
             } else {
                 let name = bindings.buffer(store.buffer, false);
                 for lane in 0..4 {
@@ -179,12 +179,23 @@ impl Emitter {
         }
     }
 
+    /// A load of what is stored as this type, of a view within its buffer: as it is.
+    pub fn stored(&self, instr: &Instr, element: Element, bindings: &mut Bindings) -> Option<String> {
+        let Instr::Load { buffer, view } = instr else { return None };
+        let is_plain = self.vector.is_some()
+            && self.lanes(view) == Lanes::Contiguous
+            && bindings.binds_vectors(*buffer)
+            && bindings.element(*buffer) == element
+            && self.within(view, 0).is_none();
+        is_plain.then(|| format!("{}[{}]", bindings.buffer(*buffer, true), self.quad(view)))
+    }
+
     fn load(&self, buffer: usize, view: &View, bindings: &mut Bindings) -> String {
         let contiguous = self.vector.is_some() && self.lanes(view) == Lanes::Contiguous;
         let element = bindings.element(buffer);
         if contiguous && bindings.binds_vectors(buffer) {
             let name = bindings.buffer(buffer, true);
-            let at = format!("({}) >> 2u", self.affine(view, 0));
+            let at = self.quad(view);
             return match self.within(view, 0) {
                 None => element.widened(format!("{name}[{at}]"), true),
                 // The index is made safe as well: nothing outside may be touched.
@@ -229,17 +240,32 @@ impl Emitter {
         self.sum(view.offset, &view.strides, lane)
     }
 
+    /// The number of the vector that a view of [contiguous](Lanes::Contiguous) lanes takes.
+    fn quad(&self, view: &View) -> String {
+        let strides = (0..self.index.len()).map(|d| match self.vector == Some(d) {
+            true => 1,
+            false => stride(&view.strides, d) / 4,
+        });
+        self.terms(view.offset / 4, strides)
+    }
+
     fn sum(&self, offset: i64, strides: &[i64], lane: usize) -> String {
-        let mut offset = offset;
-        if let Some(v) = self.vector {
-            offset += stride(strides, v) * lane as i64;
-        }
+        let first = self.vector.map_or(0, |v| stride(strides, v) * lane as i64);
+        let strides = (0..self.index.len()).map(|d| match self.vector == Some(d) {
+            true => 4 * stride(strides, d),
+            false => stride(strides, d),
+        });
+        self.terms(offset + first, strides)
+    }
+
+    /// The sum of the indices times `strides`, and an offset.
+    fn terms(&self, offset: i64, strides: impl Iterator<Item = i64>) -> String {
         let mut terms = Vec::new();
-        for (d, index) in self.index.iter().enumerate() {
-            match stride(strides, d) {
+        for (index, stride) in self.index.iter().zip(strides) {
+            match stride {
                 0 => {}
                 1 => terms.push(index.name.clone()),
-                s => terms.push(format!("{} * {}", index.name, parenthesised(s))),
+                _ => terms.push(format!("{} * {}", index.name, parenthesised(stride))),
             }
         }
         if offset != 0 || terms.is_empty() {
@@ -261,20 +287,30 @@ pub fn decompose(shape: &[usize], vector: Option<usize>, linear: &str, prefix: &
     let mut code = String::new();
     let mut rest = linear.to_string();
     for d in (0..shape.len()).rev() {
-        let (size, step) = if vector == Some(d) { (shape[d] / 4, " * 4") } else { (shape[d], "") };
+        let size = if vector == Some(d) { shape[d] / 4 } else { shape[d] };
         let name = format!("{prefix}{d}");
         if d == 0 {
-            let _ = writeln!(code, "    let {name} = ({rest}){step};");
+            let _ = writeln!(code, "    let {name} = {rest};");
         } else {
             let next = format!("{prefix}_rest{d}");
-            let _ = writeln!(code, "    let {name} = (({rest}) % {size}){step};");
-            let _ = writeln!(code, "    let {next} = ({rest}) / {size};");
+            let _ = writeln!(code, "    let {name} = {};", remainder(&rest, size));
+            let _ = writeln!(code, "    let {next} = {};", quotient(&rest, size));
             rest = next;
         }
     }
     let index =
         shape.iter().enumerate().map(|(d, &size)| Index { name: format!("{prefix}{d}"), size }).collect();
     (code, index)
+}
+
+/// The WGSL of an `i32` that is not negative divided by a number, which is quicker without the sign.
+pub fn quotient(of: &str, by: usize) -> String {
+    if by == 1 { of.to_string() } else { format!("i32(u32({of}) / {by}u)") }
+}
+
+/// The WGSL of what is left of such a division.
+pub fn remainder(of: &str, by: usize) -> String {
+    if by == 1 { "0".to_string() } else { format!("i32(u32({of}) % {by}u)") }
 }
 
 fn stride(strides: &[i64], d: usize) -> i64 {

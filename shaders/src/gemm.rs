@@ -15,7 +15,8 @@
 use schedule::{ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
 
 use crate::bindings::Bindings;
-use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, WEIGHT};
+use crate::emit::{quotient, remainder};
+use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, Rounding, WEIGHT};
 use crate::taps::{Phase, TapAxis, signed};
 
 /// How the operands are indexed.
@@ -171,26 +172,44 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// `lhs4(p, z, c)`: four neighbouring channels of pixel `p`, or of a row, for `c` up to `padded`, zero past the
-    /// operand's end.
-    pub fn left_function(&self, padded: usize, bindings: &mut Bindings) -> String {
-        match self.form {
-            Form::Convolution(_) => image_vectors("lhs", self.lhs, self.channels, padded, bindings),
-            Form::Matrix => {
-                let function = self.left_loader().write("lhs", bindings);
-                function + &vectors("lhs", self.channels, padded, |k| format!("lhs(z, p, {k})"))
-            }
-        }
+    /// `lhs4(p, z, quad)`: four neighbouring channels of pixel `p`, or of a row, for `quad` up to `padded` channels, zero
+    /// past the operand's end.
+    pub fn left_function(&self, padded: usize, rounding: Rounding, bindings: &mut Bindings) -> String {
+        let function = self.left_loader().write("lhs", rounding, bindings);
+        let call = |k: &str, of_group: &str| match self.form {
+            Form::Convolution(_) => format!("lhs(p, z * {of_group} + {k})"),
+            Form::Matrix => format!("lhs(z, p, {k})"),
+        };
+        function + &vectors("lhs", [self.channels, padded], rounding, call)
     }
 
-    /// `rhs4(p, z, c)`: the same of the gradient that a weight gradient reads.
-    pub fn right_function(&self, padded: usize, bindings: &mut Bindings) -> String {
-        image_vectors("rhs", self.rhs, self.columns, padded, bindings)
+    /// `rhs4(p, z, quad)`: the same of the gradient that a weight gradient reads.
+    pub fn right_function(&self, padded: usize, rounding: Rounding, bindings: &mut Bindings) -> String {
+        let function = image_loader(self.rhs, self.columns).write("rhs", rounding, bindings);
+        let call = |k: &str, of_group: &str| format!("rhs(p, z * {of_group} + {k})");
+        function + &vectors("rhs", [self.columns, padded], rounding, call)
+    }
+
+    /// Statements for rows of a weight gradient that lie side by side, vector `quad` of the tile: channels `c{i}` of the
+    /// left operand, also a vector, at tap `(tap_y{i}, tap_x{i})`. Rows past the end repeat the last.
+    pub fn row(&self, i: usize, quad: &str) -> String {
+        let (of_tap, kw) = (self.row_channels() / 4, self.window[1]);
+        format!(
+            "    let row{i} = min({} + {quad}, {});\n    \
+             let c{i} = {};\n    \
+             let tap_y{i} = {};\n    \
+             let tap_x{i} = {};\n",
+            quotient("first", 4),
+            self.rows() / 4 - 1,
+            remainder(&format!("row{i}"), of_tap),
+            quotient(&format!("row{i}"), of_tap * kw),
+            remainder(&quotient(&format!("row{i}"), of_tap), kw),
+        )
     }
 
     /// Statements that give position `p{q}` (already declared) its pixel in the left operand before a tap
     /// moves it: row `y{q}` and column `x{q}`, and its number `pixel{q}`.
-    pub fn pixel(&self, q: usize) -> String {
+    pub fn pixel(&self, q: &str) -> String {
         let ([y, x], pixels) = ([&self.y, &self.x], self.y.grid * self.x.grid);
         let [offset_y, offset_x] = self.of_phases(|phase| phase.offset);
         let axis = |at: String, axis: &TapAxis, offset: String| {
@@ -202,18 +221,26 @@ impl<'a> Gemm<'a> {
             ([of_y], [of_x]) if is_same(y) && is_same(x) => {
                 format!("p{q} + {}", signed(of_y.offset * x.size as i64 + of_x.offset))
             }
-            _ => format!("(i32(u32(p{q}) / {pixels}u) * {} + y{q}) * {} + x{q}", y.size, x.size),
+            _ => {
+                format!("({} * {} + y{q}) * {} + x{q}", quotient(&format!("p{q}"), pixels), y.size, x.size)
+            }
         };
         format!(
             "    let x{q} = {};\n    let y{q} = {};\n    let pixel{q} = {number};\n",
-            axis(format!("i32(u32(p{q}) % {}u)", x.grid), x, offset_x),
-            axis(format!("i32(u32(p{q}) / {}u % {}u)", x.grid, y.grid), y, offset_y),
+            axis(remainder(&format!("p{q}"), x.grid), x, offset_x),
+            axis(remainder(&quotient(&format!("p{q}"), x.grid), y.grid), y, offset_y),
         )
+    }
+
+    /// The same for a position that is `by` after position `of`, in the same row of the grid.
+    pub fn next_pixel(&self, of: &str, q: &str, by: usize) -> String {
+        let by = by as i64 * self.x.stride;
+        format!("    let x{q} = x{of} + {by};\n    let y{q} = y{of};\n    let pixel{q} = pixel{of} + {by};\n")
     }
 
     /// Statements for position `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and the number
     /// `moved{q}` of its pixel there, or of a safe one. With `beyond` the position may be past the last.
-    pub fn moved_pixel(&self, q: usize, tap_y: &str, tap_x: &str, beyond: bool) -> String {
+    pub fn moved_pixel(&self, q: &str, tap_y: &str, tap_x: &str, beyond: bool) -> String {
         let mut conditions = Vec::new();
         if beyond {
             conditions.push(format!("p{q} < {}", self.positions()));
@@ -261,17 +288,19 @@ impl<'a> Gemm<'a> {
         Finisher::new(self.epilogue, params, self.finish_vector())
     }
 
-    /// `finish4(row, slice, column, value)`: stores four columns of a row, or those of `padded` that exist. Where the
+    /// `finish4(row, slice, quad, value)`: stores four columns of a row, or those of `padded` that exist. Where the
     /// epilogue folds, it returns the array of what is folded.
     pub fn finish_function(&self, padded: usize, bindings: &mut Bindings) -> String {
         let folded = self.epilogue.fold.iter().flat_map(|fold| &fold.accumulators);
         let folded: Vec<Reg> = folded.map(|&(_, value)| value).collect();
         let function = self.finisher().write("finish", &folded, bindings);
         let columns = self.columns;
-        let index = |column: &str| match self.form {
+        // With the columns of all of z: single ones or vectors.
+        let index = |column: &str, columns: usize| match self.form {
             Form::Matrix => format!("z, row, {column}"),
             Form::Convolution(ConvKind::WeightGrad) => {
-                format!("z * {columns} + {column}, c, tap / {kw}, tap % {kw}", kw = self.window[1])
+                let kw = self.window[1];
+                format!("z * {columns} + {column}, c, {}, {}", quotient("tap", kw), remainder("tap", kw))
             }
             Form::Convolution(_) => format!("p, z * {columns} + {column}"),
         };
@@ -279,25 +308,25 @@ impl<'a> Gemm<'a> {
         let rows = match self.form {
             Form::Matrix => String::new(),
             Form::Convolution(ConvKind::WeightGrad) => format!(
-                "    let c = row % {per_tap};\n    let tap = row / {per_tap};\n    \
-                 if c >= {} {{ return; }}\n",
+                "    let c = {};\n    let tap = {};\n    if c >= {} {{ return; }}\n",
+                remainder("row", self.row_channels()),
+                quotient("row", self.row_channels()),
                 self.channels,
-                per_tap = self.row_channels(),
             ),
             Form::Convolution(_) if self.y.out_stride == 1 && self.x.out_stride == 1 => {
                 "    let p = row;\n".into()
             }
             Form::Convolution(_) => format!(
-                "    let x = (row % {w}) * {} + {offset_x};\n    \
-                 let y = ((row / {w}) % {h}) * {} + {offset_y};\n    \
-                 let p = (row / {hw} * {} + y) * {} + x;\n",
+                "    let x = {} * {} + {offset_x};\n    \
+                 let y = {} * {} + {offset_y};\n    \
+                 let p = ({} * {} + y) * {} + x;\n",
+                remainder("row", self.x.grid),
                 self.x.out_stride,
+                remainder(&quotient("row", self.x.grid), self.y.grid),
                 self.y.out_stride,
+                quotient("row", self.y.grid * self.x.grid),
                 self.y.out_size,
                 self.x.out_size,
-                w = self.x.grid,
-                h = self.y.grid,
-                hw = self.y.grid * self.x.grid,
             ),
         };
         let result = match folded.len() {
@@ -305,62 +334,63 @@ impl<'a> Gemm<'a> {
             count => format!(" -> array<vec4<f32>, {count}>"),
         };
         let store = if self.finish_vector().is_some() {
-            let call = format!("finish({}, value);", index("column"));
+            let call = format!("finish({}, value);", index("quad", columns / 4));
             match (folded.is_empty(), padded > columns) {
                 (true, false) => format!("    {call}\n"),
-                (true, true) => format!("    if column < {columns} {{ {call} }}\n"),
+                (true, true) => format!("    if quad < {} {{ {call} }}\n", columns / 4),
                 (false, false) => format!("    return {call}\n"),
                 (false, true) => {
                     let none = format!("array<vec4<f32>, {}>()", folded.len());
-                    format!("    if column >= {columns} {{ return {none}; }}\n    return {call}\n")
+                    format!("    if quad >= {} {{ return {none}; }}\n    return {call}\n", columns / 4)
                 }
             }
         } else {
             let lane = |j: usize| {
-                let at = index(&format!("column + {j}"));
-                format!("    if column + {j} < {columns} {{ finish({at}, value[{j}]); }}\n")
+                let at = index(&format!("quad * 4 + {j}"), columns);
+                format!("    if quad * 4 + {j} < {columns} {{ finish({at}, value[{j}]); }}\n")
             };
             (0..4).map(lane).collect()
         };
         format!(
-            "{function}\nfn finish4(row: i32, slice: i32, column: i32, value: vec4<f32>){result} {{\n\
+            "{function}\nfn finish4(row: i32, slice: i32, quad: i32, value: vec4<f32>){result} {{\n\
              {}{rows}{store}}}\n",
             self.of_slice()
         )
     }
 }
 
-/// `NAME4(p, z, k)` from an image operand: the values `k..k + 4` of group `z` of `per_group`
-/// channels for `k` below `padded`, zero past the group's end.
-fn image_vectors(
-    name: &str,
-    operand: &Operand,
-    per_group: usize,
-    padded: usize,
-    bindings: &mut Bindings,
-) -> String {
-    let function = image_loader(operand, per_group).write(name, bindings);
-    function + &vectors(name, per_group, padded, |k| format!("{name}(p, z * {per_group} + {k})"))
-}
-
-/// The loader behind [`image_vectors`].
+/// Of an image, whose channels are taken in fours where those of a group are fours.
 fn image_loader(operand: &Operand, per_group: usize) -> Loader {
     Loader::new(operand, PIXELS, per_group.is_multiple_of(4).then_some(1))
 }
 
-/// The index is kept inside as well as the value: nothing past the end may be read.
-fn vectors(name: &str, len: usize, padded: usize, call: impl Fn(&str) -> String) -> String {
+/// `NAME4(p, z, quad)`: a vector of `len` values, zero for those from there to `padded`. `call` gives a value, or four
+/// where `len` is fours, by its number and by how many a group has. The index is kept inside as well as the value:
+/// nothing past the end may be read.
+fn vectors(
+    name: &str,
+    [len, padded]: [usize; 2],
+    rounding: Rounding,
+    call: impl Fn(&str, &str) -> String,
+) -> String {
+    let vector = rounding.element.wgsl(true);
     let value = if !len.is_multiple_of(4) {
         let lane = |j: usize| {
-            let inside = call(&format!("min(k + {j}, {})", len as i64 - 1));
-            format!("select(0.0, {inside}, k + {j} < {len})")
+            let (k, last) = (format!("quad * 4 + {j}"), len as i64 - 1);
+            let inside = call(&format!("min({k}, {last})"), &len.to_string());
+            format!("select({}(), {inside}, {k} < {len})", rounding.element.wgsl(false))
         };
-        format!("vec4<f32>({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
-    } else if padded > len {
-        let inside = call(&format!("min(k, {})", len - 4));
-        format!("select(vec4<f32>(0.0), {inside}, k < {len})")
+        format!("{vector}({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
     } else {
-        call("k")
+        let quads = len / 4;
+        let call = |quad: &str| call(quad, &quads.to_string());
+        match padded > len {
+            true => {
+                let inside = call(&format!("min(quad, {})", quads - 1));
+                format!("select({vector}(), {inside}, quad < {quads})")
+            }
+            false => call("quad"),
+        }
     };
-    format!("fn {name}4(p: i32, z: i32, k: i32) -> vec4<f32> {{\n    return {value};\n}}\n")
+    format!("fn {name}4(p: i32, z: i32, quad: i32) -> {vector} {{\n    return {value};\n}}\n")
 }

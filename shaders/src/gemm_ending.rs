@@ -20,17 +20,16 @@ impl Ending {
     /// The epilogue, and its fold.
     pub fn new(gemm: &Gemm, plan: &Plan, text: TileText, bindings: &mut Bindings) -> Ending {
         let functions = gemm.finish_function(plan.columns, bindings);
-        let call =
-            |row: &str, column: &str, value: &str| format!("finish4({row}, slice, {column}, {value});");
+        let call = |row: &str, quad: &str, value: &str| format!("finish4({row}, slice, {quad}, {value});");
         let kinds = gemm.folds();
         if kinds.is_empty() {
-            let store = |row: &str, column: &str, _, value: &str| call(row, column, value);
+            let store = |row: &str, quad: &str, _, value: &str| call(row, quad, value);
             return Ending { functions, statements: plan.results(gemm, text, store), ..Ending::default() };
         }
         let states = bindings.scratch(plan.states(gemm), Access::ReadWrite, true);
         let fold = TileFold { tile: plan.tile, kinds: &kinds };
-        let results = plan.results(gemm, text, |row, column, strip, value| {
-            format!("let folded = {}{}", call(row, column, value), fold.add(strip, "folded"))
+        let results = plan.results(gemm, text, |row, quad, strip, value| {
+            format!("let folded = {}{}", call(row, quad, value), fold.add(strip, "folded"))
         });
         let (tiles, quads) = (plan.group_tiles(), gemm.columns / 4);
         let (outer, width) = (plan.groups * quads, fold.width());

@@ -8,7 +8,7 @@ use schedule::ReduceKind;
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Tiling};
-use crate::emit::module;
+use crate::emit::{module, quotient, remainder};
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
 use crate::gemm_ending::Ending;
@@ -122,7 +122,7 @@ fn product(
     partials: Option<Scratch>,
 ) -> Launch {
     let tile = plan.tile;
-    let text = TileText::new(tile, gemm.is_weight_grad());
+    let text = TileText { tile, is_along_k: !gemm.is_weight_grad() };
     let stores = gemm.epilogue.stores.iter().map(|s| s.buffer).filter(|_| partials.is_none());
     let mut bindings = Bindings::new(context, stores);
     gemm.declare_operands(&mut bindings);
@@ -130,32 +130,30 @@ fn product(
         gemm.finisher().declare(&mut bindings);
     }
     let channels = if gemm.is_weight_grad() { gemm.row_channels() } else { plan.depth };
-    let mut functions = gemm.left_function(channels, &mut bindings);
-    let right = packed.map(|packed| bindings.scratch(packed, Access::Read, true));
-    if right.is_none() {
-        functions += &gemm.right_function(plan.columns, &mut bindings);
+    let [left, right] = gemm.gradients().map(|is_gradient| text.rounding(is_gradient));
+    let mut functions = gemm.left_function(channels, left, &mut bindings);
+    let packed = packed.map(|packed| bindings.scratch(packed, Access::Read, true));
+    if packed.is_none() {
+        functions += &gemm.right_function(plan.columns, right, &mut bindings);
     }
     let ending = match partials {
         None => Ending::new(gemm, plan, text, &mut bindings),
         Some(partials) => {
             let partials = bindings.scratch(partials, Access::ReadWrite, true);
-            let store = |row: &str, column: &str, _, value: &str| {
-                format!("{partials}[{}] = {value};", plan.partial(gemm, "chunk", row, column))
+            let store = |row: &str, quad: &str, _, value: &str| {
+                format!("{partials}[{}] = {value};", plan.partial(gemm, "chunk", row, quad))
             };
             Ending { statements: plan.results(gemm, text, store), ..Ending::default() }
         }
     };
 
-    let mut staging = Staging::new(text);
-    (0..tile.left_loads()).for_each(|i| staging.left(gemm, plan, i));
-    (0..tile.right_loads()).for_each(|i| staging.right(gemm, plan, i, right.as_deref()));
-    // A plain product's bounds are known beforehand.
+    let staging = Staging::new(gemm, plan, text, packed.as_deref());
+    // Positions, or vectors of channels. A plain product's bounds are known beforehand.
+    let unit = if gemm.is_weight_grad() { 1 } else { 4 };
+    let [depth, len, step] = [plan.depth, plan.chunk_len, tile.k].map(|values| values / unit);
     let (start, end) = match plan.chunks {
-        1 => ("0".to_string(), plan.depth.to_string()),
-        _ => {
-            let len = plan.chunk_len;
-            (format!("chunk * {len}"), format!("min((chunk + 1) * {len}, {})", plan.depth))
-        }
+        1 => ("0".to_string(), depth.to_string()),
+        _ => (format!("chunk * {len}"), format!("min((chunk + 1) * {len}, {depth})")),
     };
     let [taps_y, taps_x] = gemm.of_phases(|phase| if gemm.is_weight_grad() { 1 } else { phase.count as i64 });
     let (steps, multiply) =
@@ -168,7 +166,7 @@ fn product(
             ("tap", &staging.tap),
             ("start", &start),
             ("end", &end),
-            ("k", &tile.k),
+            ("step", &step),
             ("load", &staging.load),
             ("stage", &staging.stage),
             ("multiply", &multiply),
@@ -203,7 +201,7 @@ fn launch(
     parts: Parts,
 ) -> Launch {
     let (tile, row_tiles, column_tiles) = (plan.tile, plan.row_tiles(), plan.column_tiles());
-    let text = TileText::new(tile, gemm.is_weight_grad());
+    let text = TileText { tile, is_along_k: !gemm.is_weight_grad() };
     let (declarations, bound) = bindings.finish();
     let tiles = row_tiles * column_tiles;
     let [first, end] = plan.rows();
@@ -242,13 +240,13 @@ fn launch(
 /// The launch that adds up the chunks of a product whose epilogue folds: with workgroups for the tiles of a plan
 /// [of sums](Plan::of_sums).
 fn folded_sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratch) -> Launch {
-    let text = TileText::new(plan.tile, false);
+    let text = TileText { tile: plan.tile, is_along_k: true };
     let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
     gemm.finisher().declare(&mut bindings);
     let partials = bindings.scratch(partials, Access::Read, true);
     let ending = Ending::new(gemm, plan, text, &mut bindings);
-    let added = plan.results(gemm, text, |row, column, _, sum| {
-        format!("{sum} += {partials}[{}];", plan.partial(gemm, "j", row, column))
+    let added = plan.results(gemm, text, |row, quad, _, sum| {
+        format!("{sum} += {partials}[{}];", plan.partial(gemm, "j", row, quad))
     });
     let steps = format!("    for (var j = 0; j < {}; j++) {{\n{added}    }}\n", plan.chunks);
     let parts = Parts { chunks: 1, steps, ending, ..Parts::default() };
@@ -273,8 +271,10 @@ fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratc
         outer_indices: String::new(),
         update: fold.add_chunk(&partials),
         finish: format!(
-            "    finish4((o / {quads}) % {rows}, o / {}, (o % {quads}) * 4, {});\n",
-            rows * quads,
+            "    finish4({}, {}, {}, {});\n",
+            remainder(&quotient("o", quads), rows),
+            quotient("o", rows * quads),
+            remainder("o", quads),
             fold.results(plan.depth).concat()
         ),
     };

@@ -86,7 +86,7 @@ impl Plan {
         [first, format!("(row_tile / {of_group} + 1) * {}", self.group_rows)]
     }
 
-    /// What `f` makes of every result, see [`TileText::results`]; rows are those of the whole result, and columns.
+    /// What `f` makes of every result, see [`TileText::results`]; rows and columns are those of the whole result.
     pub fn results(
         &self,
         gemm: &Gemm,
@@ -94,10 +94,10 @@ impl Plan {
         f: impl Fn(&str, &str, usize, &str) -> String,
     ) -> String {
         let scaled = gemm.gradients().contains(&true);
-        text.results(|row, column, strip, value| {
-            let (row, column) =
-                (format!("first + {row}"), format!("block * {} + {column}", self.tile.columns));
-            let statement = f(&row, &column, strip, &text.unscaled(value, scaled));
+        text.results(|row, quad, strip, value| {
+            let row = format!("first + {row}");
+            let quad = format!("block * {} + {quad}", self.tile.columns / 4);
+            let statement = f(&row, &quad, strip, &text.unscaled(value, scaled));
             let exists = if self.has_part_tiles() { format!("if {row} < end ") } else { String::new() };
             format!("    {exists}{{ {statement} }}\n")
         })
@@ -112,8 +112,8 @@ impl Plan {
     }
 
     /// Where the sum of a chunk for a row and a vector of columns is among those of all chunks.
-    pub fn partial(&self, gemm: &Gemm, chunk: &str, row: &str, column: &str) -> String {
+    pub fn partial(&self, gemm: &Gemm, chunk: &str, row: &str, quad: &str) -> String {
         let (slices, rows) = (gemm.slices(), gemm.rows());
-        format!("((({chunk} * {slices} + slice) * {rows} + {row}) * {} + {column}) / 4", self.columns)
+        format!("(({chunk} * {slices} + slice) * {rows} + {row}) * {} + {quad}", self.columns / 4)
     }
 }

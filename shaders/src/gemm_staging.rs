@@ -1,13 +1,21 @@
 //! How the operands of an implicit matrix product come into workgroup memory.
+//!
+//! An operand is shared out among the threads in pieces: of a *line* (a row of the left one, a column of the right one)
+//! a few values of k side by side, or of one value of k a few lines. Matrix units want values of k side by side; where
+//! lines are what lies side by side in memory, a thread loads four values of k of four lines, and turns them.
 
 use std::fmt::Write;
 
+use crate::emit::{quotient, remainder};
 use crate::gemm::Gemm;
 use crate::gemm_plan::Plan;
-use crate::tile_text::TileText;
+use crate::tile::Core;
+use crate::tile_text::{Side, TileText};
 
 /// The statements that bring operands into workgroup memory.
-pub struct Staging {
+pub struct Staging<'a> {
+    gemm: &'a Gemm<'a>,
+    plan: &'a Plan,
     text: TileText,
     /// Before the loops.
     pub once: String,
@@ -18,16 +26,198 @@ pub struct Staging {
     pub stage: String,
 }
 
-impl Staging {
-    pub fn new(text: TileText) -> Staging {
+/// The pieces of an operand. Neighbouring threads take those beside each other; a thread takes every piece whose number
+/// is its own after as many as there are threads.
+struct Pieces {
+    side: Side,
+    beside: usize,
+    count: usize,
+}
+
+impl Pieces {
+    /// Rounds in which so many threads take them all.
+    fn rounds(&self, threads: usize) -> std::ops::Range<usize> {
+        0..self.count.div_ceil(threads)
+    }
+}
+
+impl<'a> Staging<'a> {
+    /// Of both operands; the right one is packed in the binding `packed`, or an image.
+    pub fn new(gemm: &'a Gemm<'a>, plan: &'a Plan, text: TileText, packed: Option<&str>) -> Staging<'a> {
         let [once, tap, load, stage] = Default::default();
-        Staging { text, once, tap, load, stage }
+        let mut staging = Staging { gemm, plan, text, once, tap, load, stage };
+        match packed {
+            Some(packed) => {
+                staging.pixels();
+                staging.packed(packed);
+            }
+            None => {
+                staging.images(Side::Left);
+                staging.images(Side::Right);
+            }
+        }
+        staging
     }
 
-    /// Loads a value, and makes of it what is staged as `name`. Where threads load ahead they make it only when they
-    /// stage it: before that they would wait for the value.
-    fn load(&mut self, name: &str, value: &str, made: impl Fn(&str) -> String) {
-        if self.text.tile.ahead {
+    fn is_matrices(&self) -> bool {
+        matches!(self.plan.tile.core, Core::Matrices { .. })
+    }
+
+    /// Vectors along k in a piece: for matrices 16 bytes are loaded and stored at once.
+    fn wide(&self) -> usize {
+        if self.is_matrices() { 2 } else { 1 }
+    }
+
+    /// The channels of pixels, or the k of rows: the left operand, but of a weight's gradient.
+    fn pixels(&mut self) {
+        let Plan { tile, .. } = *self.plan;
+        let beside = tile.k / 4 / self.wide();
+        let pieces = Pieces { side: Side::Left, beside, count: tile.rows * beside };
+        for i in pieces.rounds(tile.threads()) {
+            self.place(&pieces, i);
+            let _ = writeln!(self.once, "    let p{i} = first + left_down{i};");
+            self.once += &self.gemm.pixel(&i.to_string());
+            self.tap += &self.gemm.moved_pixel(&i.to_string(), "tap_y", "tap_x", self.plan.has_part_tiles());
+            let inside = format!("inside{i}");
+            self.along_k(&pieces, i, Some(&inside), |quad| format!("lhs4(moved{i}, z, base + {quad})"));
+        }
+    }
+
+    /// The right operand as it is packed: for matrices `[z][tap][column][k]`, for threads `[z][tap][k][column]`.
+    fn packed(&mut self, packed: &str) {
+        let Plan { tile, columns, depth, .. } = *self.plan;
+        let tap = format!("z * {} + {}", self.gemm.taps(), self.gemm.tap_number());
+        let lines = if self.is_matrices() { tile.k / 4 / self.wide() } else { tile.columns / 4 };
+        let pieces =
+            Pieces { side: Side::Right, beside: lines, count: tile.columns * tile.k / 4 / self.wide() };
+        for i in pieces.rounds(tile.threads()) {
+            self.place(&pieces, i);
+            if self.is_matrices() {
+                let column = format!("block * {} + right_down{i}", tile.columns);
+                let _ =
+                    writeln!(self.tap, "    let from{i} = (({tap}) * {columns} + {column}) * {};", depth / 4);
+                self.along_k(&pieces, i, None, |quad| format!("{packed}[from{i} + base + {quad}]"));
+            } else {
+                let column = format!("block * {} + right_across{i}", tile.columns / 4);
+                let _ = writeln!(
+                    self.tap,
+                    "    let from{i} = (({tap}) * {depth} + right_down{i}) * {} + {column};",
+                    columns / 4
+                );
+                let value = format!("{packed}[from{i} + base * {columns}]");
+                self.load(&format!("right{i}"), &value, None);
+                let (k, quad) = (format!("right_down{i}"), format!("right_across{i}"));
+                let staged = self.text.stage_along_lines(pieces.side, &k, &quad, &format!("right{i}"));
+                self.stage(&pieces, i, &staged);
+            }
+        }
+    }
+
+    /// An operand of a weight's gradient: its k are pixels, and its lines channels, of the left one for every tap.
+    fn images(&mut self, side: Side) {
+        let Plan { tile, .. } = *self.plan;
+        let lines = self.text.lines(side);
+        let (pieces, at_once) = match self.is_matrices() {
+            true => (Pieces { side, beside: tile.k / 4, count: lines / 4 * (tile.k / 4) }, 4),
+            false => (Pieces { side, beside: lines / 4, count: lines / 4 * tile.k }, 1),
+        };
+        for i in pieces.rounds(tile.threads()) {
+            self.place(&pieces, i);
+            let name = side.name();
+            let (across, down) = (format!("{name}_across{i}"), format!("{name}_down{i}"));
+            let (k, quad) = if self.is_matrices() { (across, down) } else { (down, across) };
+            if side == Side::Left {
+                self.once += &self.gemm.row(i, &quad);
+            }
+            for e in 0..at_once {
+                let position = format!("base + {k} * {at_once} + {e}");
+                let vector = format!("{name}{i}_{e}");
+                match side {
+                    Side::Left => self.left_pixel(i, e, &position, &vector),
+                    Side::Right => self.right_pixel(&position, &quad, &vector),
+                }
+            }
+            let staged = if self.is_matrices() {
+                let of = |c: usize| {
+                    let values: Vec<_> = (0..at_once).map(|e| format!("{name}{i}_{e}[{c}]")).collect();
+                    let turned = format!("{}({})", self.text.vector(), values.join(", "));
+                    self.text.stage_along_k(side, &format!("({quad} * 4 + {c})"), &k, &turned)
+                };
+                (0..4).map(of).collect()
+            } else {
+                self.text.stage_along_lines(side, &k, &quad, &format!("{name}{i}_0"))
+            };
+            self.stage(&pieces, i, &staged);
+        }
+    }
+
+    /// Loads the channels of piece `i` of the left operand's pixel at a position, number `e` of neighbours.
+    fn left_pixel(&mut self, i: usize, e: usize, position: &str, vector: &str) {
+        let (gemm, pixel) = (self.gemm, format!("{i}_{e}"));
+        let _ = writeln!(self.load, "    let p{pixel} = {position};");
+        self.load += &match e > 0 && gemm.x.grid.is_multiple_of(4) {
+            true => gemm.next_pixel(&format!("{i}_0"), &pixel, e),
+            false => gemm.pixel(&pixel),
+        };
+        let beyond = gemm.positions() < self.plan.depth;
+        self.load += &gemm.moved_pixel(&pixel, &format!("tap_y{i}"), &format!("tap_x{i}"), beyond);
+        self.load(vector, &format!("lhs4(moved{pixel}, z, c{i})"), Some(&format!("inside{pixel}")));
+    }
+
+    /// Loads four channels of the gradient at a position.
+    fn right_pixel(&mut self, position: &str, quad: &str, vector: &str) {
+        let (positions, columns) = (self.gemm.positions(), self.plan.tile.columns / 4);
+        let position = match positions < self.plan.depth {
+            true => format!("min({position}, {})", positions - 1),
+            false => position.to_string(),
+        };
+        self.load(vector, &format!("rhs4({position}, z, block * {columns} + {quad})"), None);
+    }
+
+    /// Loads and stages piece `i` of lines whose values of k lie side by side, from the vectors that `value` gives by their
+    /// number.
+    fn along_k(&mut self, pieces: &Pieces, i: usize, inside: Option<&str>, value: impl Fn(&str) -> String) {
+        let (name, wide) = (pieces.side.name(), self.wide());
+        let mut staged = String::new();
+        for w in 0..wide {
+            let (vector, quad) = (format!("{name}{i}_{w}"), format!("{name}_across{i} * {wide} + {w}"));
+            self.load(&vector, &value(&quad), inside);
+            staged += &self.text.stage_along_k(
+                pieces.side,
+                &format!("{name}_down{i}"),
+                &format!("({quad})"),
+                &vector,
+            );
+        }
+        self.stage(pieces, i, &staged);
+    }
+
+    /// Declares the place of piece `i` of every thread: number `NAME_across{i}` of those beside each other, and
+    /// `NAME_down{i}`. Threads past the end repeat the last piece.
+    fn place(&mut self, pieces: &Pieces, i: usize) {
+        let (name, threads) = (pieces.side.name(), self.plan.tile.threads());
+        let first = i * threads;
+        let is_whole = first + threads <= pieces.count;
+        let (across, down) = if i > 0 && is_whole && threads.is_multiple_of(pieces.beside) {
+            (format!("{name}_across0"), format!("{name}_down0 + {}", first / pieces.beside))
+        } else {
+            let at = match is_whole {
+                true => format!("thread + {first}"),
+                false => format!("min(thread + {first}, {})", pieces.count - 1),
+            };
+            (remainder(&at, pieces.beside), quotient(&at, pieces.beside))
+        };
+        let _ = writeln!(self.once, "    let {name}_across{i} = {across};\n    let {name}_down{i} = {down};");
+    }
+
+    /// Loads a vector, zero where `inside` is not so. Where threads load ahead they look at it only when they stage it:
+    /// before that they would wait for it.
+    fn load(&mut self, name: &str, value: &str, inside: Option<&str>) {
+        let made = |value: &str| match inside {
+            Some(inside) => format!("select({}(), {value}, {inside})", self.text.vector()),
+            None => value.to_string(),
+        };
+        if self.plan.tile.ahead {
             let _ = writeln!(self.load, "    let next_{name} = {value};");
             let _ = writeln!(self.stage, "    let {name} = {};", made(&format!("next_{name}")));
         } else {
@@ -35,89 +225,12 @@ impl Staging {
         }
     }
 
-    /// Load `i` of every thread from the left operand.
-    pub fn left(&mut self, gemm: &Gemm, plan: &Plan, i: usize) {
-        let Plan { tile, .. } = plan;
-        let at = format!("(thread + {})", i * tile.threads());
-        let text = self.text;
-        let name = format!("left{i}");
-        let value = |channel: &str| format!("lhs4(moved{i}, z, {channel})");
-        let made = |value: &str| {
-            // Rounded first: what is stored in 16 bits is then never widened.
-            let staged = text.staged(value, gemm.gradients()[0]);
-            format!("select({}(), {staged}, inside{i})", text.staged_type())
+    /// Statements that stage piece `i`, which some threads have not in the last round.
+    fn stage(&mut self, pieces: &Pieces, i: usize, statements: &str) {
+        let first = i * self.plan.tile.threads();
+        self.stage += &match first + self.plan.tile.threads() > pieces.count {
+            true => format!("    if thread + {first} < {} {{\n{statements}    }}\n", pieces.count),
+            false => statements.to_string(),
         };
-        if gemm.is_weight_grad() {
-            // Neighbouring threads load neighbouring channels of a pixel. Rows past the end repeat the last.
-            let quads = tile.rows / 4;
-            let (per_tap, kw) = (gemm.row_channels(), gemm.window[1]);
-            let _ = writeln!(
-                self.once,
-                "    let slot{i} = ({at} % {quads}) * 4;\n    \
-                 let k{i} = {at} / {quads};\n    \
-                 let row{i} = min(first + slot{i}, {});\n    \
-                 let c{i} = row{i} % {per_tap};\n    \
-                 let tap_y{i} = row{i} / {};\n    \
-                 let tap_x{i} = (row{i} / {per_tap}) % {kw};",
-                gemm.rows() - 4,
-                per_tap * kw,
-            );
-            let _ = writeln!(self.load, "    let p{i} = base + k{i};");
-            self.load += &gemm.pixel(i);
-            let beyond = gemm.positions() < plan.depth;
-            self.load += &gemm.moved_pixel(i, &format!("tap_y{i}"), &format!("tap_x{i}"), beyond);
-            self.load(&name, &value(&format!("c{i}")), made);
-            self.stage += &text.stage_left(i, |c| (format!("k{i}"), format!("slot{i} + {c}")));
-        } else {
-            // Neighbouring threads load neighbouring channels of a row.
-            let quads = tile.k / 4;
-            let _ = writeln!(
-                self.once,
-                "    let k{i} = ({at} % {quads}) * 4;\n    \
-                 let slot{i} = {at} / {quads};\n    \
-                 let p{i} = first + slot{i};"
-            );
-            self.once += &gemm.pixel(i);
-            let beyond = plan.has_part_tiles();
-            self.tap += &gemm.moved_pixel(i, "tap_y", "tap_x", beyond);
-            self.load(&name, &value(&format!("base + k{i}")), made);
-            self.stage += &text.stage_left(i, |c| (format!("k{i} + {c}"), format!("slot{i}")));
-        }
-    }
-
-    /// Load `i` of every thread from the right operand, which is packed in the binding `packed` or an image.
-    pub fn right(&mut self, gemm: &Gemm, plan: &Plan, i: usize, packed: Option<&str>) {
-        let Plan { tile, columns, depth, .. } = plan;
-        let quads = tile.columns / 4;
-        // Threads past the tile's end load its last vector.
-        let _ = writeln!(
-            self.once,
-            "    let at{i} = min(thread + {}, {});",
-            i * tile.threads(),
-            tile.k * quads - 1
-        );
-        let column = format!("block * {} + (at{i} % {quads}) * 4", tile.columns);
-        let value = match packed {
-            Some(packed) => {
-                let _ = writeln!(
-                    self.tap,
-                    "    let from{i} = (((z * {} + {}) * {depth} + at{i} / {quads}) * {columns} + {column}) / 4;",
-                    gemm.taps(),
-                    gemm.tap_number(),
-                );
-                format!("{packed}[from{i} + base * {}]", columns / 4)
-            }
-            None => {
-                let position = format!("base + at{i} / {quads}");
-                let position = match gemm.positions() < *depth {
-                    true => format!("min({position}, {})", gemm.positions() - 1),
-                    false => position,
-                };
-                format!("rhs4({position}, z, {column})")
-            }
-        };
-        let text = self.text;
-        self.load(&format!("right{i}"), &value, |value| text.staged(value, gemm.gradients()[1]));
-        self.stage += &text.stage_right(i);
     }
 }

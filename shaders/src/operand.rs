@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use schedule::{Epilogue, Operand, Program, Reg, Store, merge_dims};
+use autograd::tensor::BinaryOp;
+use schedule::{Epilogue, Instr, Operand, Program, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
 use crate::emit::{Emitter, Index, decompose};
+use crate::launch::Element;
 
 /// A function over a tensor's index. The schedule may split the tensor's first dim; the function takes
 /// it as one.
@@ -59,6 +61,24 @@ impl Function {
     }
 }
 
+/// What a function returns of an operand: its values times a power of two, in this type.
+#[derive(Clone, Copy)]
+pub struct Rounding {
+    pub element: Element,
+    pub scale: f32,
+}
+
+impl Rounding {
+    /// The values themselves.
+    pub const NONE: Rounding = Rounding { element: Element::F32, scale: 1.0 };
+
+    /// Of a value, or of four.
+    pub fn of(&self, value: String, vector: bool) -> String {
+        let scaled = if self.scale == 1.0 { value } else { format!("({value}) * {:.1}", self.scale) };
+        self.element.narrowed(scaled, vector)
+    }
+}
+
 /// An operand as a function from its index to its value.
 pub struct Loader {
     function: Function,
@@ -68,7 +88,7 @@ pub struct Loader {
 
 impl Loader {
     /// A function with these index parameters. With `vector` it returns four neighbours along that dim,
-    /// whose index must be a multiple of four.
+    /// whose index counts in fours.
     pub fn new(operand: &Operand, params: &'static [&'static str], vector: Option<usize>) -> Loader {
         let mut program = operand.program.clone();
         let mut strides: Vec<_> = program.stride_lists().collect();
@@ -81,17 +101,37 @@ impl Loader {
         self.function.emitter().declare(&self.program, &[], bindings);
     }
 
-    /// The function's text.
-    pub fn write(&self, name: &str, bindings: &mut Bindings) -> String {
+    /// The function's text. What is stored as it is to be returned is neither widened nor rounded again.
+    pub fn write(&self, name: &str, rounding: Rounding, bindings: &mut Bindings) -> String {
         let mut emitter = self.function.emitter();
-        emitter.program(&self.program, &[self.value], bindings);
+        let is_vector = emitter.vector.is_some();
+        let value =
+            match self.stored(rounding).and_then(|load| emitter.stored(load, rounding.element, bindings)) {
+                Some(stored) => stored,
+                None => {
+                    emitter.program(&self.program, &[self.value], bindings);
+                    rounding.of(emitter.reg(self.value), is_vector)
+                }
+            };
         format!(
-            "fn {name}({}) -> {} {{\n{}    return {};\n}}\n",
+            "fn {name}({}) -> {} {{\n{}    return {value};\n}}\n",
             self.function.signature(),
-            emitter.value_type(),
+            rounding.element.wgsl(is_vector),
             emitter.code,
-            emitter.reg(self.value)
         )
+    }
+
+    /// The load whose values times the scale are the operand's.
+    fn stored(&self, rounding: Rounding) -> Option<&Instr> {
+        let instrs = &self.program.instrs;
+        let (load, scale) = match &instrs[self.value] {
+            Instr::Binary(BinaryOp::Mul, load, by) => match instrs[*by] {
+                Instr::Constant(by) => (&instrs[*load], by),
+                _ => return None,
+            },
+            load => (load, 1.0),
+        };
+        (scale * rounding.scale == 1.0).then_some(load)
     }
 }
 

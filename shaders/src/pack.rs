@@ -7,16 +7,18 @@ use autograd::Result;
 use schedule::{BufferId, ConvKind, Operand};
 
 use crate::bindings::Bindings;
+use crate::emit::{quotient, remainder};
 use crate::gemm::{Form, Gemm};
 use crate::launch::{Access, Context, Element, Launch, Scratch, Storage};
-use crate::operand::{Loader, RIGHT, WEIGHT};
+use crate::operand::{Loader, RIGHT, Rounding, WEIGHT};
 use crate::target::Operands;
 use crate::template::fill;
 use crate::thread::{THREADS, finish_launch};
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm_pack.wgsl");
 
-/// A right operand to be packed as `[z][tap][k][column]`, padded with zeros to whole tiles.
+/// A right operand to be packed as `[z][tap][k][column]`, for matrix units `[z][tap][column][k]`, padded with zeros to
+/// whole tiles.
 #[derive(Clone, Debug)]
 pub struct Pack {
     /// The label of the kernel that reads it.
@@ -29,8 +31,9 @@ pub struct Pack {
     taps: usize,
     k: usize,
     columns: usize,
-    /// The last two in whole tiles.
+    /// Both in whole tiles.
     padded: [usize; 2],
+    is_along_k: bool,
     element: Element,
 }
 
@@ -58,6 +61,7 @@ impl Pack {
             k: gemm.channels,
             columns: gemm.columns,
             padded,
+            is_along_k: context.target.operands == Operands::Matrix,
             element: match context.target.operands {
                 Operands::F32 => Element::F32,
                 Operands::F16 | Operands::Matrix => Element::F16,
@@ -81,19 +85,22 @@ impl Pack {
     fn function(&self, number: usize, packed: &str, offset: usize, bindings: &mut Bindings) -> String {
         let [k_padded, columns_padded] = self.padded;
         let tap_len = k_padded * columns_padded;
+        let (k, column) = match self.is_along_k {
+            true => (remainder("i", k_padded), remainder(&quotient("i", k_padded), columns_padded)),
+            false => (remainder(&quotient("i", columns_padded), k_padded), remainder("i", columns_padded)),
+        };
         let loader = Loader::new(&self.operand, self.params, None);
-        loader.write(&format!("rhs{number}"), bindings)
+        loader.write(&format!("rhs{number}"), Rounding::NONE, bindings)
             + &fill(
                 TEMPLATE,
                 &[
                     ("number", &number),
-                    ("columns_padded", &columns_padded),
-                    ("k_padded", &k_padded),
-                    ("tap_len", &tap_len),
-                    ("taps", &self.taps),
-                    ("z_len", &(tap_len * self.taps)),
+                    ("k", &k),
+                    ("column", &column),
+                    ("tap", &remainder(&quotient("i", tap_len), self.taps)),
+                    ("z", &quotient("i", tap_len * self.taps)),
                     ("columns", &self.columns),
-                    ("k", &self.k),
+                    ("values", &self.k),
                     ("index", &self.index),
                     ("packed", &packed),
                     ("offset", &offset),

@@ -51,6 +51,7 @@ fn rewrite(mut schedule: Schedule, elements: Vec<Element>, target: &Target) -> P
         held: [None, None],
         next: 0,
         rounds: target.operands != Operands::F32,
+        has_units: target.operands == Operands::Matrix,
         most_buffers: target.most_buffers(),
         elements,
         schedule,
@@ -73,6 +74,9 @@ fn rewrite(mut schedule: Schedule, elements: Vec<Element>, target: &Target) -> P
     Precomputed { frozen: schedule.frozen(), places, schedule }
 }
 
+/// Elements from which on a pass over them takes longer than a launch on a large card.
+const LARGE: usize = 1 << 21;
+
 /// An operand, and the buffer with its values.
 struct Held {
     operand: Operand,
@@ -92,6 +96,8 @@ struct Rewriter {
     next: usize,
     /// Whether convolutions round their operands to 16 bits.
     rounds: bool,
+    /// Whether matrix units multiply.
+    has_units: bool,
     most_buffers: usize,
     /// How each buffer is stored.
     elements: Vec<Element>,
@@ -166,14 +172,20 @@ impl Rewriter {
         buffer
     }
 
-    /// Whether an operand reads at least two tensors of about its own size.
+    /// Whether an operand reads at least two tensors of about its own size. Matrix units wait for everything that is
+    /// computed as operands are staged, so for them arithmetic is dear as well, where it is much beside a launch.
     fn is_dear(&self, operand: &Operand) -> bool {
         let len: usize = operand.shape.iter().product();
         let is_big = |instr: &Instr| match instr {
             Instr::Load { buffer, .. } => 2 * self.schedule.buffers[*buffer].len() > len,
             _ => false,
         };
-        operand.program.needed([operand.value]).filter(|(_, instr)| is_big(instr)).count() > 1
+        let is_arithmetic =
+            |instr: &Instr| matches!(instr, Instr::Unary(..) | Instr::Binary(..) | Instr::Select { .. });
+        let count = |is_it: &dyn Fn(&Instr) -> bool| {
+            operand.program.needed([operand.value]).filter(|(_, instr)| is_it(instr)).count()
+        };
+        count(&is_big) > 1 || (self.has_units && len >= LARGE && count(&is_arithmetic) > 1)
     }
 
     /// Forgets operands that depend on memory about to change.

@@ -5,7 +5,7 @@ use schedule::{Epilogue, Operand};
 use crate::bindings::Bindings;
 use crate::emit::module;
 use crate::launch::{Access, Bound, Context, Launch, Scratch};
-use crate::operand::{Finisher, Loader};
+use crate::operand::{Finisher, Loader, Rounding};
 use crate::template::fill;
 
 const TEMPLATE: &str = include_str!("../wgsl/thread.wgsl");
@@ -39,8 +39,8 @@ pub fn launch(
     finish.iter().for_each(|f| f.declare(&mut bindings));
 
     let mut text = String::new();
-    text += &lhs.map_or(String::new(), |l| l.write("lhs", &mut bindings));
-    text += &rhs.map_or(String::new(), |l| l.write("rhs", &mut bindings));
+    text += &lhs.map_or(String::new(), |l| l.write("lhs", Rounding::NONE, &mut bindings));
+    text += &rhs.map_or(String::new(), |l| l.write("rhs", Rounding::NONE, &mut bindings));
     text += &finish.map_or(String::new(), |f| f.write("finish", &[], &mut bindings));
     let scratch = functions.scratch.map(|(scratch, access)| bindings.scratch(scratch, access, false));
     let body = body(scratch.as_deref().unwrap_or(""));

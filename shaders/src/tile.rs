@@ -240,33 +240,26 @@ impl Tile {
 
     /// Elements of the staged left operand, whether it lies row by row or by values of k.
     pub fn left_len(&self) -> usize {
-        let by_rows = self.rows * self.left_stride();
         match self.core {
             Core::Threads { .. } if !self.ahead => self.k * (self.rows + PADDING),
-            Core::Threads { .. } => by_rows,
-            Core::Matrices { .. } => by_rows.max(self.k * (self.rows + MATRIX_PADDING)),
+            _ => self.rows * self.line_stride(),
         }
     }
 
-    /// Elements of the staged right operand.
+    /// Elements of the staged right operand: for threads by values of k, for matrices column by column.
     pub fn right_len(&self) -> usize {
-        self.k * self.right_stride()
+        match self.core {
+            Core::Threads { .. } => self.k * self.columns,
+            Core::Matrices { .. } => self.columns * self.line_stride(),
+        }
     }
 
-    /// Elements from a row of the staged left operand to the next, where it lies row by row.
-    pub fn left_stride(&self) -> usize {
+    /// Elements from a staged row, or column, to the next, where the values of k lie side by side.
+    pub fn line_stride(&self) -> usize {
         match self.core {
             // An odd number of vectors, against bank conflicts.
             Core::Threads { .. } => ((self.k / 4) | 1) * 4,
             Core::Matrices { .. } => self.k + MATRIX_PADDING,
-        }
-    }
-
-    /// Elements from a row of the staged right operand to the next.
-    pub fn right_stride(&self) -> usize {
-        match self.core {
-            Core::Threads { .. } => self.columns,
-            Core::Matrices { .. } => self.columns + MATRIX_PADDING,
         }
     }
 
@@ -276,16 +269,6 @@ impl Tile {
             Core::Threads { vectors, .. } => self.columns / (vectors * 4),
             Core::Matrices { .. } => 1,
         }
-    }
-
-    /// Vectors of the left operand that each thread stages.
-    pub fn left_loads(&self) -> usize {
-        (self.rows * self.k / 4).div_ceil(self.threads())
-    }
-
-    /// Vectors of the right operand that each thread stages.
-    pub fn right_loads(&self) -> usize {
-        (self.columns * self.k / 4).div_ceil(self.threads())
     }
 
     /// How operands are staged.

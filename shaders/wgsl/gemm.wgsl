@@ -20,12 +20,12 @@ fn main(
         return;
     }
     let thread = i32(local);
-    let block = i32(linear) % {{column_tiles}};
-    let row_tile = (i32(linear) / {{column_tiles}}) % {{row_tiles}};
+    let block = i32(linear % {{column_tiles}}u);
+    let row_tile = i32(linear / {{column_tiles}}u % {{row_tiles}}u);
     let first = {{first}};
     let end = {{end}};
-    let slice = (i32(linear) / {{workgroups}}) % {{slices}};
-{{of_slice}}    let chunk = i32(linear) / {{workgroups_slices}};
+    let slice = i32(linear / {{workgroups}}u % {{slices}}u);
+{{of_slice}}    let chunk = i32(linear / {{workgroups_slices}}u);
 {{accumulators}}
 {{once}}
 {{steps}}{{ending}}}

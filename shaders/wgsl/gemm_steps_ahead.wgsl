@@ -4,7 +4,7 @@
     for (var tap_y = 0; tap_y < {{taps_y}}; tap_y++) {
         for (var tap_x = 0; tap_x < {{taps_x}}; tap_x++) {
 {{tap}}
-            for (var base = {{start}}; base < {{end}}; base += {{k}}) {
+            for (var base = {{start}}; base < {{end}}; base += {{step}}) {
 {{load}}
 {{multiply}}
                 step++;
