@@ -266,6 +266,11 @@ impl<'a> Gemm<'a> {
         format!("(tap_y * {} + {y}) * {} + tap_x * {} + {x}", self.y.step, self.window[1], self.x.step)
     }
 
+    /// Whether the left operand is stored as its function returns it.
+    pub fn left_is_stored(&self, padded: usize, rounding: Rounding, bindings: &mut Bindings) -> bool {
+        padded <= self.channels && self.left_loader().stored(rounding, bindings).is_some()
+    }
+
     fn left_loader(&self) -> Loader {
         match self.form {
             Form::Convolution(_) => image_loader(self.lhs, self.channels),

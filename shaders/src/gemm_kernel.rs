@@ -131,6 +131,7 @@ fn product(
     }
     let channels = if gemm.is_weight_grad() { gemm.row_channels() } else { plan.depth };
     let [left, right] = gemm.gradients().map(|is_gradient| text.rounding(is_gradient));
+    let is_stored = gemm.left_is_stored(channels, left, &mut bindings);
     let mut functions = gemm.left_function(channels, left, &mut bindings);
     let packed = packed.map(|packed| bindings.scratch(packed, Access::Read, true));
     if packed.is_none() {
@@ -147,7 +148,7 @@ fn product(
         }
     };
 
-    let staging = Staging::new(gemm, plan, text, packed.as_deref());
+    let staging = Staging::new(gemm, plan, text, is_stored, packed.as_deref());
     // Positions, or vectors of channels. A plain product's bounds are known beforehand.
     let unit = if gemm.is_weight_grad() { 1 } else { 4 };
     let [depth, len, step] = [plan.depth, plan.chunk_len, tile.k].map(|values| values / unit);

@@ -17,6 +17,9 @@ pub struct Staging<'a> {
     gemm: &'a Gemm<'a>,
     plan: &'a Plan,
     text: TileText,
+    /// Whether the left operand is stored as it is staged. Its loads then are in branches, which cost a driver less than
+    /// selects of what is loaded; whatever is computed of a load would be waited for in the branch.
+    is_stored: bool,
     /// Before the loops.
     pub once: String,
     /// For every tap.
@@ -43,9 +46,15 @@ impl Pieces {
 
 impl<'a> Staging<'a> {
     /// Of both operands; the right one is packed in the binding `packed`, or an image.
-    pub fn new(gemm: &'a Gemm<'a>, plan: &'a Plan, text: TileText, packed: Option<&str>) -> Staging<'a> {
+    pub fn new(
+        gemm: &'a Gemm<'a>,
+        plan: &'a Plan,
+        text: TileText,
+        is_stored: bool,
+        packed: Option<&str>,
+    ) -> Staging<'a> {
         let [once, tap, load, stage] = Default::default();
-        let mut staging = Staging { gemm, plan, text, once, tap, load, stage };
+        let mut staging = Staging { gemm, plan, text, is_stored, once, tap, load, stage };
         match packed {
             Some(packed) => {
                 staging.pixels();
@@ -178,17 +187,25 @@ impl<'a> Staging<'a> {
     /// number.
     fn along_k(&mut self, pieces: &Pieces, i: usize, inside: Option<&str>, value: impl Fn(&str) -> String) {
         let (name, wide) = (pieces.side.name(), self.wide());
-        let mut staged = String::new();
-        for w in 0..wide {
-            let (vector, quad) = (format!("{name}{i}_{w}"), format!("{name}_across{i} * {wide} + {w}"));
-            self.load(&vector, &value(&quad), inside);
-            staged += &self.text.stage_along_k(
-                pieces.side,
-                &format!("{name}_down{i}"),
-                &format!("({quad})"),
-                &vector,
-            );
+        let vectors: Vec<[String; 2]> = (0..wide)
+            .map(|w| [format!("{name}{i}_{w}"), format!("{name}_across{i} * {wide} + {w}")])
+            .collect();
+        match inside.filter(|_| self.is_stored) {
+            Some(inside) => {
+                let [mut zeros, mut loads] = [String::new(), String::new()];
+                for [vector, quad] in &vectors {
+                    let _ = writeln!(zeros, "    var {vector} = {}();", self.text.vector());
+                    let _ = writeln!(loads, "        {vector} = {};", value(quad));
+                }
+                let _ = write!(self.load, "{zeros}    if {inside} {{\n{loads}    }}\n");
+            }
+            None => vectors.iter().for_each(|[vector, quad]| self.load(vector, &value(quad), inside)),
         }
+        let stage = |[vector, quad]: &[String; 2]| {
+            let line = format!("{name}_down{i}");
+            self.text.stage_along_k(pieces.side, &line, &format!("({quad})"), vector)
+        };
+        let staged: String = vectors.iter().map(stage).collect();
         self.stage(pieces, i, &staged);
     }
 

@@ -105,14 +105,10 @@ impl Loader {
     pub fn write(&self, name: &str, rounding: Rounding, bindings: &mut Bindings) -> String {
         let mut emitter = self.function.emitter();
         let is_vector = emitter.vector.is_some();
-        let value =
-            match self.stored(rounding).and_then(|load| emitter.stored(load, rounding.element, bindings)) {
-                Some(stored) => stored,
-                None => {
-                    emitter.program(&self.program, &[self.value], bindings);
-                    rounding.of(emitter.reg(self.value), is_vector)
-                }
-            };
+        let value = self.stored(rounding, bindings).unwrap_or_else(|| {
+            emitter.program(&self.program, &[self.value], bindings);
+            rounding.of(emitter.reg(self.value), is_vector)
+        });
         format!(
             "fn {name}({}) -> {} {{\n{}    return {value};\n}}\n",
             self.function.signature(),
@@ -121,8 +117,8 @@ impl Loader {
         )
     }
 
-    /// The load whose values times the scale are the operand's.
-    fn stored(&self, rounding: Rounding) -> Option<&Instr> {
+    /// The load of what is to be returned, if it is stored so.
+    pub fn stored(&self, rounding: Rounding, bindings: &mut Bindings) -> Option<String> {
         let instrs = &self.program.instrs;
         let (load, scale) = match &instrs[self.value] {
             Instr::Binary(BinaryOp::Mul, load, by) => match instrs[*by] {
@@ -131,7 +127,8 @@ impl Loader {
             },
             load => (load, 1.0),
         };
-        (scale * rounding.scale == 1.0).then_some(load)
+        let load = Some(load).filter(|_| scale * rounding.scale == 1.0)?;
+        self.function.emitter().stored(load, rounding.element, bindings)
     }
 }
 

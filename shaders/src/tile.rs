@@ -191,8 +191,9 @@ impl Tile {
         if wide > MATRIX {
             tiles.extend([tile(128, wide / 2, 2), tile(64, wide / 2, 2), tile(32, wide / 2, 1)]);
         }
-        if wide > 4 * MATRIX {
-            tiles.push(Tile { k: MATRIX, ..tile(256, wide, 4) });
+        if wide >= 4 * MATRIX {
+            let deep = if wide > 4 * MATRIX { MATRIX } else { self.k };
+            tiles.push(Tile { k: deep, ..tile(256, wide, 4) });
         }
         if k > 2 * MATRIX {
             tiles.push(Tile { k: 4 * MATRIX, ..self });
