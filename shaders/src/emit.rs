@@ -26,6 +26,9 @@ pub struct Index {
     pub name: String,
     /// Elements of the dim.
     pub size: usize,
+    /// An `i32` expression of the number that this dim and those before it make together, where there is one. It spares
+    /// a view that walks them as one the arithmetic of each.
+    pub up_to: Option<String>,
 }
 
 /// Writes programs over one iteration space.
@@ -260,12 +263,21 @@ impl Emitter {
 
     /// The sum of the indices times `strides`, and an offset.
     fn terms(&self, offset: i64, strides: impl Iterator<Item = i64>) -> String {
+        let strides: Vec<i64> = strides.collect();
+        let steps = |d: usize| (self.index[d].size / if self.vector == Some(d) { 4 } else { 1 }) as i64;
+        let as_one = (1..strides.len()).take_while(|&d| strides[d - 1] == strides[d] * steps(d));
+        let up_to = as_one.filter_map(|d| Some((d, self.index[d].up_to.as_ref()?))).last();
+        let (first, rest) = match up_to {
+            Some((d, name)) => (vec![(name, strides[d])], d + 1),
+            None => (vec![], 0),
+        };
+        let others = self.index.iter().map(|index| &index.name).zip(strides.iter().copied()).skip(rest);
         let mut terms = Vec::new();
-        for (index, stride) in self.index.iter().zip(strides) {
+        for (name, stride) in first.into_iter().chain(others) {
             match stride {
                 0 => {}
-                1 => terms.push(index.name.clone()),
-                _ => terms.push(format!("{} * {}", index.name, parenthesised(stride))),
+                1 => terms.push(name.clone()),
+                _ => terms.push(format!("{name} * {}", parenthesised(stride))),
             }
         }
         if offset != 0 || terms.is_empty() {
@@ -286,9 +298,11 @@ pub fn in_fours(view: &View, dim: usize) -> bool {
 pub fn decompose(shape: &[usize], vector: Option<usize>, linear: &str, prefix: &str) -> (String, Vec<Index>) {
     let mut code = String::new();
     let mut rest = linear.to_string();
+    let mut index = Vec::new();
     for d in (0..shape.len()).rev() {
         let size = if vector == Some(d) { shape[d] / 4 } else { shape[d] };
         let name = format!("{prefix}{d}");
+        let up_to = Some(rest.clone());
         if d == 0 {
             let _ = writeln!(code, "    let {name} = {rest};");
         } else {
@@ -297,9 +311,9 @@ pub fn decompose(shape: &[usize], vector: Option<usize>, linear: &str, prefix: &
             let _ = writeln!(code, "    let {next} = {};", quotient(&rest, size));
             rest = next;
         }
+        index.push(Index { name, size: shape[d], up_to });
     }
-    let index =
-        shape.iter().enumerate().map(|(d, &size)| Index { name: format!("{prefix}{d}"), size }).collect();
+    index.reverse();
     (code, index)
 }
 

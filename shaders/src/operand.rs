@@ -43,14 +43,15 @@ impl Function {
         let (code, mut index) = match &self.sizes[..leading] {
             several @ [_, _, ..] => decompose(several, None, self.params[0], "lead"),
             one => {
-                let name = |&size: &usize| Index { name: self.params[0].to_string(), size };
-                (String::new(), one.iter().map(name).collect())
+                let index = |&size: &usize| Index { name: self.params[0].to_string(), size, up_to: None };
+                (String::new(), one.iter().map(index).collect())
             }
         };
         let rest = self.of.iter().zip(&self.sizes).skip(leading);
-        index.extend(
-            rest.map(|(&param, &size)| Index { name: self.params[usize::from(param)].to_string(), size }),
-        );
+        index.extend(rest.map(|(&param, &size)| {
+            let name = self.params[usize::from(param)].to_string();
+            Index { name, size, up_to: None }
+        }));
         let mut emitter = Emitter::new(index, self.vector, "v");
         emitter.code = code;
         emitter

@@ -126,7 +126,9 @@ impl Reduce {
         let mut bindings = Bindings::new(context, self.stores.iter().map(|s| s.buffer).filter(|_| is_last));
         let (outer_indices, outer) = decompose(&self.outer, self.vector, "o", "o");
         let (inner_indices, inner) = decompose(&self.inner, None, "j", "j");
-        let mut emitter = Emitter::new(outer.iter().chain(&inner).cloned().collect(), self.vector, "v");
+        // Before the inner dims are the outer ones, of which `j` is not made.
+        let inner = inner.into_iter().map(|index| Index { up_to: None, ..index });
+        let mut emitter = Emitter::new(outer.iter().cloned().chain(inner).collect(), self.vector, "v");
         emitter.declare(&self.program, &[], &mut bindings);
         if is_last {
             self.finish_emitter(fold, &outer).declare(&self.finish, &self.stores, &mut bindings);
