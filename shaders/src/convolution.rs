@@ -45,6 +45,16 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     Ok(assembled)
 }
 
+/// Whether tiles compute it, which round what they multiply in mixed precision.
+pub fn is_tiled(body: &Body) -> bool {
+    match body {
+        Body::Convolution { kind, geometry, lhs, rhs, epilogue } => {
+            gemm_kernel::is_tiled(&Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
+        }
+        _ => false,
+    }
+}
+
 /// See [`gemm_kernel::candidates`].
 pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return Vec::new() };

@@ -34,7 +34,7 @@ const PLENTY: usize = 264;
 /// The ways to compute the products of one kernel: first the one that is taken without measuring. None where
 /// too little is in a group to fill a tile.
 pub fn candidates(context: Context, gemms: &[Gemm]) -> Vec<Tiling> {
-    let Some(first) = gemms.first().filter(|first| fills_tiles(first)) else { return Vec::new() };
+    let Some(first) = gemms.first().filter(|_| is_tiled(gemms)) else { return Vec::new() };
     let mut tilings = Vec::new();
     let beside = if first.epilogue.fold.is_some() { THREAD_BYTES } else { 0 };
     for tile in Tile::candidates(context.target, first.columns, first.depth().max(1), beside) {
@@ -69,8 +69,11 @@ pub fn can_fold(gemms: &[Gemm]) -> bool {
     matches!(gemms, [gemm] if gemm.slices() == 1 && gemm.columns.is_multiple_of(4) && !gemm.is_weight_grad())
 }
 
-fn fills_tiles(gemm: &Gemm) -> bool {
-    gemm.z == 1 || (gemm.columns >= 8 && gemm.channels >= 4) || gemm.form == Form::Matrix
+/// Whether enough is in a group to fill a tile.
+pub fn is_tiled(gemms: &[Gemm]) -> bool {
+    let fills =
+        |gemm: &Gemm| gemm.z == 1 || (gemm.columns >= 8 && gemm.channels >= 4) || gemm.form == Form::Matrix;
+    gemms.first().is_some_and(fills)
 }
 
 /// Assembles the products of one kernel, which share a right operand, or `None` where too little is in a

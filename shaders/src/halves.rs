@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use schedule::{Body, BufferId, ConvKind, Instr, Program, ReduceKind, Reg, Role, Schedule, Store};
+use schedule::{Body, BufferId, ConvKind, Instr, Operand, Program, ReduceKind, Reg, Role, Schedule, Store};
 
+use crate::convolution;
 use crate::launch::Element;
 use crate::target::{Operands, Target};
 
@@ -47,6 +48,54 @@ pub fn elements(schedule: &Schedule, target: &Target) -> Vec<Element> {
         }
     }
     elements
+}
+
+/// Temporaries that nothing but convolutions read, as gradients that they round before they multiply: stored rounded,
+/// and scaled as for that, they are the same to the bit.
+pub fn gradients(schedule: &Schedule, target: &Target) -> BTreeSet<BufferId> {
+    let (mut rounded, mut others) = (BTreeSet::new(), BTreeSet::new());
+    if target.operands == Operands::F32 {
+        return rounded;
+    }
+    for kernel in &schedule.kernels {
+        let mut without = kernel.clone();
+        if let Some((operand, buffer)) = gradient(&mut without.body) {
+            operand.program = Program::default();
+            rounded.insert(buffer);
+        }
+        others.extend(without.reads());
+        // Only maps and epilogues write what is large, and by programs.
+        match &kernel.body {
+            Body::Pool { .. } | Body::AllReduce { .. } | Body::Reduce { .. } => {
+                others.extend(kernel.writes())
+            }
+            Body::Convolution { epilogue, .. } => {
+                others.extend(epilogue.fold.iter().flat_map(|fold| &fold.stores).map(|store| store.buffer));
+            }
+            Body::Map { .. } | Body::MatMul { .. } => {}
+        }
+    }
+    others.extend(schedule.outputs.iter().map(|(_, buffer)| *buffer));
+    let is_temporary = |buffer: &BufferId| matches!(schedule.buffers[*buffer].role, Role::Temporary { .. });
+    rounded.retain(|buffer| is_temporary(buffer) && !others.contains(buffer));
+    rounded
+}
+
+/// The operand of a convolution's gradient that is a gradient itself, where its values are those of a buffer.
+pub fn gradient(body: &mut Body) -> Option<(&mut Operand, BufferId)> {
+    if !convolution::is_tiled(body) {
+        return None;
+    }
+    let Body::Convolution { kind, lhs, rhs, .. } = body else { return None };
+    let operand = match kind {
+        ConvKind::Forward => return None,
+        ConvKind::InputGrad => lhs,
+        ConvKind::WeightGrad => rhs,
+    };
+    match operand.program.instrs[operand.value] {
+        Instr::Load { buffer, .. } => Some((operand, buffer)),
+        _ => None,
+    }
 }
 
 struct Images<'a> {

@@ -32,17 +32,24 @@ impl Precomputed {
 
 /// The schedule with dear operands computed beforehand, where the kernels' bindings leave room for that.
 pub fn precompute(schedule: Schedule, target: &Target) -> Precomputed {
-    let elements = halves::elements(&schedule, target);
-    rewrite(schedule, elements, target)
+    let (elements, gradients) = (halves::elements(&schedule, target), halves::gradients(&schedule, target));
+    rewrite(schedule, elements, &gradients, target)
 }
 
 /// One of the schedule's kernels alone, as it is among the others.
 pub fn precompute_alone(schedule: &Schedule, kernel: &Kernel, target: &Target) -> Precomputed {
     let alone = Schedule { prepare: vec![], kernels: vec![kernel.clone()], ..schedule.clone() };
-    rewrite(alone, halves::elements(schedule, target), target)
+    rewrite(alone, halves::elements(schedule, target), &halves::gradients(schedule, target), target)
 }
 
-fn rewrite(mut schedule: Schedule, elements: Vec<Element>, target: &Target) -> Precomputed {
+fn rewrite(
+    mut schedule: Schedule,
+    mut elements: Vec<Element>,
+    gradients: &BTreeSet<BufferId>,
+    target: &Target,
+) -> Precomputed {
+    gradients.iter().for_each(|&buffer| elements[buffer] = Element::F16);
+    schedule.kernels.iter_mut().for_each(|kernel| scale_gradients(&mut kernel.body, gradients));
     let prepare = std::mem::take(&mut schedule.prepare);
     let kernels = std::mem::take(&mut schedule.kernels);
     let mut rewriter = Rewriter {
@@ -208,6 +215,27 @@ impl Rewriter {
             scope: Default::default(),
         });
         self.schedule.buffers.len() - 1
+    }
+}
+
+/// Has a kernel store these gradients scaled, and take the scale from those that it reads.
+fn scale_gradients(body: &mut Body, gradients: &BTreeSet<BufferId>) {
+    if let Some((operand, _)) = halves::gradient(body).filter(|(_, buffer)| gradients.contains(buffer)) {
+        operand.value = scale(&mut operand.program, operand.value, 1.0 / GRADIENT_SCALE);
+    }
+    let scale_stores = |program: &mut Program, stores: &mut [Store]| {
+        for store in stores.iter_mut().filter(|store| gradients.contains(&store.buffer)) {
+            store.value = scale(program, store.value, GRADIENT_SCALE);
+        }
+    };
+    match body {
+        Body::Map { parts } => {
+            parts.iter_mut().for_each(|part| scale_stores(&mut part.program, &mut part.stores));
+        }
+        Body::MatMul { epilogue, .. } | Body::Convolution { epilogue, .. } => {
+            scale_stores(&mut epilogue.program, &mut epilogue.stores);
+        }
+        Body::Reduce { .. } | Body::Pool { .. } | Body::AllReduce { .. } => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, Variable, Window, grad};
-use schedule::{Body, ConvKind, Kernel, Role, Step};
+use schedule::{Body, ConvKind, Instr, Kernel, Role, Step};
 use shaders::{Element, Operands, Precomputed, Target, precompute};
 
 const IMAGES: [usize; 4] = [4, 8, 8, 16];
@@ -90,19 +90,34 @@ fn what_other_than_programs_read_is_not() {
     );
 }
 
-/// The gradient of a loss on a convolution's result is made by that convolution's kernel.
+/// The gradient of a loss on a convolution's result is made by that convolution's kernel. It is stored as convolutions
+/// round it: scaled, and only if nothing else reads it.
 #[test]
-fn a_gradient_that_a_convolution_stores_is_not() {
+fn a_gradient_is_where_convolutions_alone_read_it() {
     let (x, target) = (Tensor::input("x", &IMAGES), Tensor::input("target", &IMAGES));
     let (a, b) = (weight("a").tensor(), weight("b").tensor());
     let y = x.conv2d(&a, Conv2d::new(1, 1)).conv2d(&b, Conv2d::new(1, 1));
     let difference = &y - &target;
     let loss = (&difference * &difference).mean_all();
-    let gradients = grad(&loss, &[a, b]);
+    let gradients = grad(&loss, &[a, b, y]);
     let step = Step::new().output("a", &gradients[0]).output("b", &gradients[1]);
     let made = stored(&step, Operands::F16);
-    let forward = written(&made, |kernel| is_convolution(kernel, ConvKind::Forward));
-    assert_eq!(forward, [true, false]);
+    let is_forward = |kernel: &Kernel| is_convolution(kernel, ConvKind::Forward);
+    assert_eq!(written(&made, is_forward), [true, true]);
+    let scales: Vec<bool> = made
+        .schedule
+        .kernels
+        .iter()
+        .filter_map(|kernel| match &kernel.body {
+            Body::Convolution { kind: ConvKind::Forward, epilogue, .. } => Some(&epilogue.program),
+            _ => None,
+        })
+        .map(|program| program.instrs.contains(&Instr::Constant(1024.0)))
+        .collect();
+    assert_eq!(scales, [false, true]);
+
+    let made = stored(&step.output("sum", &gradients[2].sum_all()), Operands::F16);
+    assert_eq!(written(&made, is_forward), [true, false]);
 }
 
 /// A slot that holds nothing but halves takes half the memory.
