@@ -114,9 +114,7 @@ fn outputs(
     let context = made.context(target);
     let mut others = 0;
     let assembled = made.schedule.all_kernels().map(|kernel| {
-        // Subgroups with more matrices repeat the same lines, for which the driver takes long.
-        let ways = shaders::candidates(context, kernel).into_iter();
-        let choice = ways.filter(|choice| !choice.to_string().contains("of 64x")).nth(number);
+        let choice = shaders::candidates(context, kernel).into_iter().nth(number);
         others += usize::from(choice.is_some());
         shaders::assemble(Context { choice, ..context }, kernel).unwrap()
     });
