@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Mutex;
 
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, evaluate, grad};
@@ -9,9 +10,13 @@ use schedule::pending::wait;
 use schedule::{Role, Schedule, Step};
 use shaders::{Context, Launch, Operands, Sequence, Storage, Subgroups, Target};
 
+use crate::context::lock;
 use crate::dispatch::Uniforms;
 use crate::pipelines::Pipelines;
 use crate::{GpuDevice, Options, Precision};
+
+/// Software drivers crash where devices are made side by side.
+pub static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A matrix is where it lies, and of its sums each of the 32 threads of a subgroup has one in every other row. The
 /// loops end where they should; the driver, which would write all of them out, is not told.
@@ -159,6 +164,7 @@ fn outputs(
 
 #[test]
 fn every_way_of_the_matrix_units_is_exact() {
+    let _guard = lock(&ONE_AT_A_TIME);
     let options = Options { precision: Precision::Mixed, checked: true, ..Options::default() };
     let device = match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
         Ok(device) if device.target().f16 => device,

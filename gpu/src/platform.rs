@@ -22,7 +22,7 @@ mod here {
     ) -> std::result::Result<(wgpu::Device, wgpu::Queue), String> {
         #[cfg(not(target_vendor = "apple"))]
         if !is_checked && let Some(opened) = crate::vulkan::open(adapter, wanted) {
-            return opened;
+            return Ok(opened);
         }
         let _ = is_checked;
         adapter.request_device(wanted).await.map_err(|error| error.to_string())
