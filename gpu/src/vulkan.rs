@@ -2,8 +2,9 @@
 //!
 //! `wgpu` asks every driver to check each access to a buffer (`robustBufferAccess2`), which is right for shaders that
 //! strangers wrote. Where no hardware does it, the driver adds a comparison and a branch or a select to each, and has
-//! to load the elements of a vector one by one: of what Mesa makes of this crate's kernels for an NVIDIA card that was
-//! a half (`docs/measurements.md`). Kernels that keep within their buffers by construction need none of it.
+//! to load the elements of a vector one by one: of what Mesa makes of this crate's convolutions for an NVIDIA card that
+//! was a third, of its maps two thirds (`docs/measurements.md`). Kernels that keep within their buffers by construction
+//! need none of it.
 
 use ash::vk;
 use wgpu::hal::api::Vulkan;
@@ -45,6 +46,8 @@ pub fn open(adapter: &wgpu::Adapter, wanted: &wgpu::DeviceDescriptor) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::open;
     use crate::{choose, context::lock, emulated::ONE_AT_A_TIME};
 
@@ -58,7 +61,11 @@ mod tests {
                 let wanted = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
                 assert!(open(&adapter.adapter, &wanted).is_some());
             }
-            _ => assert!(std::env::var_os("CI").is_none(), "CI must have a Vulkan driver"),
+            _ => {
+                assert!(std::env::var_os("CI").is_none(), "CI must have a Vulkan driver");
+                let _ =
+                    writeln!(std::io::stderr(), "\n*** DEVICES WITHOUT CHECKS NOT TESTED: no Vulkan ***\n");
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use crate::gemm::Gemm;
 use crate::gemm_plan::Plan;
 use crate::launch::Access;
 use crate::tile_fold::TileFold;
-use crate::tile_text::TileText;
 
 /// What becomes of a tile's results.
 #[derive(Default)]
@@ -18,17 +17,17 @@ pub struct Ending {
 
 impl Ending {
     /// The epilogue, and its fold.
-    pub fn new(gemm: &Gemm, plan: &Plan, text: TileText, bindings: &mut Bindings) -> Ending {
+    pub fn new(gemm: &Gemm, plan: &Plan, bindings: &mut Bindings) -> Ending {
         let functions = gemm.finish_function(plan.columns, bindings);
         let call = |row: &str, quad: &str, value: &str| format!("finish4({row}, slice, {quad}, {value});");
         let kinds = gemm.folds();
         if kinds.is_empty() {
             let store = |row: &str, quad: &str, _, value: &str| call(row, quad, value);
-            return Ending { functions, statements: plan.results(gemm, text, store), ..Ending::default() };
+            return Ending { functions, statements: plan.results(gemm, store), ..Ending::default() };
         }
         let states = bindings.scratch(plan.states(gemm), Access::ReadWrite, true);
         let fold = TileFold { tile: plan.tile, kinds: &kinds };
-        let results = plan.results(gemm, text, |row, quad, strip, value| {
+        let results = plan.results(gemm, |row, quad, strip, value| {
             format!("let folded = {}{}", call(row, quad, value), fold.add(strip, "folded"))
         });
         let (tiles, quads) = (plan.group_tiles(), gemm.columns / 4);

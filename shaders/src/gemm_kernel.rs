@@ -20,7 +20,6 @@ use crate::reduce;
 use crate::template::fill;
 use crate::tile::Tile;
 use crate::tile_fold::THREAD_BYTES;
-use crate::tile_text::TileText;
 
 const TEMPLATE: &str = include_str!("../wgsl/gemm.wgsl");
 const STEPS: &str = include_str!("../wgsl/gemm_steps.wgsl");
@@ -125,7 +124,7 @@ fn product(
     partials: Option<Scratch>,
 ) -> Launch {
     let tile = plan.tile;
-    let text = TileText { tile, is_along_k: !gemm.is_weight_grad() };
+    let text = plan.text(gemm);
     let stores = gemm.epilogue.stores.iter().map(|s| s.buffer).filter(|_| partials.is_none());
     let mut bindings = Bindings::new(context, stores);
     gemm.declare_operands(&mut bindings);
@@ -141,17 +140,17 @@ fn product(
         functions += &gemm.right_function(plan.columns, right, &mut bindings);
     }
     let ending = match partials {
-        None => Ending::new(gemm, plan, text, &mut bindings),
+        None => Ending::new(gemm, plan, &mut bindings),
         Some(partials) => {
             let partials = bindings.scratch(partials, Access::ReadWrite, true);
             let store = |row: &str, quad: &str, _, value: &str| {
                 format!("{partials}[{}] = {value};", plan.partial(gemm, "chunk", row, quad))
             };
-            Ending { statements: plan.results(gemm, text, store), ..Ending::default() }
+            Ending { statements: plan.results(gemm, store), ..Ending::default() }
         }
     };
 
-    let staging = Staging::new(gemm, plan, text, is_stored, packed.as_deref());
+    let staging = Staging::new(gemm, plan, is_stored, packed.as_deref());
     // Positions, or vectors of channels. A plain product's bounds are known beforehand.
     let unit = if gemm.is_weight_grad() { 1 } else { 4 };
     let [depth, len, step] = [plan.depth, plan.chunk_len, tile.k].map(|values| values / unit);
@@ -205,7 +204,7 @@ fn launch(
     parts: Parts,
 ) -> Launch {
     let (tile, row_tiles, column_tiles) = (plan.tile, plan.row_tiles(), plan.column_tiles());
-    let text = TileText { tile, is_along_k: !gemm.is_weight_grad() };
+    let text = plan.text(gemm);
     let (declarations, bound) = bindings.finish();
     let tiles = row_tiles * column_tiles;
     let [first, end] = plan.rows();
@@ -244,12 +243,11 @@ fn launch(
 /// The launch that adds up the chunks of a product whose epilogue folds: with workgroups for the tiles of a plan
 /// [of sums](Plan::of_sums).
 fn folded_sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratch) -> Launch {
-    let text = TileText { tile: plan.tile, is_along_k: true };
     let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
     gemm.finisher().declare(&mut bindings);
     let partials = bindings.scratch(partials, Access::Read, true);
-    let ending = Ending::new(gemm, plan, text, &mut bindings);
-    let added = plan.results(gemm, text, |row, quad, _, sum| {
+    let ending = Ending::new(gemm, plan, &mut bindings);
+    let added = plan.results(gemm, |row, quad, _, sum| {
         format!("{sum} += {partials}[{}];", plan.partial(gemm, "j", row, quad))
     });
     let steps = format!("    for (var j = 0; j < {}; j++) {{\n{added}    }}\n", plan.chunks);

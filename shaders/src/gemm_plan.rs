@@ -86,14 +86,14 @@ impl Plan {
         [first, format!("(row_tile / {of_group} + 1) * {}", self.group_rows)]
     }
 
+    /// The tile's WGSL.
+    pub fn text(&self, gemm: &Gemm) -> TileText {
+        TileText { tile: self.tile, is_along_k: !gemm.is_weight_grad() }
+    }
+
     /// What `f` makes of every result, see [`TileText::results`]; rows and columns are those of the whole result.
-    pub fn results(
-        &self,
-        gemm: &Gemm,
-        text: TileText,
-        f: impl Fn(&str, &str, usize, &str) -> String,
-    ) -> String {
-        let scaled = gemm.gradients().contains(&true);
+    pub fn results(&self, gemm: &Gemm, f: impl Fn(&str, &str, usize, &str) -> String) -> String {
+        let (text, scaled) = (self.text(gemm), gemm.gradients().contains(&true));
         text.results(|row, quad, strip, value| {
             let row = format!("first + {row}");
             let quad = format!("block * {} + {quad}", self.tile.columns / 4);

@@ -46,15 +46,9 @@ impl Pieces {
 
 impl<'a> Staging<'a> {
     /// Of both operands; the right one is packed in the binding `packed`, or an image.
-    pub fn new(
-        gemm: &'a Gemm<'a>,
-        plan: &'a Plan,
-        text: TileText,
-        is_stored: bool,
-        packed: Option<&str>,
-    ) -> Staging<'a> {
+    pub fn new(gemm: &'a Gemm<'a>, plan: &'a Plan, is_stored: bool, packed: Option<&str>) -> Staging<'a> {
         let [once, tap, load, stage] = Default::default();
-        let mut staging = Staging { gemm, plan, text, is_stored, once, tap, load, stage };
+        let mut staging = Staging { gemm, plan, text: plan.text(gemm), is_stored, once, tap, load, stage };
         match packed {
             Some(packed) => {
                 staging.pixels();
@@ -96,9 +90,8 @@ impl<'a> Staging<'a> {
     fn packed(&mut self, packed: &str) {
         let Plan { tile, columns, depth, .. } = *self.plan;
         let tap = format!("z * {} + {}", self.gemm.taps(), self.gemm.tap_number());
-        let lines = if self.is_matrices() { tile.k / 4 / self.wide() } else { tile.columns / 4 };
-        let pieces =
-            Pieces { side: Side::Right, beside: lines, count: tile.columns * tile.k / 4 / self.wide() };
+        let beside = if self.is_matrices() { tile.k / 4 / self.wide() } else { tile.columns / 4 };
+        let pieces = Pieces { side: Side::Right, beside, count: tile.columns * tile.k / 4 / self.wide() };
         for i in pieces.rounds(tile.threads()) {
             self.place(&pieces, i);
             if self.is_matrices() {

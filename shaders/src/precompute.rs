@@ -57,8 +57,7 @@ fn rewrite(
         first_slot: schedule.slots.len(),
         held: [None, None],
         next: 0,
-        rounds: target.operands != Operands::F32,
-        has_units: target.operands == Operands::Matrix,
+        operands: target.operands,
         most_buffers: target.most_buffers(),
         elements,
         schedule,
@@ -101,10 +100,8 @@ struct Rewriter {
     held: [Option<Held>; 2],
     /// The one to give up next.
     next: usize,
-    /// Whether convolutions round their operands to 16 bits.
-    rounds: bool,
-    /// Whether matrix units multiply.
-    has_units: bool,
+    /// How convolutions hold what they multiply.
+    operands: Operands,
     most_buffers: usize,
     /// How each buffer is stored.
     elements: Vec<Element>,
@@ -130,6 +127,11 @@ impl Rewriter {
         std::mem::take(&mut self.done)
     }
 
+    /// Whether convolutions round their operands to 16 bits.
+    fn rounds(&self) -> bool {
+        self.operands != Operands::F32
+    }
+
     /// An operand that every element of the window would compute again becomes a load of its values,
     /// where computing it costs more than that load. Where convolutions round their operands to 16 bits,
     /// the values are stored so: scaled as they would be for rounding, and back when loaded, both exact.
@@ -149,7 +151,7 @@ impl Rewriter {
         let buffer = self.computed(label, operand, is_gradient);
         operand.program = Program::load(buffer, &operand.shape);
         operand.value = 0;
-        if self.rounds && is_gradient {
+        if self.rounds() && is_gradient {
             operand.value = scale(&mut operand.program, 0, 1.0 / GRADIENT_SCALE);
         }
     }
@@ -166,11 +168,11 @@ impl Rewriter {
         if let (Some(_), Some(held)) = (known, &self.held[place]) {
             return held.buffer;
         }
-        let element = if self.rounds { Element::F16 } else { Element::F32 };
+        let element = if self.rounds() { Element::F16 } else { Element::F32 };
         let buffer = self.temporary(self.first_slot + place, &label, &operand.shape, element);
         self.held[place] = Some(Held { operand: operand.clone(), is_gradient, buffer });
         let Operand { shape, mut program, mut value } = operand.clone();
-        if self.rounds && is_gradient {
+        if self.rounds() && is_gradient {
             value = scale(&mut program, value, GRADIENT_SCALE);
         }
         let stores = vec![Store::dense(buffer, &shape, value)];
@@ -192,7 +194,7 @@ impl Rewriter {
         let count = |is_it: &dyn Fn(&Instr) -> bool| {
             operand.program.needed([operand.value]).filter(|(_, instr)| is_it(instr)).count()
         };
-        count(&is_big) > 1 || (self.has_units && len >= LARGE && count(&is_arithmetic) > 1)
+        count(&is_big) > 1 || (self.operands == Operands::Matrix && len >= LARGE && count(&is_arithmetic) > 1)
     }
 
     /// Forgets operands that depend on memory about to change.

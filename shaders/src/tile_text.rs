@@ -284,17 +284,14 @@ impl TileText {
     fn multiply_matrices(&self, down: usize, across: usize) -> String {
         let stride = self.tile.line_stride() / 4;
         let mut text = format!("    for (var kk = 0; kk < {}; kk += {}) {{\n", self.tile.k / 4, MATRIX / 4);
-        let mut load = |name: String, load: &str, side: Side, line: String| {
-            let at = self.at(side, &format!("({line}) * {stride} + kk"));
-            let _ = writeln!(text, "        let {name} = {load}>(&{at}, {stride}u);");
-        };
+        let at = |side: Side, line: String| self.at(side, &format!("({line}) * {stride} + kk"));
         for r in 0..down {
-            let row = format!("strip_row + {}", r * MATRIX);
-            load(format!("a{r}"), "coopLoadT<coop_mat16x16<f16, A>", Side::Left, row);
+            let at = at(Side::Left, format!("strip_row + {}", r * MATRIX));
+            let _ = writeln!(text, "        let a{r} = coopLoadT<coop_mat16x16<f16, A>>(&{at}, {stride}u);");
         }
         for c in 0..across {
-            let column = format!("strip_column + {}", c * MATRIX);
-            load(format!("b{c}"), "coopLoad<coop_mat16x16<f16, B>", Side::Right, column);
+            let at = at(Side::Right, format!("strip_column + {}", c * MATRIX));
+            let _ = writeln!(text, "        let b{c} = coopLoad<coop_mat16x16<f16, B>>(&{at}, {stride}u);");
         }
         for r in 0..down {
             for c in 0..across {
