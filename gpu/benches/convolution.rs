@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p gpu --bench gpu_convolution [-- SHAPES]`: arguments choose shapes by a part of their name;
 //! the environment variable `SLD_ADAPTER` chooses the adapter, `SLD_BATCH` the batch, `SLD_PRECISION`
-//! `f32` or `mixed`.
+//! `f32`, `mixed` or `split`.
 
 mod timing;
 

@@ -1,5 +1,5 @@
 //! Matrix product speed in GFLOP/s: `cargo bench -p gpu --bench matmul [-- SIZE...]` (4096; on a software
-//! driver 512). `SLD_ADAPTER` chooses the adapter, `SLD_PRECISION` is `f32` or `mixed`.
+//! driver 512). `SLD_ADAPTER` chooses the adapter, `SLD_PRECISION` is `f32`, `mixed` or `split`.
 
 mod timing;
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
+use std::thread::ScopedJoinHandle;
 
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, evaluate, grad};
 use schedule::pending::wait;
-use schedule::{Role, Schedule, Step};
-use shaders::{Context, Launch, Operands, Sequence, Storage, Subgroups, Target};
+use schedule::{Kernel, Role, Schedule, Step};
+use shaders::{Context, Launch, Operands, Precomputed, Sequence, Storage, Subgroups, Target};
 
 use crate::context::lock;
 use crate::dispatch::Uniforms;
@@ -18,22 +19,31 @@ use crate::{GpuDevice, Options, Precision};
 /// Software drivers crash where devices are made side by side.
 pub static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A matrix is where it lies, and of its sums each of the 32 threads of a subgroup has one in every other row. The
-/// loops end where they should; the driver, which would write all of them out, is not told.
+/// A matrix is where it lies, along k: its first vector, and from a line to the next. Of its sums each of the 32 threads
+/// of a subgroup has one in every other row. The loops end where they should; the driver, which would write all of them
+/// out, is not told.
 const FUNCTIONS: &str = "
-struct Matrix { at: i32, row: i32, column: i32 }
+struct Matrix { at: i32, stride: i32 }
 
 fn multiply_add(a: Matrix, b: Matrix, sums: array<f32, 8>, lane: i32) -> array<f32, 8> {
     var result = sums;
     let none = i32(params.count >> 31u);
+    let right = b.at + (lane % 16) * b.stride;
     for (var i = 0; i < 8 + none; i++) {
-        let row = a.at + (i * 2 + lane / 16) * a.row;
-        let column = b.at + (lane % 16) * b.column;
-        for (var k = 0; k < 16 + none; k++) {
-            let left = row + k * a.column;
-            let right = column + k * b.row;
-            result[i] += f32(left_tile[left / 4][left % 4]) * f32(right_tile[right / 4][right % 4]);
+        let left = a.at + (i * 2 + lane / 16) * a.stride;
+        var sum = result[i];
+        for (var k = 0; k < 4 + none; k++) {
+            sum += dot(vec4<f32>(left_tile[left + k]), vec4<f32>(right_tile[right + k]));
         }
+        result[i] = sum;
+    }
+    return result;
+}
+
+fn plus(a: array<f32, 8>, b: array<f32, 8>, scale: f32) -> array<f32, 8> {
+    var result = a;
+    for (var i = 0; i < 8 + i32(params.count >> 31u); i++) {
+        result[i] += b[i] * scale;
     }
     return result;
 }
@@ -61,9 +71,9 @@ fn emulated(source: &str) -> String {
         } else if line.contains("coopLoad") {
             let (name, load) = line.split_once(" = ").unwrap();
             let at = between(load, "_tile[", "], ");
-            let stride = 4 * between(load, "], ", "u);").parse::<usize>().unwrap();
-            let strides = if load.starts_with("coopLoadT") { [stride, 1] } else { [1, stride] };
-            format!("{name} = Matrix(({at}) * 4, {}, {});", strides[0], strides[1])
+            // The left operand row by row, the right one column by column.
+            assert_eq!(load.starts_with("coopLoadT"), load.contains("left_tile"));
+            format!("{name} = Matrix({at}, {});", between(load, "], ", "u);"))
         } else if line.contains("coopMultiplyAdd") {
             line.replace("coopMultiplyAdd", "multiply_add").replace(");", ", i32(lane));")
         } else if line.contains("coopStoreT") {
@@ -71,6 +81,12 @@ fn emulated(source: &str) -> String {
             let row = format!("(i * 2 + i32(lane) / 16) * {}", between(line, "], ", "u);"));
             let place = format!("result_tile[{at} + {row} + (i32(lane) % 16) / 4][lane % 4u]");
             format!("    for (var i = 0; i < 8; i++) {{ {place} = {sum}[i]; }}")
+        } else if let Some((sum, added)) =
+            line.split_once(" = ").filter(|(sum, _)| sum.trim().starts_with("sum"))
+        {
+            let (_, added) = added.split_once(" + ").unwrap();
+            let (added, scale) = added.trim_end_matches(';').split_once(" * ").unwrap_or((added, "1.0"));
+            format!("{sum} = plus({}, {}, {scale});", sum.trim(), added.trim_end_matches(';'))
         } else {
             line.to_string()
         };
@@ -95,32 +111,48 @@ fn step([channels, features]: [usize; 2], size: usize, stride: usize) -> Step {
         .output("dw", &gradients[1])
 }
 
-/// Small whole numbers, whose sums of products are exact.
-fn inputs(schedule: &Schedule) -> Vec<(String, Vec<f32>)> {
+/// Two convolutions with a ReLU between them, and all gradients: what lies between is stored as operands are.
+fn block([channels, between, features]: [usize; 3], size: usize, stride: usize) -> Step {
+    let x = Tensor::input("x", &[2, size, size, channels]);
+    let w = Tensor::input("w", &[between, channels, 3, 3]);
+    let v = Tensor::input("v", &[features, between, 3, 3]);
+    let y = x.conv2d(&w, Conv2d::new(stride, 1)).relu().conv2d(&v, Conv2d::new(1, 1));
+    let loss = (&y * &Tensor::input("dy", y.shape())).sum_all();
+    let gradients = grad(&loss, &[x, w, v]);
+    let step = Step::new().output("y", &y).output("sums", &y.sum(&[0, 1, 2]));
+    ["dx", "dw", "dv"]
+        .iter()
+        .zip(&gradients)
+        .fold(step, |step, (name, gradient)| step.output(*name, gradient))
+}
+
+/// Numbers of all bits, or small whole ones, whose sums of products are exact.
+fn inputs(schedule: &Schedule, are_whole: bool) -> Vec<(String, Vec<f32>)> {
     let named = schedule.buffers.iter().filter_map(|buffer| match &buffer.role {
         Role::Input { name, .. } => Some((name.clone(), buffer.len())),
         _ => None,
     });
     let values = |(stream, (name, len))| {
-        let value = |i| (autograd::random::uniform(3, 0, stream as u32, i as u32) * 7.0).floor() - 3.0;
+        let value = |i| {
+            let drawn = autograd::random::uniform(3, 0, stream as u32, i as u32) * 7.0;
+            if are_whole { drawn.floor() - 3.0 } else { (drawn - 3.5) / 4.0 }
+        };
         (name, (0..len).map(value).collect())
     };
     named.enumerate().map(values).collect()
 }
 
-/// The outputs of a schedule whose kernels are computed in way `number`, and how many are.
+/// The outputs of a schedule whose kernels are computed in way `number`, if they have so many.
 fn outputs(
     device: &GpuDevice,
     target: &Target,
-    schedule: &Schedule,
+    made: &Precomputed,
+    given: &[(String, Vec<f32>)],
     number: usize,
-) -> (Vec<Vec<f32>>, usize) {
-    let made = shaders::precompute(schedule.clone(), target);
+) -> Vec<Vec<f32>> {
     let context = made.context(target);
-    let mut others = 0;
     let assembled = made.schedule.all_kernels().map(|kernel| {
         let choice = shaders::candidates(context, kernel).into_iter().nth(number);
-        others += usize::from(choice.is_some());
         shaders::assemble(Context { choice, ..context }, kernel).unwrap()
     });
     let assembled = assembled.collect();
@@ -140,10 +172,10 @@ fn outputs(
     let memory: BTreeMap<Storage, wgpu::Buffer> =
         sizes.into_iter().map(|(storage, size)| (storage, gpu.buffer("a test's", size).unwrap())).collect();
     let of = |buffer: usize| &memory[&Storage::Memory(made.places[buffer].memory)];
-    for (name, values) in inputs(schedule) {
-        let is_it = |role: &Role| matches!(role, Role::Input { name: other, .. } if *other == name);
+    for (name, values) in given {
+        let is_it = |role: &Role| matches!(role, Role::Input { name: other, .. } if other == name);
         let buffer = made.schedule.buffers.iter().position(|buffer| is_it(&buffer.role)).unwrap();
-        gpu.queue.write_buffer(of(buffer), 0, bytemuck::cast_slice(&values));
+        gpu.queue.write_buffer(of(buffer), 0, bytemuck::cast_slice(values));
     }
     let pipelines = Pipelines::default().get(gpu, &launches).unwrap();
     let uniforms = Uniforms::new(gpu, &launches).unwrap();
@@ -159,46 +191,87 @@ fn outputs(
     let read = |&(_, buffer): &(String, usize)| {
         wait(gpu.read(of(buffer), made.schedule.buffers[buffer].len()).unwrap()).unwrap()
     };
-    (made.schedule.outputs.iter().map(read).collect(), others)
+    made.schedule.outputs.iter().map(read).collect()
+}
+
+/// Checks what kernels with these operands compute for some steps: each output's values against what they are in `f64`.
+/// With each step goes in how many ways its kernels are computed: the first, and some from the last on.
+fn check(operands: Operands, steps: &[(Step, usize)], judge: impl Fn(&str, &[f32], &[f64])) {
+    let _guard = lock(&ONE_AT_A_TIME);
+    let options = Options { precision: Precision::Mixed, checked: true, ..Options::default() };
+    // Several: a software driver compiles the kernels of one device on one thread.
+    let mut devices = Vec::new();
+    for _ in 0..2 {
+        match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
+            Ok(device) if device.target().f16 => devices.push(device),
+            other => {
+                assert!(std::env::var_os("CI").is_none(), "CI must have an adapter with 16-bit floats");
+                // Not `eprintln`, which the test harness hides.
+                let _ = writeln!(std::io::stderr(), "\n*** MATRIX UNITS NOT TESTED: {:?} ***\n", other.err());
+                return;
+            }
+        }
+    }
+    let subgroups = Some(Subgroups { min: 32, max: 32 });
+    let target = Target { operands, subgroups, ..devices[0].target().clone() };
+    for (i, (step, count)) in steps.iter().enumerate() {
+        let schedule = step.schedule_with(target.schedule_options()).unwrap();
+        let outputs_of: Vec<Tensor> = step.outputs.iter().map(|(_, value)| value.clone()).collect();
+        let given = inputs(&schedule, operands == Operands::Matrix);
+        let exact = given
+            .iter()
+            .map(|(name, values)| (name.clone(), values.iter().map(|&value| f64::from(value)).collect()));
+        let expected =
+            evaluate(&outputs_of, &exact.collect(), &Default::default(), &Default::default()).unwrap();
+        let made = shaders::precompute(schedule.clone(), &target);
+        let context = made.context(&target);
+        let ways = |kernel: &Kernel| shaders::candidates(context, kernel).len();
+        let ways = made.schedule.all_kernels().map(ways).max().unwrap();
+        assert!(ways > 4, "only {ways} ways");
+        let numbers: Vec<usize> =
+            std::iter::once(0).chain(ways.saturating_sub(count - 1).max(1)..ways).collect();
+        let found: Vec<(usize, Vec<Vec<f32>>)> = std::thread::scope(|scope| {
+            let share = |(i, device)| {
+                let numbers = numbers.iter().skip(i).step_by(devices.len());
+                let (target, made, given) = (&target, &made, &given);
+                scope.spawn(move || {
+                    numbers.map(|&number| (number, outputs(device, target, made, given, number))).collect()
+                })
+            };
+            let running: Vec<ScopedJoinHandle<Vec<_>>> = devices.iter().enumerate().map(share).collect();
+            running.into_iter().flat_map(|device| device.join().unwrap()).collect()
+        });
+        for (number, found) in found {
+            for (((name, _), found), expected) in schedule.outputs.iter().zip(&found).zip(&expected) {
+                judge(&format!("`{name}` of step {i}, way {number}"), found, expected);
+            }
+        }
+    }
 }
 
 #[test]
 fn every_way_of_the_matrix_units_is_exact() {
-    let _guard = lock(&ONE_AT_A_TIME);
-    let options = Options { precision: Precision::Mixed, checked: true, ..Options::default() };
-    let device = match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
-        Ok(device) if device.target().f16 => device,
-        other => {
-            assert!(std::env::var_os("CI").is_none(), "CI must have an adapter with 16-bit floats");
-            // Not `eprintln`, which the test harness hides.
-            let _ = writeln!(std::io::stderr(), "\n*** MATRIX UNITS NOT TESTED: {:?} ***\n", other.err());
-            return;
-        }
-    };
-    let target = Target {
-        operands: Operands::Matrix,
-        subgroups: Some(Subgroups { min: 32, max: 32 }),
-        ..device.target().clone()
-    };
-    for (channels, size, stride) in [([16, 32], 8, 1), ([12, 24], 8, 2)] {
-        let step = step(channels, size, stride);
-        let schedule = step.schedule_with(target.schedule_options()).unwrap();
-        let outputs_of: Vec<Tensor> = step.outputs.iter().map(|(_, value)| value.clone()).collect();
-        let given = inputs(&schedule).into_iter();
-        let given = given.map(|(name, values)| (name, values.into_iter().map(f64::from).collect())).collect();
-        let expected = evaluate(&outputs_of, &given, &Default::default(), &Default::default()).unwrap();
-        for number in 0.. {
-            let (found, others) = outputs(&device, &target, &schedule, number);
-            if others == 0 {
-                assert!(number > 8, "only {number} ways");
-                break;
-            }
-            for (((name, _), found), expected) in schedule.outputs.iter().zip(&found).zip(&expected) {
-                let off =
-                    found.iter().zip(expected).position(|(&found, &expected)| f64::from(found) != expected);
-                let near = off.map(|at| (at, found[at], expected[at]));
-                assert_eq!(near, None, "`{name}`, {channels:?} channels, stride {stride}, way {number}");
-            }
-        }
-    }
+    let steps = [(step([16, 32], 8, 1), usize::MAX), (step([12, 24], 8, 2), 1), (step([3, 10], 5, 1), 1)];
+    check(Operands::Matrix, &steps, |what, found, expected| {
+        let off = found.iter().zip(expected).position(|(&found, &expected)| f64::from(found) != expected);
+        let near = off.map(|at| (at, found[at], expected[at]));
+        assert_eq!(near, None, "{what}");
+    });
+}
+
+/// As accurate as sums of products in `f32`: without one of the three products they are off by 1e-4.
+#[test]
+fn pairs_are_as_accurate_as_single_precision() {
+    check(
+        Operands::Split,
+        &[(block([3, 16, 24], 7, 2), 2), (block([4, 10, 12], 5, 1), 1)],
+        |what, found, expected| {
+            let norm =
+                |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+            let off =
+                norm(&mut found.iter().zip(expected).map(|(&found, &expected)| f64::from(found) - expected));
+            let off = off / norm(&mut expected.iter().copied());
+            assert!(off < 2e-7, "{what}: off by {off:.2e}");
+        },
+    );
 }

@@ -38,7 +38,7 @@ fn a_fold_needs_no_convolution_in_memory() {
     for (name, device) in &devices.0 {
         let schedule = step.schedule_with(device.options()).unwrap();
         let expected = evaluate(&schedule, &inputs(&schedule, 1));
-        let tolerance = if device.is_mixed() { 3e-3 } else { 2e-6 };
+        let tolerance = if device.precision() == gpu::Precision::Mixed { 3e-3 } else { 2e-6 };
         for ((output, found), expected) in run(device, &schedule, &inputs(&schedule, 1)).iter().zip(&expected)
         {
             let off = off(found, expected);
@@ -65,7 +65,7 @@ fn statistics_are_those_of_the_convolution() {
             let expected = evaluate(&schedule, &inputs(&schedule, 7));
             let has_room = device.target().limits.workgroup_bytes >= 32 << 10;
             assert_eq!(folded(&schedule), if has_room { 2 } else { 0 }, "{name}: {}", schedule.table());
-            let tolerance = if device.is_mixed() { 3e-3 } else { 2e-6 };
+            let tolerance = if device.precision() == gpu::Precision::Mixed { 3e-3 } else { 2e-6 };
             for ((output, found), expected) in
                 run(device, &schedule, &inputs(&schedule, 7)).iter().zip(&expected)
             {

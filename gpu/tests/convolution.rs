@@ -53,6 +53,8 @@ fn geometries() -> Vec<ConvGeometry> {
         geometry(2, [5, 5], [16, 32], [3, 3], Conv2d::new(1, 1).groups(4)),
         geometry(2, [5, 6], [40, 36], [1, 1], Conv2d::new(1, 0)),
         geometry(1, [12, 12], [3, 7], [5, 5], Conv2d::new(3, 2)),
+        geometry(2, [7, 7], [1, 6], [5, 5], Conv2d::new(1, 0)),
+        geometry(1, [9, 9], [4, 16], [3, 3], Conv2d::new(1, 0).dilation(2)),
         geometry(2, [5, 5], [128, 70], [3, 3], Conv2d::new(1, 1)),
     ]
 }

@@ -34,7 +34,7 @@ fn step() -> Step {
 fn gradients_in_mixed_precision_are_close() {
     let Some(devices) = devices() else { return };
     let device = &devices.0[3].1;
-    if !device.is_mixed() {
+    if device.precision() != gpu::Precision::Mixed {
         eprintln!("\n*** MIXED PRECISION NOT TESTED: no 16-bit floats ***\n");
         return;
     }

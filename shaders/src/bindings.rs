@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use schedule::BufferId;
 
-use crate::launch::{Access, Bound, Context, Element, Place, Scratch, Storage};
+use crate::element::Element;
+use crate::launch::{Access, Bound, Context, Place, Scratch, Storage};
 
 /// The bindings of a kernel that is being written.
 pub struct Bindings<'a> {
@@ -74,6 +75,7 @@ impl<'a> Bindings<'a> {
             self.entries.len() - 1
         });
         let entry = &mut self.entries[position].bound;
+        debug_assert_eq!(entry.element, bound.element, "a kernel's buffers of one memory are stored alike");
         // Slots are shared by buffers of different sizes; the binding spans the largest in use.
         entry.len = entry.len.max(bound.len);
         format!("b{position}")

@@ -8,15 +8,23 @@ use std::fmt::Write;
 use schedule::{Bound, Instr, Program, Reg, Store, View};
 
 use crate::bindings::Bindings;
-use crate::launch::Element;
+use crate::element::{Element, SMALL_SCALE};
+use crate::template::fill;
 
 /// Functions every module has.
 const PRELUDE: &str = include_str!("../wgsl/prelude.wgsl");
+/// Functions of those that hold numbers as pairs.
+const PAIRS: &str = include_str!("../wgsl/pairs.wgsl");
 
 /// A module from its text: enables what it uses, and begins with the prelude.
 pub fn module(text: &str) -> String {
     let enable = if text.contains("f16") { "enable f16;\n" } else { "" };
-    format!("{enable}{PRELUDE}\n{text}")
+    let [scale, inverse] = [SMALL_SCALE, 1.0 / SMALL_SCALE].map(|value| format!("{value:?}"));
+    let pairs = match text.contains("pair_") {
+        true => fill(PAIRS, &[("scale", &scale), ("inverse", &inverse)]),
+        false => String::new(),
+    };
+    format!("{enable}{PRELUDE}\n{pairs}{text}")
 }
 
 /// One index of an iteration space, as the WGSL around the program names it.
@@ -104,18 +112,17 @@ impl Emitter {
             if self.vector.is_none() {
                 let name = bindings.buffer(store.buffer, false);
                 let at = self.affine(&store.view, 0);
-                let _ = writeln!(self.code, "    {name}[{at}] = {};", element.narrowed(value, false));
+                let _ = writeln!(self.code, "    {}", element.store(&name, &at, &value, false));
             } else if lanes == Lanes::Contiguous && bindings.binds_vectors(store.buffer) {
                 let name = bindings.buffer(store.buffer, true);
                 let at = self.quad(&store.view);
-                let value = element.narrowed(value, true);
-                let _ = writeln!(self.code, "    {name}[{at}] = {value};");
+                let _ = writeln!(self.code, "    {}", element.store(&name, &at, &value, true));
             } else {
                 let name = bindings.buffer(store.buffer, false);
                 for lane in 0..4 {
                     let at = self.affine(&store.view, lane);
-                    let value = element.narrowed(format!("{value}[{lane}]"), false);
-                    let _ = writeln!(self.code, "    {name}[{at}] = {value};");
+                    let value = format!("{value}[{lane}]");
+                    let _ = writeln!(self.code, "    {}", element.store(&name, &at, &value, false));
                 }
             }
         }
@@ -200,10 +207,10 @@ impl Emitter {
             let name = bindings.buffer(buffer, true);
             let at = self.quad(view);
             return match self.within(view, 0) {
-                None => element.widened(format!("{name}[{at}]"), true),
+                None => element.load(&name, &at, true),
                 // The index is made safe as well: nothing outside may be touched.
                 Some(condition) => {
-                    let inside = element.widened(format!("{name}[select(0, {at}, {condition})]"), true);
+                    let inside = element.load(&name, &format!("select(0, {at}, {condition})"), true);
                     format!("select(vec4<f32>(0.0), {inside}, {condition})")
                 }
             };
@@ -212,9 +219,9 @@ impl Emitter {
         self.each(view, |e, lane| {
             let at = e.affine(view, lane);
             match e.within(view, lane) {
-                None => element.widened(format!("{name}[{at}]"), false),
+                None => element.load(&name, &at, false),
                 Some(condition) => {
-                    let inside = element.widened(format!("{name}[select(0, {at}, {condition})]"), false);
+                    let inside = element.load(&name, &format!("select(0, {at}, {condition})"), false);
                     format!("select(0.0, {inside}, {condition})")
                 }
             }
@@ -232,7 +239,7 @@ impl Emitter {
             }
         };
         let conditions: Vec<String> = view.bounds.iter().filter_map(condition).collect();
-        (!conditions.is_empty()).then(|| format!("({})", conditions.join(" && ")))
+        (!conditions.is_empty()).then(|| all_of(&conditions))
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -285,6 +292,11 @@ impl Emitter {
         }
         terms.join(" + ")
     }
+}
+
+/// All of some conditions, without the branches that `&&` is.
+pub fn all_of(conditions: &[String]) -> String {
+    format!("({})", conditions.join(") & ("))
 }
 
 /// Whether a view takes four neighbours along a dim, which begin at a multiple of four (its bounds apart).

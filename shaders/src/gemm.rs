@@ -7,6 +7,7 @@
 //! | form | rows | columns | k |
 //! |---|---|---|---|
 //! | forward, input gradient | positions of the result | its channels | for every tap the left image's channels |
+//! | forward, up to 4 channels | the same | the same | all taps, each with a vector of channels |
 //! | weight gradient | taps, and for each the input's channels | the gradient's channels | positions of the gradient |
 //! | matrix product | m | n | k |
 //!
@@ -15,7 +16,7 @@
 use schedule::{ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
 
 use crate::bindings::Bindings;
-use crate::emit::{quotient, remainder};
+use crate::emit::{all_of, quotient, remainder};
 use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, Rounding, WEIGHT};
 use crate::taps::{Phase, TapAxis, signed};
 
@@ -144,9 +145,33 @@ impl<'a> Gemm<'a> {
         self.channels.next_multiple_of(4)
     }
 
-    /// Values of `k`, for each tap where the sum goes over taps as well.
+    /// Whether taps lie along `k`. For each of them by itself whole steps would be mostly padding.
+    pub fn taps_along_k(&self) -> bool {
+        self.form == Form::Convolution(ConvKind::Forward) && self.channels <= 4 && self.taps() > 1
+    }
+
+    /// Values of `k`, for each tap that is walked.
     pub fn depth(&self) -> usize {
-        if self.is_weight_grad() { self.positions() } else { self.channels }
+        match self.form {
+            Form::Convolution(ConvKind::WeightGrad) => self.positions(),
+            _ if self.taps_along_k() => 4 * self.taps(),
+            _ => self.channels,
+        }
+    }
+
+    /// Whether the sum goes over taps beside `k`.
+    pub fn walks_taps(&self) -> bool {
+        !self.is_weight_grad() && !self.taps_along_k()
+    }
+
+    /// Taps that a packed right operand has values of `k` for.
+    pub fn packed_taps(&self) -> usize {
+        if self.taps_along_k() { 1 } else { self.taps() }
+    }
+
+    /// Most taps that a sum walks.
+    pub fn most_taps(&self) -> usize {
+        if self.walks_taps() { self.y.most_taps() * self.x.most_taps() } else { 1 }
     }
 
     /// Elements of the window.
@@ -238,23 +263,26 @@ impl<'a> Gemm<'a> {
         format!("    let x{q} = x{of} + {by};\n    let y{q} = y{of};\n    let pixel{q} = pixel{of} + {by};\n")
     }
 
-    /// Statements for position `q` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and the number
-    /// `moved{q}` of its pixel there, or of a safe one. With `beyond` the position may be past the last.
-    pub fn moved_pixel(&self, q: &str, tap_y: &str, tap_x: &str, beyond: bool) -> String {
-        let mut conditions = Vec::new();
-        if beyond {
-            conditions.push(format!("p{q} < {}", self.positions()));
-        }
+    /// Statements for position `of` at tap `(tap_y, tap_x)`: whether it is `inside{q}` the left operand, and the number
+    /// `moved{q}` of its pixel there, or of a safe one: where it is inside, and so are others that may be beyond an end,
+    /// each with its bound.
+    pub fn moved_pixel(
+        &self,
+        [of, q]: [&str; 2],
+        [tap_y, tap_x]: [&str; 2],
+        others: &[(&str, usize)],
+    ) -> String {
+        let mut conditions: Vec<_> = others.iter().map(|(name, end)| format!("{name} < {end}")).collect();
         for (name, axis, tap) in [("y", &self.y, tap_y), ("x", &self.x, tap_x)] {
             if !axis.stays_inside() {
                 let by = signed(axis.move_by);
-                conditions.push(format!("u32({name}{q} + {tap} * {by}) < {}u", axis.size));
+                conditions.push(format!("u32({name}{of} + ({tap}) * {by}) < {}u", axis.size));
             }
         }
-        let inside = if conditions.is_empty() { "true".to_string() } else { conditions.join(" && ") };
+        let inside = if conditions.is_empty() { "true".to_string() } else { all_of(&conditions) };
         format!(
             "    let inside{q} = {inside};\n    \
-             let moved{q} = select(0, pixel{q} + {tap_y} * {} + {tap_x} * {}, inside{q});\n",
+             let moved{q} = select(0, pixel{of} + ({tap_y}) * {} + ({tap_x}) * {}, inside{q});\n",
             signed(self.y.move_by * self.x.size as i64),
             signed(self.x.move_by),
         )
@@ -378,24 +406,26 @@ fn vectors(
     rounding: Rounding,
     call: impl Fn(&str, &str) -> String,
 ) -> String {
-    let vector = rounding.element.wgsl(true);
+    let element = rounding.element;
     let value = if !len.is_multiple_of(4) {
         let lane = |j: usize| {
             let (k, last) = (format!("quad * 4 + {j}"), len as i64 - 1);
             let inside = call(&format!("min({k}, {last})"), &len.to_string());
-            format!("select({}(), {inside}, {k} < {len})", rounding.element.wgsl(false))
+            format!("select({}(), {inside}, {k} < {len})", element.scalar().wgsl(false))
         };
-        format!("{vector}({}, {}, {}, {})", lane(0), lane(1), lane(2), lane(3))
+        let lanes =
+            format!("{}({}, {}, {}, {})", element.scalar().wgsl(true), lane(0), lane(1), lane(2), lane(3));
+        element.narrowed(&lanes, true)
     } else {
         let quads = len / 4;
         let call = |quad: &str| call(quad, &quads.to_string());
         match padded > len {
             true => {
                 let inside = call(&format!("min(quad, {})", quads - 1));
-                format!("select({vector}(), {inside}, quad < {quads})")
+                element.only_if(&format!("quad < {quads}"), &inside)
             }
             false => call("quad"),
         }
     };
-    format!("fn {name}4(p: i32, z: i32, quad: i32) -> {vector} {{\n    return {value};\n}}\n")
+    format!("fn {name}4(p: i32, z: i32, quad: i32) -> {} {{\n    return {value};\n}}\n", element.wgsl(true))
 }

@@ -8,12 +8,13 @@ use schedule::ReduceKind;
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Tiling};
+use crate::element::Element;
 use crate::emit::{module, quotient, remainder};
 use crate::fold::{Fold, Text};
 use crate::gemm::{Form, Gemm};
 use crate::gemm_ending::Ending;
 use crate::gemm_plan::Plan;
-use crate::gemm_staging::Staging;
+use crate::gemm_staging::{Left, Staging};
 use crate::launch::{Access, Context, Launch, Scratch};
 use crate::pack::Pack;
 use crate::reduce;
@@ -47,9 +48,8 @@ pub fn candidates(context: Context, gemms: &[Gemm]) -> Vec<Tiling> {
             [1, 2, 4].map(|chunks| if groups * chunks / 2 < PLENTY { chunks.min(steps) } else { 1 })
         };
         // Loading ahead hides what more workgroups would hide, and there is nothing to load in a single step.
-        let taps = if first.is_weight_grad() { 1 } else { first.y.most_taps() * first.x.most_taps() };
         let counts = match tile.ahead {
-            true if taps * steps < 2 => &[],
+            true if first.most_taps() * steps < 2 => &[],
             true => &counts[..1],
             false => &counts[..],
         };
@@ -131,9 +131,13 @@ fn product(
     if partials.is_none() {
         gemm.finisher().declare(&mut bindings);
     }
-    let channels = if gemm.is_weight_grad() { gemm.row_channels() } else { plan.depth };
-    let [left, right] = gemm.gradients().map(|is_gradient| text.rounding(is_gradient));
+    let channels = if gemm.walks_taps() { plan.depth } else { gemm.row_channels() };
+    let [mut left, right] = gemm.gradients().map(|is_gradient| text.rounding(is_gradient));
     let is_stored = gemm.left_is_stored(channels, left, &mut bindings);
+    // A select of an `f32` is less work than one of both parts of a pair.
+    if !is_stored && left.element == Element::Pair {
+        left.element = Element::F32;
+    }
     let mut functions = gemm.left_function(channels, left, &mut bindings);
     let packed = packed.map(|packed| bindings.scratch(packed, Access::Read, true));
     if packed.is_none() {
@@ -150,7 +154,7 @@ fn product(
         }
     };
 
-    let staging = Staging::new(gemm, plan, is_stored, packed.as_deref());
+    let staging = Staging::new(gemm, plan, Left { element: left.element, is_stored }, packed.as_deref());
     // Positions, or vectors of channels. A plain product's bounds are known beforehand.
     let unit = if gemm.is_weight_grad() { 1 } else { 4 };
     let [depth, len, step] = [plan.depth, plan.chunk_len, tile.k].map(|values| values / unit);
@@ -158,7 +162,7 @@ fn product(
         1 => ("0".to_string(), depth.to_string()),
         _ => (format!("chunk * {len}"), format!("min((chunk + 1) * {len}, {depth})")),
     };
-    let [taps_y, taps_x] = gemm.of_phases(|phase| if gemm.is_weight_grad() { 1 } else { phase.count as i64 });
+    let [taps_y, taps_x] = gemm.of_phases(|phase| if gemm.walks_taps() { phase.count as i64 } else { 1 });
     let (steps, multiply) =
         if tile.ahead { (STEPS_AHEAD, text.multiply_staged()) } else { (STEPS, text.multiply()) };
     let steps = fill(
@@ -174,7 +178,7 @@ fn product(
             ("stage", &staging.stage),
             ("multiply", &multiply),
         ],
-    );
+    ) + &text.finish_sums();
     let (chunks, memory) = (plan.chunks, text.declarations());
     let parts = Parts { chunks, memory, functions, once: staging.once, steps, ending };
     launch(context, label, gemm, plan, bindings, parts)

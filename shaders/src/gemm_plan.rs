@@ -39,7 +39,7 @@ impl Plan {
             values.div_ceil(4096)
         } else {
             let most = MOST_PARTIALS / (gemm.slices() * gemm.rows() * columns).max(1);
-            (gemm.y.most_taps() * gemm.x.most_taps() * values).div_ceil(tile.longest_sum()).min(most)
+            (gemm.most_taps() * values).div_ceil(tile.longest_sum()).min(most)
         };
         let wanted = chunks.max(accurate);
         let chunk_len = values.div_ceil(wanted.max(1)).next_multiple_of(tile.k);

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use crate::element::Element;
 use crate::emit::{quotient, remainder};
 use crate::gemm::Gemm;
 use crate::gemm_plan::Plan;
@@ -17,9 +18,7 @@ pub struct Staging<'a> {
     gemm: &'a Gemm<'a>,
     plan: &'a Plan,
     text: TileText,
-    /// Whether the left operand is stored as it is staged. Its loads then are in branches, which cost a driver less than
-    /// selects of what is loaded; whatever is computed of a load would be waited for in the branch.
-    is_stored: bool,
+    left: Left,
     /// Before the loops.
     pub once: String,
     /// For every tap.
@@ -27,6 +26,16 @@ pub struct Staging<'a> {
     /// For every step along k: loads, then, between barriers, stores to workgroup memory.
     pub load: String,
     pub stage: String,
+}
+
+/// What the function `lhs4` returns.
+#[derive(Clone, Copy)]
+pub struct Left {
+    /// Its type, of which what is staged is made.
+    pub element: Element,
+    /// Whether the left operand is stored as it is staged. Its loads then are in branches, which cost a driver less than
+    /// selects of what is loaded; whatever is computed of a load would be waited for in the branch.
+    pub is_stored: bool,
 }
 
 /// The pieces of an operand. Neighbouring threads take those beside each other; a thread takes every piece whose number
@@ -46,9 +55,9 @@ impl Pieces {
 
 impl<'a> Staging<'a> {
     /// Of both operands; the right one is packed in the binding `packed`, or an image.
-    pub fn new(gemm: &'a Gemm<'a>, plan: &'a Plan, is_stored: bool, packed: Option<&str>) -> Staging<'a> {
+    pub fn new(gemm: &'a Gemm<'a>, plan: &'a Plan, left: Left, packed: Option<&str>) -> Staging<'a> {
         let [once, tap, load, stage] = Default::default();
-        let mut staging = Staging { gemm, plan, text: plan.text(gemm), is_stored, once, tap, load, stage };
+        let mut staging = Staging { gemm, plan, text: plan.text(gemm), left, once, tap, load, stage };
         match packed {
             Some(packed) => {
                 staging.pixels();
@@ -79,17 +88,42 @@ impl<'a> Staging<'a> {
         for i in pieces.rounds(tile.threads()) {
             self.place(&pieces, i);
             let _ = writeln!(self.once, "    let p{i} = first + left_down{i};");
-            self.once += &self.gemm.pixel(&i.to_string());
-            self.tap += &self.gemm.moved_pixel(&i.to_string(), "tap_y", "tap_x", self.plan.has_part_tiles());
+            let position = i.to_string();
+            self.once += &self.gemm.pixel(&position);
+            if self.gemm.taps_along_k() {
+                self.taps(&pieces, i);
+                continue;
+            }
+            let end = [(&format!("p{i}")[..], self.gemm.positions())];
+            let beyond = if self.plan.has_part_tiles() { &end[..] } else { &[] };
+            self.tap += &self.gemm.moved_pixel([&position; 2], ["tap_y", "tap_x"], beyond);
             let inside = format!("inside{i}");
             self.along_k(&pieces, i, Some(&inside), |quad| format!("lhs4(moved{i}, z, base + {quad})"));
+        }
+    }
+
+    /// Piece `i` of pixels where each vector along k is a tap.
+    fn taps(&mut self, pieces: &Pieces, i: usize) {
+        let (gemm, wide) = (self.gemm, self.wide());
+        for w in 0..wide {
+            let (of, tap) = (format!("{i}_{w}"), format!("tap{i}_{w}"));
+            let _ = writeln!(self.load, "    let {tap} = base + left_across{i} * {wide} + {w};");
+            let [y, x] = [quotient(&tap, gemm.window[1]), remainder(&tap, gemm.window[1])];
+            let ends = [(&format!("p{i}")[..], gemm.positions()), (&tap, gemm.taps())];
+            self.load += &gemm.moved_pixel([&i.to_string(), &of], [&y, &x], &ends);
+            let (value, inside) = (format!("lhs4(moved{of}, z, 0)"), format!("inside{of}"));
+            self.load(&format!("left{of}"), &value, Some(&inside));
+            let line = format!("left_down{i}");
+            let quad = format!("(left_across{i} * {wide} + {w})");
+            let staged = self.text.stage_along_k(pieces.side, &line, &quad, &format!("left{of}"));
+            self.stage(pieces, i, &staged);
         }
     }
 
     /// The right operand as it is packed: for matrices `[z][tap][column][k]`, for threads `[z][tap][k][column]`.
     fn packed(&mut self, packed: &str) {
         let Plan { tile, columns, depth, .. } = *self.plan;
-        let tap = format!("z * {} + {}", self.gemm.taps(), self.gemm.tap_number());
+        let tap = format!("z * {} + {}", self.gemm.packed_taps(), self.gemm.tap_number());
         let beside = if self.is_matrices() { tile.k / 4 / self.wide() } else { tile.columns / 4 };
         let pieces = Pieces { side: Side::Right, beside, count: tile.columns * tile.k / 4 / self.wide() };
         for i in pieces.rounds(tile.threads()) {
@@ -140,10 +174,10 @@ impl<'a> Staging<'a> {
                 }
             }
             let staged = if self.is_matrices() {
+                let loaded: Vec<_> = (0..at_once).map(|e| format!("{name}{i}_{e}")).collect();
                 let of = |c: usize| {
-                    let values: Vec<_> = (0..at_once).map(|e| format!("{name}{i}_{e}[{c}]")).collect();
-                    let turned = format!("{}({})", self.text.vector(), values.join(", "));
-                    self.text.stage_along_k(side, &format!("({quad} * 4 + {c})"), &k, &turned)
+                    let line = format!("({quad} * 4 + {c})");
+                    self.text.stage_along_k(side, &line, &k, &self.text.turned(&loaded, c))
                 };
                 (0..4).map(of).collect()
             } else {
@@ -161,9 +195,15 @@ impl<'a> Staging<'a> {
             true => gemm.next_pixel(&format!("{i}_0"), &pixel, e),
             false => gemm.pixel(&pixel),
         };
-        let beyond = gemm.positions() < self.plan.depth;
-        self.load += &gemm.moved_pixel(&pixel, &format!("tap_y{i}"), &format!("tap_x{i}"), beyond);
-        self.load(vector, &format!("lhs4(moved{pixel}, z, c{i})"), Some(&format!("inside{pixel}")));
+        let end = [(&format!("p{pixel}")[..], gemm.positions())];
+        let beyond = if gemm.positions() < self.plan.depth { &end[..] } else { &[] };
+        let tap = [format!("tap_y{i}"), format!("tap_x{i}")];
+        self.load += &gemm.moved_pixel([&pixel; 2], [&tap[0], &tap[1]], beyond);
+        let (value, inside) = (format!("lhs4(moved{pixel}, z, c{i})"), format!("inside{pixel}"));
+        match self.left.is_stored {
+            true => self.load_in_branch(&[[vector, &value]], &inside),
+            false => self.load(vector, &value, Some(&inside)),
+        }
     }
 
     /// Loads four channels of the gradient at a position.
@@ -183,16 +223,12 @@ impl<'a> Staging<'a> {
         let vectors: Vec<[String; 2]> = (0..wide)
             .map(|w| [format!("{name}{i}_{w}"), format!("{name}_across{i} * {wide} + {w}")])
             .collect();
-        match inside.filter(|_| self.is_stored) {
-            Some(inside) => {
-                let [mut zeros, mut loads] = [String::new(), String::new()];
-                for [vector, quad] in &vectors {
-                    let _ = writeln!(zeros, "    var {vector} = {}();", self.text.vector());
-                    let _ = writeln!(loads, "        {vector} = {};", value(quad));
-                }
-                let _ = write!(self.load, "{zeros}    if {inside} {{\n{loads}    }}\n");
-            }
-            None => vectors.iter().for_each(|[vector, quad]| self.load(vector, &value(quad), inside)),
+        let values: Vec<String> = vectors.iter().map(|[_, quad]| value(quad)).collect();
+        let loads: Vec<[&str; 2]> =
+            vectors.iter().zip(&values).map(|([vector, _], value)| [&vector[..], value]).collect();
+        match inside.filter(|_| self.left.is_stored) {
+            Some(inside) => self.load_in_branch(&loads, inside),
+            None => loads.iter().for_each(|[vector, value]| self.load(vector, value, inside)),
         }
         let stage = |[vector, quad]: &[String; 2]| {
             let line = format!("{name}_down{i}");
@@ -220,11 +256,15 @@ impl<'a> Staging<'a> {
         let _ = writeln!(self.once, "    let {name}_across{i} = {across};\n    let {name}_down{i} = {down};");
     }
 
-    /// Loads a vector, zero where `inside` is not so. Where threads load ahead they look at it only when they stage it:
+    /// Loads a vector, of the left operand zero where `inside` is not so. Where threads load ahead they look at it only when they stage it:
     /// before that they would wait for it.
     fn load(&mut self, name: &str, value: &str, inside: Option<&str>) {
+        let element = self.plan.tile.element();
         let made = |value: &str| match inside {
-            Some(inside) => format!("select({}(), {value}, {inside})", self.text.vector()),
+            Some(inside) if self.left.element != element => {
+                element.narrowed(&self.left.element.only_if(inside, value), true)
+            }
+            Some(inside) => element.only_if(inside, value),
             None => value.to_string(),
         };
         if self.plan.tile.ahead {
@@ -233,6 +273,17 @@ impl<'a> Staging<'a> {
         } else {
             let _ = writeln!(self.load, "    let {name} = {};", made(value));
         }
+    }
+
+    /// Loads vectors of the left operand, zero where `inside` is not so.
+    fn load_in_branch(&mut self, vectors: &[[&str; 2]], inside: &str) {
+        let zero = format!("{}()", self.left.element.wgsl(true));
+        for [vector, _] in vectors {
+            let _ = writeln!(self.load, "    var {vector} = {zero};");
+        }
+        let loads: String =
+            vectors.iter().map(|[vector, value]| format!("        {vector} = {value};\n")).collect();
+        let _ = write!(self.load, "    if {inside} {{\n{loads}    }}\n");
     }
 
     /// Statements that stage piece `i`, which some threads have not in the last round.

@@ -1,60 +1,88 @@
-//! Which temporaries are stored in 16 bits where convolutions round what they multiply to 16 bits.
+//! Which temporaries are stored in 16 bits, or in pairs of 16, where convolutions round what they multiply so.
 
 use std::collections::BTreeSet;
 
-use schedule::{Body, BufferId, ConvKind, Instr, Operand, Program, ReduceKind, Reg, Role, Schedule, Store};
+use schedule::{
+    Body, BufferId, ConvKind, Instr, Kernel, Operand, Program, ReduceKind, Reg, Role, Schedule, Store,
+};
 
 use crate::convolution;
-use crate::launch::Element;
-use crate::target::{Operands, Target};
+use crate::element::Element;
+use crate::target::Target;
 
 /// For every buffer how it is stored: in 16 bits the images of activations, the largest tensors of a step. They
 /// are what forward convolutions and variances read, and what maps and forward convolutions make that of.
 /// Nothing of the backward pass is: unscaled, many gradients are below the smallest that 16 bits hold. Nor is
 /// what is read elsewhere than in kernels, what lives longer than a call, and what is small: statistics.
+///
+/// Pairs save no memory, only work for convolutions that read them as they are: nothing else is stored in them.
 pub fn elements(schedule: &Schedule, target: &Target) -> Vec<Element> {
     let mut elements = vec![Element::F32; schedule.buffers.len()];
-    if target.operands == Operands::F32 {
-        return elements;
-    }
-    let mut images = Images { schedule, read: BTreeSet::new() };
+    let read = match target.operands.element() {
+        Element::F32 => return elements,
+        Element::F16 => images(schedule),
+        Element::Pair => schedule.kernels.iter().filter_map(image_operand).collect(),
+    };
     let (mut activations, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for kernel in &schedule.kernels {
+        match &kernel.body {
+            Body::Convolution { kind: ConvKind::Forward, .. } | Body::Map { .. } => {
+                activations.extend(kernel.writes());
+            }
+            // Not by programs, but as plain arrays.
+            Body::Pool { .. } | Body::AllReduce { .. } => others.extend(kernel.buffers()),
+            Body::Reduce { .. } | Body::MatMul { .. } | Body::Convolution { .. } => {
+                others.extend(kernel.writes());
+            }
+        }
+    }
+    others.extend(schedule.outputs.iter().map(|(_, buffer)| *buffer));
+    for &buffer in read.intersection(&activations).filter(|buffer| !others.contains(buffer)) {
+        if matches!(schedule.buffers[buffer].role, Role::Temporary { .. }) {
+            elements[buffer] = target.operands.element();
+        }
+    }
+    elements
+}
+
+/// What forward convolutions and variances read, or what such a tensor is made of.
+fn images(schedule: &Schedule) -> BTreeSet<BufferId> {
+    let mut images = Images { schedule, read: BTreeSet::new() };
     // Readers before writers.
     for kernel in schedule.kernels.iter().rev() {
         match &kernel.body {
             Body::Convolution { kind: ConvKind::Forward, lhs, epilogue, .. } => {
                 images.through(&epilogue.shape, &epilogue.program, &epilogue.stores);
                 images.note(&lhs.shape, &lhs.program, [lhs.value]);
-                activations.extend(kernel.writes());
             }
             Body::Map { parts } => {
                 parts.iter().for_each(|part| images.through(&part.shape, &part.program, &part.stores));
-                activations.extend(kernel.writes());
             }
             Body::Reduce { shape, program, accumulators, .. } => {
                 let variances = accumulators.iter().filter(|(kind, _)| *kind == ReduceKind::Variance);
                 images.note(shape, program, variances.map(|(_, value)| *value));
-                others.extend(kernel.writes());
             }
-            // Not by programs, but as plain arrays.
-            Body::Pool { .. } | Body::AllReduce { .. } => others.extend(kernel.buffers()),
-            Body::MatMul { .. } | Body::Convolution { .. } => others.extend(kernel.writes()),
+            _ => {}
         }
     }
-    others.extend(schedule.outputs.iter().map(|(_, buffer)| *buffer));
-    for &buffer in images.read.intersection(&activations).filter(|buffer| !others.contains(buffer)) {
-        if matches!(schedule.buffers[buffer].role, Role::Temporary { .. }) {
-            elements[buffer] = Element::F16;
-        }
+    images.read
+}
+
+/// The image that tiles of a forward convolution read as it is, four channels at once.
+fn image_operand(kernel: &Kernel) -> Option<BufferId> {
+    let Body::Convolution { kind: ConvKind::Forward, geometry, lhs, .. } = &kernel.body else { return None };
+    let is_in_fours = (geometry.in_channels / geometry.conv.groups).is_multiple_of(4);
+    match lhs.program.instrs[lhs.value] {
+        Instr::Load { buffer, .. } if is_in_fours && convolution::is_tiled(&kernel.body) => Some(buffer),
+        _ => None,
     }
-    elements
 }
 
 /// Temporaries that nothing but convolutions read, as gradients that they round before they multiply: stored rounded,
 /// and scaled as for that, they are the same to the bit.
 pub fn gradients(schedule: &Schedule, target: &Target) -> BTreeSet<BufferId> {
     let (mut rounded, mut others) = (BTreeSet::new(), BTreeSet::new());
-    if target.operands == Operands::F32 {
+    if target.operands.element() == Element::F32 {
         return rounded;
     }
     for kernel in &schedule.kernels {
@@ -100,7 +128,6 @@ pub fn gradient(body: &mut Body) -> Option<(&mut Operand, BufferId)> {
 
 struct Images<'a> {
     schedule: &'a Schedule,
-    /// Read by forward convolutions or variances, or what such a tensor is made of.
     read: BTreeSet<BufferId>,
 }
 

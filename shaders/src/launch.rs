@@ -6,6 +6,7 @@ use autograd::{Error, Result};
 use schedule::Buffer;
 
 use crate::choice::Choice;
+use crate::element::Element;
 use crate::target::Target;
 
 /// Where a schedule's buffer lies in memory.
@@ -17,63 +18,6 @@ pub struct Place {
     pub len: usize,
     /// How they are stored.
     pub element: Element,
-}
-
-/// How an element lies in memory. Kernels compute in `f32` whatever it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Element {
-    /// Single precision, 4 bytes.
-    #[default]
-    F32,
-    /// Rounded to 16 bits, see [`Operands`](crate::Operands).
-    F16,
-}
-
-impl Element {
-    /// Bytes that so many elements take: whole vectors of 16 bytes, and never none.
-    pub fn bytes(self, elements: usize) -> u64 {
-        (elements.max(1) as u64 * self.size()).next_multiple_of(16)
-    }
-
-    /// Elements in so many bytes.
-    pub(crate) fn elements(self, bytes: u64) -> usize {
-        (bytes / self.size()) as usize
-    }
-
-    fn size(self) -> u64 {
-        match self {
-            Element::F32 => 4,
-            Element::F16 => 2,
-        }
-    }
-
-    /// An expression of this type as `f32` (with `vector`: four of them).
-    pub(crate) fn widened(self, value: String, vector: bool) -> String {
-        match (self, vector) {
-            (Element::F32, _) => value,
-            (Element::F16, false) => format!("f32({value})"),
-            (Element::F16, true) => format!("vec4<f32>({value})"),
-        }
-    }
-
-    /// An `f32` expression as this type.
-    pub(crate) fn narrowed(self, value: String, vector: bool) -> String {
-        match (self, vector) {
-            (Element::F32, _) => value,
-            (Element::F16, false) => format!("f16({value})"),
-            (Element::F16, true) => format!("vec4<f16>({value})"),
-        }
-    }
-
-    /// The WGSL type of one element, or of four.
-    pub(crate) fn wgsl(self, vector: bool) -> &'static str {
-        match (self, vector) {
-            (Element::F32, false) => "f32",
-            (Element::F32, true) => "vec4<f32>",
-            (Element::F16, false) => "f16",
-            (Element::F16, true) => "vec4<f16>",
-        }
-    }
 }
 
 /// What assembly needs to know besides the kernel.

@@ -9,6 +9,7 @@ mod assembled;
 mod bindings;
 mod choice;
 mod convolution;
+mod element;
 mod emit;
 mod fold;
 mod gemm;
@@ -39,7 +40,8 @@ use schedule::{Body, Kernel};
 
 pub use assembled::Assembled;
 pub use choice::Choice;
-pub use launch::{Access, Bound, Context, Element, Launch, Place, Storage};
+pub use element::Element;
+pub use launch::{Access, Bound, Context, Launch, Place, Storage};
 pub use pack::Pack;
 pub use precompute::{Precomputed, precompute, precompute_alone};
 pub use sequence::Sequence;

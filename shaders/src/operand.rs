@@ -6,8 +6,8 @@ use autograd::tensor::BinaryOp;
 use schedule::{Epilogue, Instr, Operand, Program, Reg, Store, merge_dims};
 
 use crate::bindings::Bindings;
+use crate::element::Element;
 use crate::emit::{Emitter, Index, decompose};
-use crate::launch::Element;
 
 /// A function over a tensor's index. The schedule may split the tensor's first dim; the function takes
 /// it as one.
@@ -76,7 +76,7 @@ impl Rounding {
     /// Of a value, or of four.
     pub fn of(&self, value: String, vector: bool) -> String {
         let scaled = if self.scale == 1.0 { value } else { format!("({value}) * {:.1}", self.scale) };
-        self.element.narrowed(scaled, vector)
+        self.element.narrowed(&scaled, vector)
     }
 }
 
@@ -113,7 +113,7 @@ impl Loader {
         format!(
             "fn {name}({}) -> {} {{\n{}    return {value};\n}}\n",
             self.function.signature(),
-            rounding.element.wgsl(is_vector),
+            if is_vector { rounding.element.wgsl(true) } else { rounding.element.scalar().wgsl(false) },
             emitter.code,
         )
     }

@@ -7,11 +7,11 @@ use autograd::Result;
 use schedule::{BufferId, ConvKind, Operand};
 
 use crate::bindings::Bindings;
+use crate::element::Element;
 use crate::emit::{quotient, remainder};
 use crate::gemm::{Form, Gemm};
-use crate::launch::{Access, Context, Element, Launch, Scratch, Storage};
+use crate::launch::{Access, Context, Launch, Scratch, Storage};
 use crate::operand::{Loader, RIGHT, Rounding, WEIGHT};
-use crate::target::Operands;
 use crate::template::fill;
 use crate::thread::{THREADS, finish_launch};
 
@@ -29,6 +29,8 @@ pub struct Pack {
     index: String,
     z: usize,
     taps: usize,
+    /// Taps that have values of k of their own: the others lie along k, each with four values.
+    packed_taps: usize,
     k: usize,
     columns: usize,
     /// Both in whole tiles.
@@ -58,14 +60,12 @@ impl Pack {
             index,
             z: gemm.z,
             taps: gemm.taps(),
+            packed_taps: gemm.packed_taps(),
             k: gemm.channels,
             columns: gemm.columns,
             padded,
-            is_along_k: context.target.operands == Operands::Matrix,
-            element: match context.target.operands {
-                Operands::F32 => Element::F32,
-                Operands::F16 | Operands::Matrix => Element::F16,
-            },
+            is_along_k: context.target.operands.are_matrices(),
+            element: context.target.operands.element(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Pack {
     /// Where the kernel's launches find it, see [`Assembled::pack`](crate::Assembled::pack).
     pub(crate) fn packed(&self) -> Scratch {
         let [k, columns] = self.padded;
-        let len = self.z * self.taps * k * columns;
+        let len = self.z * self.packed_taps * k * columns;
         Scratch { storage: Storage::Packed(0), element: self.element, len }
     }
 
@@ -89,6 +89,10 @@ impl Pack {
             true => (remainder("i", k_padded), remainder(&quotient("i", k_padded), columns_padded)),
             false => (remainder(&quotient("i", columns_padded), k_padded), remainder("i", columns_padded)),
         };
+        let (k, tap) = match self.packed_taps < self.taps {
+            true => (remainder(&k, 4), quotient(&k, 4)),
+            false => (k, remainder(&quotient("i", tap_len), self.taps)),
+        };
         let loader = Loader::new(&self.operand, self.params, None);
         loader.write(&format!("rhs{number}"), Rounding::NONE, bindings)
             + &fill(
@@ -97,14 +101,13 @@ impl Pack {
                     ("number", &number),
                     ("k", &k),
                     ("column", &column),
-                    ("tap", &remainder(&quotient("i", tap_len), self.taps)),
-                    ("z", &quotient("i", tap_len * self.taps)),
+                    ("tap", &tap),
+                    ("z", &quotient("i", tap_len * self.packed_taps)),
+                    ("taps", &self.taps),
                     ("columns", &self.columns),
                     ("values", &self.k),
                     ("index", &self.index),
-                    ("packed", &packed),
-                    ("offset", &offset),
-                    ("value", &self.element.narrowed("value".to_string(), false)),
+                    ("store", &self.element.store(packed, &format!("{offset} + i"), "value", false)),
                 ],
             )
     }

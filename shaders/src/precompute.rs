@@ -8,8 +8,9 @@ use schedule::{
     Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Schedule, Store,
 };
 
+use crate::element::Element;
 use crate::halves;
-use crate::launch::{Context, Element, Place};
+use crate::launch::{Context, Place};
 use crate::target::{Operands, Target};
 use crate::tile::GRADIENT_SCALE;
 
@@ -48,7 +49,7 @@ fn rewrite(
     gradients: &BTreeSet<BufferId>,
     target: &Target,
 ) -> Precomputed {
-    gradients.iter().for_each(|&buffer| elements[buffer] = Element::F16);
+    gradients.iter().for_each(|&buffer| elements[buffer] = target.operands.element());
     schedule.kernels.iter_mut().for_each(|kernel| scale_gradients(&mut kernel.body, gradients));
     let prepare = std::mem::take(&mut schedule.prepare);
     let kernels = std::mem::take(&mut schedule.kernels);
@@ -127,13 +128,13 @@ impl Rewriter {
         std::mem::take(&mut self.done)
     }
 
-    /// Whether convolutions round their operands to 16 bits.
+    /// Whether convolutions round their operands to 16 bits, or to pairs of them.
     fn rounds(&self) -> bool {
-        self.operands != Operands::F32
+        self.operands.element() != Element::F32
     }
 
     /// An operand that every element of the window would compute again becomes a load of its values,
-    /// where computing it costs more than that load. Where convolutions round their operands to 16 bits,
+    /// where computing it costs more than that load. Where convolutions round their operands,
     /// the values are stored so: scaled as they would be for rounding, and back when loaded, both exact.
     fn rewrite(&mut self, kernel: &mut Kernel, side: Side) {
         // What the kernel touches apart from this operand, and the buffer of the operand's values.
@@ -168,8 +169,7 @@ impl Rewriter {
         if let (Some(_), Some(held)) = (known, &self.held[place]) {
             return held.buffer;
         }
-        let element = if self.rounds() { Element::F16 } else { Element::F32 };
-        let buffer = self.temporary(self.first_slot + place, &label, &operand.shape, element);
+        let buffer = self.temporary(self.first_slot + place, &label, &operand.shape, self.operands.element());
         self.held[place] = Some(Held { operand: operand.clone(), is_gradient, buffer });
         let Operand { shape, mut program, mut value } = operand.clone();
         if self.rounds() && is_gradient {
@@ -194,7 +194,7 @@ impl Rewriter {
         let count = |is_it: &dyn Fn(&Instr) -> bool| {
             operand.program.needed([operand.value]).filter(|(_, instr)| is_it(instr)).count()
         };
-        count(&is_big) > 1 || (self.operands == Operands::Matrix && len >= LARGE && count(&is_arithmetic) > 1)
+        count(&is_big) > 1 || (self.operands.are_matrices() && len >= LARGE && count(&is_arithmetic) > 1)
     }
 
     /// Forgets operands that depend on memory about to change.

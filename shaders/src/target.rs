@@ -2,6 +2,8 @@
 
 use schedule::{ChannelFolds, Options};
 
+use crate::element::Element;
+
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -16,7 +18,7 @@ pub struct Target {
 }
 
 /// The type in which tile kernels hold operands: packed weights and operands computed beforehand are stored
-/// in it, and all are staged in it. Where it is 16 bits, activations are stored so, too (`halves.rs`). Sums are
+/// in it, and all are staged in it. Where it is 16 bits, or a pair of them, activations are stored so, too (`halves.rs`). Sums are
 /// `f32` and so is everything else in storage: a weight rounded for a product keeps its small updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operands {
@@ -28,6 +30,26 @@ pub enum Operands {
     /// As `F16`, multiplied by the matrix units in 16x16x16 products. Needs [`Target::f16`], matrices of
     /// that shape, and subgroups of a fixed size.
     Matrix,
+    /// As the sums of two 16-bit floats ([`Element::Pair`]), multiplied by the matrix units in three products: as accurate
+    /// as `F32` for tensors of values around 1, and of convolutions' gradients around 1/1024, down to 2^-13 of that. A
+    /// value above 65504 or a gradient above 64 is infinite. Needs what `Matrix` needs, and 32 KiB of workgroup memory.
+    Split,
+}
+
+impl Operands {
+    /// How operands are stored and staged.
+    pub fn element(self) -> Element {
+        match self {
+            Operands::F32 => Element::F32,
+            Operands::F16 | Operands::Matrix => Element::F16,
+            Operands::Split => Element::Pair,
+        }
+    }
+
+    /// Whether the matrix units multiply them.
+    pub fn are_matrices(self) -> bool {
+        matches!(self, Operands::Matrix | Operands::Split)
+    }
 }
 
 /// The sizes a subgroup can have.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::element::Element;
 use crate::target::{Operands, Target};
 
 /// Sizes of a workgroup's tile.
@@ -46,6 +47,9 @@ pub enum Core {
         across: usize,
         /// How many beside each other hand their results to the threads at once, through workgroup memory.
         at_once: usize,
+        /// Whether they multiply pairs, see [`Operands::Split`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pairs: bool,
     },
 }
 
@@ -82,10 +86,12 @@ impl Tile {
                 && tile.bytes() + tile.threads() * thread_bytes <= target.limits.workgroup_bytes as usize
         };
         let (fixed, others) = match target.operands {
-            Operands::Matrix => {
+            operands @ (Operands::Matrix | Operands::Split) => {
                 let wanted =
                     [Tile::matrices(target, columns, k, 128), Tile::matrices(target, columns, k, 64)];
-                let least = Tile { k: MATRIX, ..wanted[1] };
+                // Beside the states of a variance, in 32 KiB.
+                let narrow = if operands == Operands::Split { 32 } else { 64 };
+                let least = Tile { k: MATRIX, ..Tile::matrices(target, columns, k, narrow) };
                 let fixed = wanted.into_iter().find(fits).unwrap_or(least);
                 (fixed, fixed.other_matrices(k))
             }
@@ -111,8 +117,8 @@ impl Tile {
 
     /// The same tile with more and fewer matrices that hand over their results at once.
     fn handing_over(self) -> Vec<Tile> {
-        let Core::Matrices { lanes, down, across, .. } = self.core else { return Vec::new() };
-        let tile = |at_once| Tile { core: Core::Matrices { lanes, down, across, at_once }, ..self };
+        let Core::Matrices { lanes, down, across, pairs, .. } = self.core else { return Vec::new() };
+        let tile = |at_once| Tile { core: Core::Matrices { lanes, down, across, at_once, pairs }, ..self };
         // A thread always gets the same columns.
         let is_possible = |at_once: &usize| across.is_multiple_of(*at_once) && lanes >= 4 * at_once;
         [4, 2].into_iter().filter(is_possible).map(tile).collect()
@@ -166,24 +172,25 @@ impl Tile {
         tiles
     }
 
-    /// A tile of at most so many columns. Four subgroups with 128 rows of 64 columns and 16 values of k fit
-    /// the least that WebGPU guarantees.
+    /// A tile of at most so many columns. Four subgroups with 128 rows of 64 columns and 16 values of k fit the least that
+    /// WebGPU guarantees, where they multiply no pairs.
     fn matrices(target: &Target, columns: usize, k: usize, most: usize) -> Tile {
         let lanes = target.subgroups.map_or(32, |s| s.min as usize);
         let width = columns.next_power_of_two().clamp(MATRIX, most);
         let deep = if k > MATRIX { 2 * MATRIX } else { MATRIX };
-        // A subgroup has two rows of up to four matrices: 32 rows by 64 columns.
-        let across = (width / MATRIX).min(4);
-        let core = Core::Matrices { lanes, down: 2, across, at_once: 1 };
+        // A subgroup has two rows of up to four matrices: 32 rows by 64 columns. Pairs take twice the registers.
+        let pairs = target.operands == Operands::Split;
+        let across = (width / MATRIX).min(if pairs { 2 } else { 4 });
+        let core = Core::Matrices { lanes, down: 2, across, at_once: 1, pairs };
         Tile { rows: 128, columns: width, k: deep, core, ahead: false }
     }
 
     /// Rows and columns of a workgroup and the matrices of a subgroup, and another depth.
     fn other_matrices(self, k: usize) -> Vec<Tile> {
-        let Core::Matrices { lanes, across, .. } = self.core else { return Vec::new() };
+        let Core::Matrices { lanes, across, pairs, .. } = self.core else { return Vec::new() };
         let tile = |rows: usize, columns: usize, down: usize| {
             let across = across.min(columns / MATRIX);
-            let core = Core::Matrices { lanes, down, across, at_once: 1 };
+            let core = Core::Matrices { lanes, down, across, at_once: 1, pairs };
             Tile { rows, columns, k: self.k, core, ahead: false }
         };
         let wide = self.columns;
@@ -198,6 +205,12 @@ impl Tile {
         if k > 2 * MATRIX {
             tiles.push(Tile { k: 4 * MATRIX, ..self });
             tiles.push(Tile { k: 4 * MATRIX, ..tile(64, wide, 2) });
+        }
+        if pairs {
+            // No block of 64 rows, for which there are not registers enough, but one of 64 columns.
+            let across = 4.min(wide / MATRIX);
+            tiles.retain(|tile| !matches!(tile.core, Core::Matrices { down: 4, .. }));
+            tiles.push(Tile { core: Core::Matrices { lanes, down: 2, across, at_once: 1, pairs }, ..self });
         }
         tiles
     }
@@ -221,9 +234,8 @@ impl Tile {
     }
 
     fn bytes(&self) -> usize {
-        let element = if self.is_half() { 2 } else { 4 };
-        let staged = self.halves() * (self.left_len() + self.right_len()) * element;
-        staged + self.result_quads() * 16
+        let staged = self.staged().bytes(self.halves() * (self.left_len() + self.right_len()));
+        staged as usize + self.result_quads() * 16
     }
 
     /// Vectors of the results that pass through workgroup memory at once.
@@ -239,7 +251,7 @@ impl Tile {
         1 + usize::from(self.ahead)
     }
 
-    /// Elements of the staged left operand, whether it lies row by row or by values of k.
+    /// Numbers of the staged left operand, whether it lies row by row or by values of k.
     pub fn left_len(&self) -> usize {
         match self.core {
             Core::Threads { .. } if !self.ahead => self.k * (self.rows + PADDING),
@@ -247,7 +259,7 @@ impl Tile {
         }
     }
 
-    /// Elements of the staged right operand: for threads by values of k, for matrices column by column.
+    /// Numbers of the staged right operand: for threads by values of k, for matrices column by column.
     pub fn right_len(&self) -> usize {
         match self.core {
             Core::Threads { .. } => self.k * self.columns,
@@ -255,12 +267,13 @@ impl Tile {
         }
     }
 
-    /// Elements from a staged row, or column, to the next, where the values of k lie side by side.
+    /// Numbers from a staged row, or column, to the next, where the values of k lie side by side: of pairs the small
+    /// parts after the large.
     pub fn line_stride(&self) -> usize {
         match self.core {
             // An odd number of vectors, against bank conflicts.
             Core::Threads { .. } => ((self.k / 4) | 1) * 4,
-            Core::Matrices { .. } => self.k + MATRIX_PADDING,
+            Core::Matrices { pairs, .. } => self.k * (1 + usize::from(pairs)) + MATRIX_PADDING,
         }
     }
 
@@ -272,17 +285,27 @@ impl Tile {
         }
     }
 
-    /// How operands are staged.
-    pub fn is_half(&self) -> bool {
-        !matches!(self.core, Core::Threads { half: false, .. })
+    /// What operands are.
+    pub fn element(&self) -> Element {
+        match self.core {
+            Core::Threads { half: false, .. } => Element::F32,
+            Core::Matrices { pairs: true, .. } => Element::Pair,
+            Core::Threads { half: true, .. } | Core::Matrices { .. } => Element::F16,
+        }
     }
 
-    /// Values of k whose products a thread adds up before it adds them to its running sums: as many as there are
-    /// registers for.
+    /// What the numbers in workgroup memory are: the parts of pairs are apart.
+    pub fn staged(&self) -> Element {
+        if self.element() == Element::Pair { Element::F16 } else { self.element() }
+    }
+
+    /// Values of k whose products are added up before they are added to the running sums: of a thread as many as there
+    /// are registers for, of the units one product of matrices.
     pub fn sum_depth(&self) -> usize {
         match self.core {
             Core::Threads { vectors: 1, half: false, .. } if self.k.is_multiple_of(8) => 8,
             Core::Threads { half: false, .. } => 4,
+            Core::Matrices { pairs: true, .. } => self.k.min(2 * MATRIX),
             // What 16 bits round off is far more.
             _ => 1,
         }
@@ -291,6 +314,6 @@ impl Tile {
     /// Values of k that a running sum stays accurate for. A sum of random products, `d` at a time
     /// ([`sum_depth`](Tile::sum_depth)), is off by about `sqrt(d / 2 + k / (2 d))` roundings: here by 7.
     pub fn longest_sum(&self) -> usize {
-        if self.is_half() { usize::MAX } else { 90 * self.sum_depth() }
+        if self.element() == Element::F16 { usize::MAX } else { 90 * self.sum_depth() }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 
 use schedule::ReduceKind;
 
+use crate::element::Element;
 use crate::fold::{Fold, TREE};
 use crate::template::fill;
 use crate::tile::{Core, MATRIX, Tile};
@@ -60,7 +61,7 @@ impl TileFold<'_> {
                     strip_quads: across,
                 }
             }
-            Core::Matrices { lanes, down, across, at_once } => {
+            Core::Matrices { lanes, down, across, at_once, .. } => {
                 let (quads, block) = (at_once * MATRIX / 4, across * MATRIX / 4);
                 let strips = self.tile.rows / (down * MATRIX);
                 let beside = lanes / quads;
@@ -113,7 +114,7 @@ impl TileFold<'_> {
                      above{of} += {value} - origin{of}; \
                      squares{of} += ({value} - origin{of}) * ({value} - origin{of});"
                 ),
-                _ if self.tile.is_half() => format!(" total{of} += {value};"),
+                _ if self.tile.element() == Element::F16 => format!(" total{of} += {value};"),
                 _ => format!(" off{of} += rounded_off_4(total{of}, {value}, zero); total{of} += {value};"),
             };
         }

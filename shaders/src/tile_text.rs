@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::element::{Element, SMALL_SCALE};
 use crate::emit::{quotient, remainder};
-use crate::launch::Element;
 use crate::operand::Rounding;
 use crate::tile::{Core, GRADIENT_SCALE, MATRIX, PADDING, Tile};
 
@@ -96,7 +96,7 @@ impl TileText {
         let tile = &self.tile;
         let array = |side: Side| {
             let (len, width) = self.len(side);
-            let element = self.element().wgsl(width == 4);
+            let element = tile.staged().wgsl(width == 4);
             format!(
                 "var<workgroup> {}_tile: array<{element}, {}>;\n",
                 side.name(),
@@ -123,8 +123,15 @@ impl TileText {
     pub fn stage_along_k(&self, side: Side, line: &str, quad: &str, value: &str) -> String {
         match self.layout(side) {
             Layout::AlongK => {
-                let at = self.at(side, &format!("{line} * {} + {quad}", self.tile.line_stride() / 4));
-                format!("    {at} = {value};\n")
+                let first = format!("{line} * {} + {quad}", self.tile.line_stride() / 4);
+                match self.tile.element() {
+                    Element::Pair => {
+                        let [large, small] =
+                            [0, self.tile.k / 4].map(|by| self.at(side, &format!("{first} + {by}")));
+                        format!("    {large} = {value}[0];\n    {small} = {value}[1];\n")
+                    }
+                    _ => format!("    {} = {value};\n", self.at(side, &first)),
+                }
             }
             _ => (0..4)
                 .map(|c| {
@@ -141,28 +148,31 @@ impl TileText {
         format!("    {} = {value};\n", self.at(side, &format!("{k} * {} + {quad}", self.lines(side) / 4)))
     }
 
-    /// The WGSL type of four staged values.
-    pub fn vector(&self) -> &'static str {
-        self.element().wgsl(true)
-    }
-
-    fn element(&self) -> Element {
-        if self.tile.is_half() { Element::F16 } else { Element::F32 }
+    /// The WGSL of a vector made of one component of each of some vectors.
+    pub fn turned(&self, vectors: &[String], component: usize) -> String {
+        let turned = |of: &str| {
+            let values: Vec<_> = vectors.iter().map(|vector| format!("{vector}{of}[{component}]")).collect();
+            format!("{}({})", self.tile.staged().wgsl(true), values.join(", "))
+        };
+        match self.tile.element() {
+            Element::Pair => format!("mat2x4<f16>({}, {})", turned("[0]"), turned("[1]")),
+            _ => turned(""),
+        }
     }
 
     /// What is staged of an operand. Gradients are scaled by a power of two before they are rounded: those of a mean over
     /// a batch and its pixels would often be too small for 16 bits.
     pub fn rounding(&self, is_gradient: bool) -> Rounding {
-        let scale = if is_gradient && self.tile.is_half() { GRADIENT_SCALE } else { 1.0 };
-        Rounding { element: self.element(), scale }
+        let element = self.tile.element();
+        let scale = if is_gradient && element != Element::F32 { GRADIENT_SCALE } else { 1.0 };
+        Rounding { element, scale }
     }
 
     /// A result without the scale of [`rounding`](TileText::rounding).
     pub fn unscaled(&self, value: &str, is_gradient: bool) -> String {
-        if is_gradient && self.tile.is_half() {
-            format!("({value}) * {:?}", 1.0 / GRADIENT_SCALE)
-        } else {
-            value.to_string()
+        match self.rounding(is_gradient).scale {
+            1.0 => value.to_string(),
+            scale => format!("({value}) * {:?}", 1.0 / scale),
         }
     }
 
@@ -191,7 +201,7 @@ impl TileText {
                     }
                 }
             }
-            Core::Matrices { down, across, .. } => {
+            Core::Matrices { down, across, pairs, .. } => {
                 let strips = self.tile.rows / (down * MATRIX);
                 let row = remainder("i32(subgroup)", strips);
                 let _ = writeln!(text, "    let strip_row = {row} * {};", down * MATRIX);
@@ -200,6 +210,9 @@ impl TileText {
                 for r in 0..down {
                     for c in 0..across {
                         let _ = writeln!(text, "    var sum{r}_{c} = coop_mat16x16<f32, C>();");
+                        if pairs {
+                            let _ = writeln!(text, "    var small{r}_{c} = coop_mat16x16<f32, C>();");
+                        }
                     }
                 }
             }
@@ -212,7 +225,7 @@ impl TileText {
     pub fn multiply(&self) -> String {
         match self.tile.core {
             Core::Threads { rows, vectors, half } => self.multiply_threads(rows, vectors, half),
-            Core::Matrices { down, across, .. } => self.multiply_matrices(down, across),
+            Core::Matrices { down, across, pairs, .. } => self.multiply_matrices([down, across], pairs),
         }
     }
 
@@ -281,24 +294,62 @@ impl TileText {
 
     /// `coopLoadT` takes its matrix row by row, `coopLoad` column by column; strides count vectors, as both point to
     /// these.
-    fn multiply_matrices(&self, down: usize, across: usize) -> String {
-        let stride = self.tile.line_stride() / 4;
-        let mut text = format!("    for (var kk = 0; kk < {}; kk += {}) {{\n", self.tile.k / 4, MATRIX / 4);
-        let at = |side: Side, line: String| self.at(side, &format!("({line}) * {stride} + kk"));
-        for r in 0..down {
-            let at = at(Side::Left, format!("strip_row + {}", r * MATRIX));
-            let _ = writeln!(text, "        let a{r} = coopLoadT<coop_mat16x16<f16, A>>(&{at}, {stride}u);");
+    ///
+    /// Of pairs the products of large parts are added to the sums outside of the units, which cut off what does not fit
+    /// where they add. Products with small parts have sums of their own; those of two small parts are left out.
+    fn multiply_matrices(&self, [down, across]: [usize; 2], pairs: bool) -> String {
+        let (stride, k, step) = (self.tile.line_stride() / 4, self.tile.k / 4, MATRIX / 4);
+        // Products of matrices that the units add up by themselves.
+        let depth = if pairs { self.tile.sum_depth() / MATRIX } else { 1 };
+        let mut text = String::new();
+        if pairs {
+            text += "    let zeros = coop_mat16x16<f32, C>();\n";
         }
-        for c in 0..across {
-            let at = at(Side::Right, format!("strip_column + {}", c * MATRIX));
-            let _ = writeln!(text, "        let b{c} = coopLoad<coop_mat16x16<f16, B>>(&{at}, {stride}u);");
-        }
-        for r in 0..down {
+        let _ = writeln!(text, "    for (var kk = 0; kk < {k}; kk += {}) {{", depth * step);
+        let parts = if pairs { &[("", 0), ("_small", k)][..] } else { &[("", 0)] };
+        for ((part, by), d) in parts.iter().flat_map(|&part| (0..depth).map(move |d| (part, d))) {
+            let at = |side: Side, line: String| {
+                self.at(side, &format!("({line}) * {stride} + kk + {}", by + d * step))
+            };
+            for r in 0..down {
+                let at = at(Side::Left, format!("strip_row + {}", r * MATRIX));
+                let _ = writeln!(
+                    text,
+                    "        let a{r}_{d}{part} = coopLoadT<coop_mat16x16<f16, A>>(&{at}, {stride}u);"
+                );
+            }
             for c in 0..across {
-                let _ = writeln!(text, "        sum{r}_{c} = coopMultiplyAdd(a{r}, b{c}, sum{r}_{c});");
+                let at = at(Side::Right, format!("strip_column + {}", c * MATRIX));
+                let _ = writeln!(
+                    text,
+                    "        let b{c}_{d}{part} = coopLoad<coop_mat16x16<f16, B>>(&{at}, {stride}u);"
+                );
             }
         }
+        for (r, c) in (0..down).flat_map(|r| (0..across).map(move |c| (r, c))) {
+            if !pairs {
+                let _ = writeln!(text, "        sum{r}_{c} = coopMultiplyAdd(a{r}_0, b{c}_0, sum{r}_{c});");
+                continue;
+            }
+            let _ = writeln!(text, "        var large{r}_{c} = zeros;");
+            for d in 0..depth {
+                for (sum, a, b) in [("large", "", ""), ("small", "", "_small"), ("small", "_small", "")] {
+                    let sum = format!("{sum}{r}_{c}");
+                    let _ =
+                        writeln!(text, "        {sum} = coopMultiplyAdd(a{r}_{d}{a}, b{c}_{d}{b}, {sum});");
+                }
+            }
+            let _ = writeln!(text, "        sum{r}_{c} = sum{r}_{c} + large{r}_{c};");
+        }
         text + "    }\n"
+    }
+
+    /// After all products: the sums of those with small parts join the others.
+    pub fn finish_sums(&self) -> String {
+        let Core::Matrices { down, across, pairs: true, .. } = self.tile.core else { return String::new() };
+        let sums = (0..down).flat_map(|r| (0..across).map(move |c| format!("{r}_{c}")));
+        let scale = 1.0 / SMALL_SCALE;
+        sums.map(|of| format!("    sum{of} = sum{of} + small{of} * {scale:?};\n")).collect()
     }
 
     /// A statement for every result vector of the thread; `f` gets its row and its vector of columns within the tile, the
@@ -317,7 +368,7 @@ impl TileText {
                     }
                 }
             }
-            Core::Matrices { lanes, down, across, at_once } => {
+            Core::Matrices { lanes, down, across, at_once, .. } => {
                 // Vectors of a row of the matrices that go at once.
                 let quads = at_once * MATRIX / 4;
                 let _ = writeln!(

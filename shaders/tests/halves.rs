@@ -3,7 +3,7 @@
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, Variable, Window, grad};
 use schedule::{Body, ConvKind, Instr, Kernel, Role, Step};
-use shaders::{Element, Operands, Precomputed, Target, precompute};
+use shaders::{Element, Limits, Operands, Precomputed, Subgroups, Target, precompute};
 
 const IMAGES: [usize; 4] = [4, 8, 8, 16];
 
@@ -118,6 +118,36 @@ fn a_gradient_is_where_convolutions_alone_read_it() {
 
     let made = stored(&step.output("sum", &gradients[2].sum_all()), Operands::F16);
     assert_eq!(written(&made, is_forward), [true, false]);
+}
+
+/// Pairs take no less memory than `f32`, so only what convolutions read as it is, is stored so: activations after their
+/// ReLU and gradients, and not what is still to be normalised.
+#[test]
+fn pairs_are_what_convolutions_read_as_it_is() {
+    let target = Target {
+        subgroups: Some(Subgroups { min: 32, max: 32 }),
+        f16: true,
+        operands: Operands::Split,
+        limits: Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU },
+    };
+    let made = precompute(training().schedule_with(target.schedule_options()).unwrap(), &target);
+    let mut pairs = 0;
+    for (buffer, place) in made.places.iter().enumerate().filter(|(_, place)| place.element != Element::F32) {
+        assert_eq!(place.element, Element::Pair);
+        let is_operand = |kernel: &Kernel| match &kernel.body {
+            Body::Convolution { lhs, rhs, .. } => {
+                lhs.program.buffers().chain(rhs.program.buffers()).any(|read| read == buffer)
+            }
+            _ => false,
+        };
+        assert!(made.schedule.kernels.iter().any(is_operand), "`{}`", made.schedule.buffers[buffer].label);
+        pairs += 1;
+    }
+    assert!(pairs >= 4, "{pairs}");
+    let forward = made.schedule.kernels.iter().filter(|kernel| is_convolution(kernel, ConvKind::Forward));
+    let results: Vec<Element> =
+        forward.flat_map(Kernel::writes).map(|buffer| made.places[buffer].element).collect();
+    assert!(results.len() >= 3 && !results.contains(&Element::Pair), "{results:?}");
 }
 
 /// A slot that holds nothing but halves takes half the memory.

@@ -5,8 +5,8 @@ fn pack{{number}}(i: i32) {
     let tap = {{tap}};
     let z = {{z}};
     var value = 0.0;
-    if column < {{columns}} && k < {{values}} {
+    if column < {{columns}} && k < {{values}} && tap < {{taps}} {
         value = rhs{{number}}({{index}});
     }
-    {{packed}}[{{offset}} + i] = {{value}};
+    {{store}}
 }

@@ -8,12 +8,12 @@ use schedule::*;
 use shaders::{Assembled, Context, Element, Limits, Operands, Place, Subgroups, Target, assemble};
 
 /// A card with 16x16x16 matrices, with roomy limits or the least that WebGPU guarantees.
-fn card(lanes: u32, roomy: bool) -> Target {
+fn card(operands: Operands, lanes: u32, roomy: bool) -> Target {
     let limits = Limits { workgroup_bytes: 48 << 10, invocations: 1024, ..Limits::WEBGPU };
     Target {
         subgroups: Some(Subgroups { min: lanes, max: lanes }),
         f16: true,
-        operands: Operands::Matrix,
+        operands,
         limits: if roomy { limits } else { Limits::WEBGPU },
         ..Target::WEBGPU
     }
@@ -119,7 +119,10 @@ fn convolutions_use_the_matrix_units() {
         let x: &[usize] = &[4, size, size, in_channels];
         let w: &[usize] = &[out_channels, in_channels, kernel, kernel];
         let y: &[usize] = &[4, out, out, out_channels];
-        for target in [card(32, true), card(32, false), card(64, true), card(8, true)] {
+        let cards = [32, 64, 8].into_iter().flat_map(|lanes| {
+            [Operands::Matrix, Operands::Split].map(|operands| card(operands, lanes, true))
+        });
+        for target in cards.chain([card(Operands::Matrix, 32, false)]) {
             for (kind, shapes) in [
                 (ConvKind::Forward, [x, w, y]),
                 (ConvKind::InputGrad, [y, w, x]),
@@ -143,15 +146,10 @@ fn convolutions_use_the_matrix_units() {
 fn matrix_products_use_the_matrix_units() {
     for [batch, m, n, k] in [[1, 64, 100, 64], [2, 33, 17, 40], [1, 200, 130, 70]] {
         let shapes: [&[usize]; 3] = [&[batch, m, k], &[batch, k, n], &[batch, m, n]];
-        let assembled = launches(&card(32, true), shapes, |lhs, rhs, epilogue| Body::MatMul {
-            batch,
-            m,
-            n,
-            k,
-            lhs,
-            rhs,
-            epilogue,
-        });
-        check(&format!("{m}x{n}x{k}"), &assembled);
+        for operands in [Operands::Matrix, Operands::Split] {
+            let body = |lhs, rhs, epilogue| Body::MatMul { batch, m, n, k, lhs, rhs, epilogue };
+            let assembled = launches(&card(operands, 32, true), shapes, body);
+            check(&format!("{m}x{n}x{k} of {operands:?}"), &assembled);
+        }
     }
 }

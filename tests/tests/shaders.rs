@@ -22,7 +22,7 @@ const BATCH: usize = 2;
 
 /// The adapters: what WebGPU guarantees; real graphics cards by the size of their subgroups; Metal, which
 /// keeps a binding to itself; and cards that multiply in 16 bits, with and without matrix
-/// units.
+/// units, or in pairs of them.
 fn targets() -> Vec<(String, Target)> {
     let large = Limits {
         storage_buffers: 64,
@@ -42,7 +42,7 @@ fn targets() -> Vec<(String, Target)> {
     for subgroups in [[32, 32], [64, 64], [8, 32]] {
         add(Some(subgroups), large);
     }
-    let mixed = [(Operands::F16, Limits::WEBGPU), (Operands::Matrix, large)];
+    let mixed = [(Operands::F16, Limits::WEBGPU), (Operands::Matrix, large), (Operands::Split, large)];
     targets.extend(mixed.map(|(operands, limits)| {
         let subgroups = Some(Subgroups { min: 32, max: 32 });
         let name = format!("operands {operands:?}, {} bindings", limits.storage_buffers);
@@ -154,7 +154,7 @@ fn translate(module: &Module) -> Result<(), String> {
     if module.operands != Operands::F32 {
         capabilities |= Capabilities::SHADER_FLOAT16;
     }
-    if module.operands == Operands::Matrix {
+    if module.operands.are_matrices() {
         capabilities |= Capabilities::COOPERATIVE_MATRIX;
     }
     let info = Validator::new(ValidationFlags::all(), capabilities)
@@ -183,12 +183,12 @@ fn translate(module: &Module) -> Result<(), String> {
     if module.operands != Operands::F32 {
         allowed.extend([spv::Capability::Float16, spv::Capability::StorageBuffer16BitAccess]);
     }
-    if module.operands == Operands::Matrix {
+    if module.operands.are_matrices() {
         allowed.extend([spv::Capability::CooperativeMatrixKHR, spv::Capability::VulkanMemoryModel]);
     }
     let options = spv::Options {
         lang_version: match module.operands {
-            Operands::Matrix => (1, 4),
+            operands if operands.are_matrices() => (1, 4),
             _ if module.subgroups => (1, 3),
             _ => (1, 0),
         },
@@ -198,7 +198,7 @@ fn translate(module: &Module) -> Result<(), String> {
     };
     let main = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
     let words = spv::write_vec(&parsed, &info, &options, Some(&main)).map_err(|e| format!("SPIR-V: {e}"))?;
-    if module.operands == Operands::Matrix {
+    if module.operands.are_matrices() {
         // Matrices of this size are Vulkan's alone.
         return Ok(());
     }

@@ -72,6 +72,7 @@ pub const PROGRAMS: &[(&str, fn() -> Result<()>)] = &[
     ("rounding_kink", rounding::kink),
     ("rounding_large", rounding::large),
     ("rounding_half", rounding::half),
+    ("rounding_pairs", rounding::pairs),
 ];
 
 /// Every picture, by the name of its file.

@@ -150,6 +150,26 @@ pub fn half() -> Result<()> {
 }
 // ANCHOR_END: half
 
+// ANCHOR: pair
+/// A number as two of 16 bits: rounded, and 2048 times what that took off.
+fn pair(x: f32) -> [f32; 2] {
+    let large = to_half(x);
+    [large, to_half((x - large) * 2048.0)]
+}
+
+pub fn pairs() -> Result<()> {
+    let [a, b] = [0.1f32, 1000.4];
+    let [[a, a_small], [b, b_small]] = [pair(a), pair(b)];
+    println!("0.1 becomes {a} + {a_small} / 2048 = {}", a + a_small / 2048.0);
+    println!("0.1 times 1000.4 is {} rounded to 16 bits", a * b);
+    println!(
+        "and {} with {a} and {b}, and what rounding took off",
+        a * b + (a * b_small + a_small * b) / 2048.0
+    );
+    Ok(())
+}
+// ANCHOR_END: pair
+
 /// The errors of sums by their length.
 pub fn picture() -> Result<String> {
     let mut chart = Chart::new(

@@ -16,6 +16,9 @@ pub use build::Builder;
 /// devices being created at the same time.
 pub struct Devices(pub Vec<(&'static str, GpuDevice)>);
 
+/// The configuration that only adapters with matrix units have. `gpu/src/emulated.rs` tests it on others.
+const SPLIT: &str = "pairs of 16-bit floats";
+
 static DEVICES: OnceLock<Option<Mutex<Devices>>> = OnceLock::new();
 
 /// The devices, or `None` (said loudly) where this machine has no adapter. With `CI` in the
@@ -28,10 +31,13 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
             ("WebGPU limits, no subgroups", Options { webgpu_limits: true, subgroups: false, ..everything }),
             ("unchecked shaders", Options { checked: false, ..everything }),
             ("mixed precision", Options { precision: Precision::Mixed, ..everything }),
+            (SPLIT, Options { precision: Precision::Split, ..everything }),
         ];
         let mut devices = Vec::new();
         for (name, options) in configurations {
             match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
+                // Without matrix units it would be the first once more.
+                Ok(device) if name == SPLIT && device.precision() != Precision::Split => {}
                 Ok(device) => devices.push((name, device)),
                 Err(error) => {
                     assert!(std::env::var_os("CI").is_none(), "CI must have an adapter: {error}");
@@ -83,7 +89,8 @@ fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
     let expected = evaluate(&builder.schedule, &builder.inputs);
     let Some(devices) = devices() else { return };
     // Side by side: a software driver compiles a kernel at its first dispatch, on one thread.
-    let chosen = &devices.0[..configurations];
+    let split = devices.0.iter().filter(|(name, _)| *name == SPLIT);
+    let chosen = devices.0[..configurations].iter().chain(split);
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let mut running = Vec::new();
         for (name, device) in chosen {

@@ -65,8 +65,9 @@ pub struct DeviceArgs {
     /// CPU threads; one for each core if not given (of several processes each takes its share of the cores).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// What convolutions and matrix products of a GPU multiply in: f32, or mixed (operands rounded to 16
-    /// bits, sums and weights in f32).
+    /// What convolutions and matrix products of a GPU multiply in: f32; mixed (operands rounded to 16 bits, sums and
+    /// weights in f32); or split (each operand as the sum of two 16-bit numbers, for matrix units: as accurate as f32,
+    /// and faster on large cards, but no operand may be above 65504 and no gradient above 64).
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub precision: gpu::Precision,
     /// How a GPU's kernels are chosen that can be computed in several ways: by measuring them once, when they are
@@ -116,8 +117,8 @@ impl DeviceArgs {
         };
         let threads = self.threads.map_or(cores, |n| n as usize);
         let on_cpu = || -> Box<dyn schedule::Device> {
-            if self.precision == gpu::Precision::Mixed {
-                warn!("the CPU device computes in f32: --precision mixed changes nothing");
+            if self.precision != gpu::Precision::F32 {
+                warn!("the CPU device computes in f32: --precision {} changes nothing", self.precision);
             }
             Box::new(cpu::CpuDevice::new(threads))
         };
@@ -182,11 +183,16 @@ impl DeviceArgs {
                 device.remember(file);
             }
         }
-        if self.precision == gpu::Precision::Mixed {
-            match device.is_mixed() {
-                true => warn!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
-                false => warn!("{} has no 16-bit floats: computing in f32", adapter.name),
+        let lacking = match self.precision {
+            gpu::Precision::F32 => return Ok(Box::new(device)),
+            gpu::Precision::Mixed => "16-bit floats",
+            gpu::Precision::Split => {
+                "matrix units that it takes (of 16x16x16 products, with 32 KiB of workgroup memory)"
             }
+        };
+        match device.precision() == self.precision {
+            true => warn!("{}: multiplies in {}", adapter.name, device.multiplies_in()),
+            false => warn!("{} has no {lacking}: computing in f32", adapter.name),
         }
         Ok(Box::new(device))
     }
