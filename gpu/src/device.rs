@@ -26,14 +26,13 @@ pub enum Precision {
     #[default]
     F32,
     /// Operands rounded (and, where they have memory of their own, stored) to 16 bits, activations stored so, sums
-    /// and all else in `f32`: by the matrix units where the adapter has them, else from 16-bit workgroup memory. An adapter without 16-bit floats computes in
-    /// `f32`; [`GpuDevice::multiplies_in`] tells.
+    /// and all else in `f32`: by the matrix units where the adapter has them, else from 16-bit workgroup memory. An
+    /// adapter without 16-bit floats computes in `f32`; [`GpuDevice::multiplies_in`] tells.
     Mixed,
-    /// Operands as the sums of two 16-bit floats, multiplied by the matrix units in three products: as accurate as `F32`,
-    /// and faster on cards whose matrix units do more than three times what the others do. Operands above 65504, or
-    /// gradients above 64, are infinite here; tensors with no value above 1e-4, or gradients with none above 1e-7, keep
-    /// fewer digits. An adapter without such units computes in `f32`;
-    /// [`GpuDevice::multiplies_in`] tells.
+    /// Operands as the sums of two 16-bit floats, multiplied by the matrix units in three products: as accurate as
+    /// `F32`, and faster on cards whose matrix units do more than three times what the others do. Operands above 65504,
+    /// or gradients above 64, are infinite here; tensors with no value above 1e-4, or gradients with none above 1e-7,
+    /// keep fewer digits. An adapter without such units computes in `f32`; [`GpuDevice::multiplies_in`] tells.
     Split,
 }
 

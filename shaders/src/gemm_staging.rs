@@ -256,8 +256,8 @@ impl<'a> Staging<'a> {
         let _ = writeln!(self.once, "    let {name}_across{i} = {across};\n    let {name}_down{i} = {down};");
     }
 
-    /// Loads a vector, of the left operand zero where `inside` is not so. Where threads load ahead they look at it only when they stage it:
-    /// before that they would wait for it.
+    /// Loads a vector, of the left operand zero where `inside` is not so. Where threads load ahead they look at it only
+    /// when they stage it: before that they would wait for it.
     fn load(&mut self, name: &str, value: &str, inside: Option<&str>) {
         let element = self.plan.tile.element();
         let made = |value: &str| match inside {
