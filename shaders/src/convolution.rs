@@ -13,6 +13,7 @@ use crate::gemm::Gemm;
 use crate::gemm_kernel;
 use crate::launch::{Access, Context, Scratch};
 use crate::operand::{Finisher, IMAGE, WEIGHT};
+use crate::target::Operands;
 use crate::template::fill;
 use crate::thread::{self, Functions};
 
@@ -24,7 +25,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else {
         return Err(Error::Device(format!("kernel `{label}` is no convolution")));
     };
-    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue);
+    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, context.target.operands);
     if epilogue.fold.is_some() && !gemm_kernel::can_fold(&gemms) {
         let message = format!("kernel `{label}` has a fold: schedule it with this device's options");
         return Err(Error::Device(message));
@@ -49,7 +50,7 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 pub fn is_tiled(body: &Body) -> bool {
     match body {
         Body::Convolution { kind, geometry, lhs, rhs, epilogue } => {
-            gemm_kernel::is_tiled(&Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
+            gemm_kernel::is_tiled(&Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, Operands::F32))
         }
         _ => false,
     }
@@ -61,7 +62,8 @@ pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
     if epilogue.shape.iter().product::<usize>() == 0 {
         return Vec::new();
     }
-    gemm_kernel::candidates(context, &Gemm::convolution(*kind, geometry, lhs, rhs, epilogue))
+    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, context.target.operands);
+    gemm_kernel::candidates(context, &gemms)
 }
 
 /// Fills the slots of a geometry that the text has, and the `extra` ones.

@@ -7,7 +7,7 @@
 //! | form | rows | columns | k |
 //! |---|---|---|---|
 //! | forward, input gradient | positions of the result | its channels | for every tap the left image's channels |
-//! | forward, up to 4 channels | the same | the same | all taps, each with a vector of channels |
+//! | forward, up to 4 channels, matrix units | the same | the same | all taps, each with a vector of channels |
 //! | weight gradient | taps, and for each the input's channels | the gradient's channels | positions of the gradient |
 //! | matrix product | m | n | k |
 //!
@@ -19,6 +19,7 @@ use crate::bindings::Bindings;
 use crate::emit::{all_of, quotient, remainder};
 use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, Rounding, WEIGHT};
 use crate::taps::{Phase, TapAxis, signed};
+use crate::target::Operands;
 
 /// How the operands are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Gemm<'a> {
     pub channels: usize,
     /// Columns of the result: channels in a group, of the gradient where the result is a weight's.
     pub columns: usize,
+    /// Whether taps lie along `k`: for matrix units, whose steps for each tap would be mostly padding.
+    pub taps_along_k: bool,
 }
 
 impl<'a> Gemm<'a> {
@@ -69,6 +72,7 @@ impl<'a> Gemm<'a> {
             window: [1, 1],
             channels: k,
             columns: n,
+            taps_along_k: false,
         }
     }
 
@@ -79,6 +83,7 @@ impl<'a> Gemm<'a> {
         lhs: &'a Operand,
         rhs: &'a Operand,
         epilogue: &'a Epilogue,
+        operands: Operands,
     ) -> Vec<Gemm<'a>> {
         let conv = &g.conv;
         let (group_in, group_out) = (g.in_channels / conv.groups, g.out_channels / conv.groups);
@@ -94,6 +99,10 @@ impl<'a> Gemm<'a> {
             window: g.kernel,
             channels: if kind == ConvKind::InputGrad { group_out } else { group_in },
             columns: if kind == ConvKind::InputGrad { group_in } else { group_out },
+            taps_along_k: operands.are_matrices()
+                && kind == ConvKind::Forward
+                && group_in <= 4
+                && g.kernel != [1, 1],
         };
         if kind != ConvKind::InputGrad {
             return vec![gemm(TapAxis::forward(g, 0), TapAxis::forward(g, 1))];
@@ -145,28 +154,23 @@ impl<'a> Gemm<'a> {
         self.channels.next_multiple_of(4)
     }
 
-    /// Whether taps lie along `k`. For each of them by itself whole steps would be mostly padding.
-    pub fn taps_along_k(&self) -> bool {
-        self.form == Form::Convolution(ConvKind::Forward) && self.channels <= 4 && self.taps() > 1
-    }
-
     /// Values of `k`, for each tap that is walked.
     pub fn depth(&self) -> usize {
         match self.form {
             Form::Convolution(ConvKind::WeightGrad) => self.positions(),
-            _ if self.taps_along_k() => 4 * self.taps(),
+            _ if self.taps_along_k => 4 * self.taps(),
             _ => self.channels,
         }
     }
 
     /// Whether the sum goes over taps beside `k`.
     pub fn walks_taps(&self) -> bool {
-        !self.is_weight_grad() && !self.taps_along_k()
+        !self.is_weight_grad() && !self.taps_along_k
     }
 
     /// Taps that a packed right operand has values of `k` for.
     pub fn packed_taps(&self) -> usize {
-        if self.taps_along_k() { 1 } else { self.taps() }
+        if self.taps_along_k { 1 } else { self.taps() }
     }
 
     /// Most taps that a sum walks.

@@ -90,7 +90,7 @@ impl<'a> Staging<'a> {
             let _ = writeln!(self.once, "    let p{i} = first + left_down{i};");
             let position = i.to_string();
             self.once += &self.gemm.pixel(&position);
-            if self.gemm.taps_along_k() {
+            if self.gemm.taps_along_k {
                 self.taps(&pieces, i);
                 continue;
             }
