@@ -299,8 +299,8 @@ impl Tile {
         if self.element() == Element::Pair { Element::F16 } else { self.element() }
     }
 
-    /// Values of k whose products are added up before they are added to the running sums: of a thread as many as there
-    /// are registers for, of the units one product of matrices.
+    /// Values of k whose products are added up before they are added to the running sums: as many as there are registers
+    /// for, of pairs up to two matrices.
     pub fn sum_depth(&self) -> usize {
         match self.core {
             Core::Threads { vectors: 1, half: false, .. } if self.k.is_multiple_of(8) => 8,
@@ -312,7 +312,7 @@ impl Tile {
     }
 
     /// Values of k that a running sum stays accurate for. A sum of random products, `d` at a time
-    /// ([`sum_depth`](Tile::sum_depth)), is off by about `sqrt(d / 2 + k / (2 d))` roundings: here by 7.
+    /// ([`sum_depth`](Tile::sum_depth)), is off by about `sqrt(d / 2 + k / (2 d))` roundings: here by 7 or 8.
     pub fn longest_sum(&self) -> usize {
         if self.element() == Element::F16 { usize::MAX } else { 90 * self.sum_depth() }
     }
