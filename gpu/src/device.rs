@@ -49,13 +49,20 @@ impl FromStr for Precision {
     }
 }
 
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
+impl Precision {
+    /// As [`FromStr`] reads it.
+    pub fn name(self) -> &'static str {
+        match self {
             Precision::F32 => "f32",
             Precision::Mixed => "mixed",
             Precision::Split => "split",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -257,6 +264,10 @@ impl Backend for GpuDevice {
     /// See [`Target::schedule_options`].
     fn options(&self) -> schedule::Options {
         self.gpu.target.schedule_options()
+    }
+
+    fn precision(&self) -> &'static str {
+        GpuDevice::precision(self).name()
     }
 
     fn state(&self) -> &State<wgpu::Buffer> {

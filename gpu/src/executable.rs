@@ -176,7 +176,7 @@ impl Compiled for GpuExecutable {
 /// Buffers that a kernel touches or a caller can read.
 fn used(schedule: &Schedule) -> HashSet<BufferId> {
     let mut used: HashSet<BufferId> = schedule.outputs.iter().map(|(_, id)| *id).collect();
-    for kernel in schedule.prepare.iter().chain(&schedule.kernels) {
+    for kernel in schedule.all_kernels() {
         used.extend(kernel.buffers());
     }
     used

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use autograd::{Error, Result};
@@ -285,7 +286,14 @@ fn write(file: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let aside = file.with_extension(format!("{}.new", std::process::id()));
-    std::fs::write(&aside, text)?;
-    std::fs::rename(&aside, file)
+    // Of each process and write its own.
+    static WRITES: AtomicUsize = AtomicUsize::new(0);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let aside = file.with_extension(format!("{}.{number}.new", std::process::id()));
+    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, file));
+    if written.is_err() {
+        // What cannot be removed either does no harm.
+        let _ = std::fs::remove_file(&aside);
+    }
+    written
 }

@@ -8,11 +8,11 @@ use gpu::{Choices, GpuDevice, Measuring, Options, Precision, Tune};
 use reference::evaluate;
 use schedule::{Device, Schedule, Step, Value};
 
-/// Software drivers do not bear devices being made at the same time.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// `None`, said past the capture of the test harness, where this machine has no adapter.
 fn open(options: Options) -> Option<GpuDevice> {
+    // Software drivers do not bear devices being made at the same time.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
         Ok(device) => Some(device),
         Err(error) => {
@@ -80,6 +80,7 @@ fn check_every_way(precision: Precision, tolerance: f64) -> usize {
         );
         return usize::MAX;
     }
+    assert_eq!(Device::precision(&first), precision.to_string());
     let schedule = step().schedule_with(first.options()).unwrap();
     let inputs = inputs(&schedule);
     let expected = evaluate(&schedule, &inputs);
@@ -102,28 +103,24 @@ fn check_every_way(precision: Precision, tolerance: f64) -> usize {
 
 #[test]
 fn every_way_is_right() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = check_every_way(Precision::F32, 3e-6);
     assert!(ways > 8, "{ways}");
 }
 
 #[test]
 fn every_way_is_right_in_mixed_precision() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = check_every_way(Precision::Mixed, 4.0 / 2048.0);
     assert!(ways > 8, "{ways}");
 }
 
 #[test]
 fn every_way_is_right_in_pairs() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = check_every_way(Precision::Split, 3e-6);
     assert!(ways > 8, "{ways}");
 }
 
 #[test]
 fn a_choice_that_is_given_is_taken() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let options = |tune| Options { tune, ..Options::default() };
     let Some(tuned) = open(options(Tune::Number(4))) else { return };
     let schedule = step().schedule_with(tuned.options()).unwrap();
@@ -148,7 +145,6 @@ fn a_choice_that_is_given_is_taken() {
 
 #[test]
 fn what_was_measured_is_kept_in_a_file() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let options = Options { tune: Tune::Measured, ..Options::default() };
     let Some(device) = open(options) else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -34,6 +34,10 @@ pub trait Backend: VariableStore + Clone + 'static {
     /// Reads a variable's memory, of so many elements.
     fn copy_out(&self, memory: &Self::Memory, len: usize) -> Result<Pending<Vec<f32>>>;
 
+    /// See [`Device::precision`](crate::Device::precision).
+    fn precision(&self) -> &'static str {
+        "f32"
+    }
     /// See [`Device::choices`](crate::Device::choices).
     fn choices(&self) -> String {
         String::new()

@@ -38,6 +38,12 @@ pub trait Device: VariableStore {
     /// How schedules for this device are best made.
     fn options(&self) -> Options;
 
+    /// In what precision convolutions and matrix products multiply, in a word: a run that goes on in another is another
+    /// run.
+    fn precision(&self) -> &'static str {
+        "f32"
+    }
+
     /// Schedules a step with this device's options and compiles it.
     fn compile_step(&self, step: &Step) -> Result<Box<dyn Executable>> {
         self.compile(step.schedule_with(self.options())?)

@@ -153,7 +153,7 @@ fn together(a: Scope, b: Scope) -> Scope {
 }
 
 /// The text, or its beginning where it is longer than `width`.
-fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     match text.chars().count() > width {
         true => text.chars().take(width - 2).chain("..".chars()).collect(),
         false => text.into(),

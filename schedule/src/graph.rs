@@ -13,6 +13,9 @@ use autograd::{Error, Result};
 /// A sum of two values each is an addition for its reader where there are at most so many.
 const SMALL: usize = 1 << 14;
 
+/// A constant of at most so many values is known by them, a longer one by where it lies.
+const LISTED: usize = 256;
+
 /// Index of a node in [`Graph::nodes`].
 pub type NodeId = usize;
 
@@ -115,6 +118,7 @@ impl Builder {
 
     fn intern(&mut self, op: Op, inputs: Vec<NodeId>, shape: Vec<usize>, integer: bool) -> NodeId {
         let text = match &op {
+            Op::Constant(values) if values.len() <= LISTED => format!("constant {values:?}"),
             Op::Constant(values) => format!("constant {:p}", std::sync::Arc::as_ptr(values)),
             Op::State(variable) => format!("state {}", variable.id()),
             Op::Full(value) => format!("full {:x}", value.to_bits()),

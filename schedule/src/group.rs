@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::draft::Draft;
+use crate::explain::cut;
 use crate::ir::{Body, Buffer, BufferId, Kernel, Role};
 use crate::step::Options;
 
@@ -144,8 +145,6 @@ fn together(mut members: Vec<Kernel>) -> Kernel {
             names.push(label);
         }
     }
-    let names = names.join("; ");
-    let names =
-        if names.len() > 50 { format!("{}..", names.chars().take(48).collect::<String>()) } else { names };
-    Kernel { label: format!("{count} maps: {names}"), body: Body::Map { parts } }
+    let label = format!("{count} maps: {}", cut(&names.join("; "), 50));
+    Kernel { label, body: Body::Map { parts } }
 }

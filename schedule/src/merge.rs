@@ -15,6 +15,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::draft::Draft;
+use crate::explain::cut;
 use crate::ir::{
     Body, Buffer, BufferId, ChannelFold, ConvKind, Instr, Kernel, Map, Program, ReduceKind, Reg, Store, View,
 };
@@ -86,7 +87,9 @@ impl List<'_> {
             let Some(fold) = &self.kernels[at] else { continue };
             let Some(host) = self.source(at, fold) else { continue };
             let Some(convolution) = &self.kernels[host] else { continue };
-            if let Some(merged) = attach(convolution, fold).filter(|merged| folds(merged, to))
+            let Body::Convolution { kind, geometry, .. } = &convolution.body else { continue };
+            if to.allow(*kind, geometry)
+                && let Some(merged) = attach(convolution, fold)
                 && merged.buffers().len() <= most
             {
                 self.replace(host, at, merged);
@@ -177,7 +180,7 @@ fn both(first: &Kernel, second: &Kernel) -> String {
     } else {
         format!("{}, {}", first.label, second.label)
     };
-    if label.len() > 60 { format!("{}..", label.chars().take(58).collect::<String>()) } else { label }
+    cut(&label, 60)
 }
 
 /// A fold with a map over its results as what is done with them, if the map is over their space.
@@ -273,20 +276,6 @@ fn add_fold(
     let map = append(finish, &renumbered, &[])?;
     stores.extend(more.iter().map(|store| Store { value: map[store.value], ..store.clone() }));
     Some(())
-}
-
-/// Whether a convolution may have its fold.
-fn folds(kernel: &Kernel, to: ChannelFolds) -> bool {
-    let Body::Convolution { kind, geometry, epilogue, .. } = &kernel.body else { return false };
-    let conv = &geometry.conv;
-    let is_whole = kind == &ConvKind::Forward || conv.stride == [1, 1];
-    match to {
-        ChannelFolds::None => false,
-        ChannelFolds::Dense => {
-            conv.groups == 1 && is_whole && epilogue.shape.last().is_some_and(|c| c.is_multiple_of(4))
-        }
-        ChannelFolds::All => true,
-    }
 }
 
 /// The convolution with a fold over its pixels in its epilogue, if the fold is one.

@@ -23,6 +23,10 @@ impl<B: Backend> Device for B {
         Backend::options(self)
     }
 
+    fn precision(&self) -> &'static str {
+        Backend::precision(self)
+    }
+
     fn choices(&self) -> String {
         Backend::choices(self)
     }

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use autograd::error::{Error, Result};
 use autograd::tensor::{DType, Op, Tensor, Variable};
 
+use crate::ir::{ConvGeometry, ConvKind};
+
 /// What one call computes: outputs to read and variables to overwrite. All expressions see the
 /// variables' values from before the call.
 #[derive(Clone, Default)]
@@ -39,6 +41,23 @@ pub enum ChannelFolds {
     Dense,
     /// For every forward pass and input gradient.
     All,
+}
+
+impl ChannelFolds {
+    /// Whether such a convolution may have one.
+    pub fn allow(self, kind: ConvKind, geometry: &ConvGeometry) -> bool {
+        let conv = &geometry.conv;
+        let (is_whole, channels) = match kind {
+            ConvKind::Forward => (true, geometry.out_channels),
+            ConvKind::InputGrad => (conv.stride == [1, 1], geometry.in_channels),
+            ConvKind::WeightGrad => return false,
+        };
+        match self {
+            ChannelFolds::None => false,
+            ChannelFolds::Dense => conv.groups == 1 && is_whole && channels.is_multiple_of(4),
+            ChannelFolds::All => true,
+        }
+    }
 }
 
 impl Options {

@@ -75,3 +75,14 @@ fn sums_of_two_values_are_additions() {
     assert_eq!(kernels(&[3, 50]), [1, 0]);
     assert_eq!(kernels(&[2, 50_000]), [1, 0]);
 }
+
+#[test]
+fn equal_constants_are_one_and_so_is_what_is_made_of_them() {
+    let x = Tensor::input("x", &[3, 40]);
+    let sums = |factors: [f32; 3]| (&x * Tensor::constant(&[3, 1], factors.to_vec())).exp().sum(&[1]);
+    let [first, second, third] = [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, -0.0]].map(sums);
+    let step = Step::new().output("a", &(first * second)).output("b", &third);
+    let schedule = step.schedule().unwrap();
+    let constants = schedule.buffers.iter().filter(|b| matches!(b.role, schedule::Role::Constant(_))).count();
+    assert_eq!(constants, 2);
+}

@@ -3,11 +3,10 @@
 use std::fmt::Display;
 
 use autograd::{Error, Result};
-use schedule::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
+use schedule::{Body, ChannelFolds, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind};
 
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
-use crate::choice::Tiling;
 use crate::fold::{Fold, Text};
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
@@ -25,16 +24,11 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
     let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else {
         return Err(Error::Device(format!("kernel `{label}` is no convolution")));
     };
-    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, context.target.operands);
-    if epilogue.fold.is_some() && !gemm_kernel::can_fold(&gemms) {
+    if epilogue.fold.is_some() && !ChannelFolds::Dense.allow(*kind, geometry) {
         let message = format!("kernel `{label}` has a fold: schedule it with this device's options");
         return Err(Error::Device(message));
     }
-    if epilogue.shape.iter().product::<usize>() == 0
-        || (epilogue.stores.is_empty() && epilogue.fold.is_none())
-    {
-        return Ok(Assembled::default());
-    }
+    let gemms = Gemm::of(body, context.target.operands);
     if let Some(tiled) = gemm_kernel::assemble(context, label, &gemms) {
         return Ok(tiled);
     }
@@ -48,22 +42,8 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 
 /// Whether tiles compute it, which round what they multiply in mixed precision.
 pub fn is_tiled(body: &Body) -> bool {
-    match body {
-        Body::Convolution { kind, geometry, lhs, rhs, epilogue } => {
-            gemm_kernel::is_tiled(&Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, Operands::F32))
-        }
-        _ => false,
-    }
-}
-
-/// See [`gemm_kernel::candidates`].
-pub fn candidates(context: Context, body: &Body) -> Vec<Tiling> {
-    let Body::Convolution { kind, geometry, lhs, rhs, epilogue } = body else { return Vec::new() };
-    if epilogue.shape.iter().product::<usize>() == 0 {
-        return Vec::new();
-    }
-    let gemms = Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, context.target.operands);
-    gemm_kernel::candidates(context, &gemms)
+    // Whatever the operands are.
+    matches!(body, Body::Convolution { .. }) && gemm_kernel::is_tiled(&Gemm::of(body, Operands::F32))
 }
 
 /// Fills the slots of a geometry that the text has, and the `extra` ones.
@@ -114,12 +94,8 @@ fn direct(
     rhs: &Operand,
     epilogue: &Epilogue,
 ) -> Assembled {
-    let functions = Functions {
-        lhs: Some((lhs, IMAGE)),
-        rhs: Some((rhs, WEIGHT)),
-        finish: Some((epilogue, IMAGE)),
-        scratch: None,
-    };
+    let functions =
+        Functions { lhs: (lhs, IMAGE), rhs: (rhs, WEIGHT), finish: Some((epilogue, IMAGE)), scratch: None };
     let body = fill_geometry(template, geometry, &[]);
     let count = epilogue.shape.iter().product();
     let launch = thread::launch(context, label, count, functions, |_| body.clone());
@@ -142,8 +118,8 @@ fn direct_weight_grad(
     let chunks = pixels.div_ceil(chunk_len).max(1);
     let scratch = Scratch::first(chunks * weights);
     let functions = Functions {
-        lhs: Some((lhs, IMAGE)),
-        rhs: Some((rhs, IMAGE)),
+        lhs: (lhs, IMAGE),
+        rhs: (rhs, IMAGE),
         finish: None,
         scratch: Some((scratch, Access::ReadWrite)),
     };

@@ -284,11 +284,11 @@ impl Emitter {
             match stride {
                 0 => {}
                 1 => terms.push(name.clone()),
-                _ => terms.push(format!("{name} * {}", parenthesised(stride))),
+                _ => terms.push(format!("{name} * {}", signed(stride))),
             }
         }
         if offset != 0 || terms.is_empty() {
-            terms.push(parenthesised(offset));
+            terms.push(signed(offset));
         }
         terms.join(" + ")
     }
@@ -303,6 +303,12 @@ pub fn all_of(conditions: &[String]) -> String {
 pub fn in_fours(view: &View, dim: usize) -> bool {
     let mut others = view.strides.iter().enumerate().filter(|(d, _)| *d != dim);
     stride(&view.strides, dim) == 1 && view.offset % 4 == 0 && others.all(|(_, stride)| stride % 4 == 0)
+}
+
+/// The innermost dim, if every store takes four neighbours along it.
+pub fn vector_dim(shape: &[usize], stores: &[Store]) -> Option<usize> {
+    let last = shape.len().checked_sub(1)?;
+    (shape[last].is_multiple_of(4) && stores.iter().all(|s| in_fours(&s.view, last))).then_some(last)
 }
 
 /// Statements that split the linear index `linear` of a space into one `let` a dim. The dim `vector`
@@ -343,7 +349,8 @@ fn stride(strides: &[i64], d: usize) -> i64 {
     strides.get(d).copied().unwrap_or(0)
 }
 
-fn parenthesised(value: i64) -> String {
+/// A number as an operand.
+pub fn signed(value: i64) -> String {
     if value < 0 { format!("({value})") } else { value.to_string() }
 }
 

@@ -13,12 +13,12 @@
 //!
 //! [`gemm_kernel`](crate::gemm_kernel) computes all of them.
 
-use schedule::{ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
+use schedule::{Body, ConvGeometry, ConvKind, Epilogue, Operand, ReduceKind, Reg};
 
 use crate::bindings::Bindings;
-use crate::emit::{all_of, quotient, remainder};
+use crate::emit::{all_of, quotient, remainder, signed};
 use crate::operand::{Finisher, LEFT, Loader, PIXELS, PRODUCT, Rounding, WEIGHT};
-use crate::taps::{Phase, TapAxis, signed};
+use crate::taps::{Phase, TapAxis};
 use crate::target::Operands;
 
 /// How the operands are indexed.
@@ -53,8 +53,24 @@ pub struct Gemm<'a> {
 }
 
 impl<'a> Gemm<'a> {
-    /// A matrix product.
-    pub fn matrix(
+    /// The launches that compute a kernel's products: none where it has none, or nothing comes of them.
+    pub fn of(body: &'a Body, operands: Operands) -> Vec<Gemm<'a>> {
+        let is_something = |epilogue: &Epilogue| {
+            epilogue.shape.iter().all(|&size| size > 0)
+                && (epilogue.fold.is_some() || !epilogue.stores.is_empty())
+        };
+        match body {
+            Body::MatMul { batch, m, n, k, lhs, rhs, epilogue } if is_something(epilogue) => {
+                vec![Gemm::matrix([*batch, *m, *n, *k], lhs, rhs, epilogue)]
+            }
+            Body::Convolution { kind, geometry, lhs, rhs, epilogue } if is_something(epilogue) => {
+                Gemm::convolution(*kind, geometry, lhs, rhs, epilogue, operands)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn matrix(
         [batch, m, n, k]: [usize; 4],
         lhs: &'a Operand,
         rhs: &'a Operand,
@@ -76,8 +92,8 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// The launches of a convolution or a gradient: several only for an input gradient whose phases are of unlike sizes.
-    pub fn convolution(
+    /// Of a convolution or a gradient: several only for an input gradient whose phases are of unlike sizes.
+    fn convolution(
         kind: ConvKind,
         g: &ConvGeometry,
         lhs: &'a Operand,
@@ -185,7 +201,10 @@ impl<'a> Gemm<'a> {
 
     /// Which operand, left and right, is a gradient.
     pub fn gradients(&self) -> [bool; 2] {
-        [ConvKind::InputGrad, ConvKind::WeightGrad].map(|kind| self.form == Form::Convolution(kind))
+        match self.form {
+            Form::Convolution(kind) => kind.gradients(),
+            Form::Matrix => [false, false],
+        }
     }
 
     /// What the epilogue folds.

@@ -63,11 +63,6 @@ pub fn candidates(context: Context, gemms: &[Gemm]) -> Vec<Tiling> {
     tilings
 }
 
-/// Whether a fold over the rows can be part of the launches: of one product, whose columns come in fours.
-pub fn can_fold(gemms: &[Gemm]) -> bool {
-    matches!(gemms, [gemm] if gemm.slices() == 1 && gemm.columns.is_multiple_of(4) && !gemm.is_weight_grad())
-}
-
 /// Whether enough is in a group to fill a tile.
 pub fn is_tiled(gemms: &[Gemm]) -> bool {
     let fills =
@@ -75,10 +70,10 @@ pub fn is_tiled(gemms: &[Gemm]) -> bool {
     gemms.first().is_some_and(fills)
 }
 
-/// Assembles the products of one kernel, which share a right operand, or `None` where too little is in a
-/// group to fill a tile.
+/// Assembles the products of one kernel, which share a right operand; `None` where too little is in a group to fill a
+/// tile.
 pub fn assemble(context: Context, label: &str, gemms: &[Gemm]) -> Option<Assembled> {
-    let first = gemms.first()?;
+    let Some(first) = gemms.first() else { return Some(Assembled::default()) };
     let tiling = match context.choice {
         Some(Choice::Product(tiling)) => tiling,
         _ => *candidates(context, gemms).first()?,

@@ -115,10 +115,10 @@ pub fn gradient(body: &mut Body) -> Option<(&mut Operand, BufferId)> {
         return None;
     }
     let Body::Convolution { kind, lhs, rhs, .. } = body else { return None };
-    let operand = match kind {
-        ConvKind::Forward => return None,
-        ConvKind::InputGrad => lhs,
-        ConvKind::WeightGrad => rhs,
+    let operand = match kind.gradients() {
+        [true, _] => lhs,
+        [_, true] => rhs,
+        _ => return None,
     };
     match operand.program.instrs[operand.value] {
         Instr::Load { buffer, .. } => Some((operand, buffer)),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use autograd::{Error, Result};
-use schedule::Buffer;
 
 use crate::choice::Choice;
 use crate::element::Element;
@@ -23,9 +22,7 @@ pub struct Place {
 /// What assembly needs to know besides the kernel.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// The schedule's buffers.
-    pub buffers: &'a [Buffer],
-    /// Where each of them lies.
+    /// Where each of the schedule's buffers lies.
     pub places: &'a [Place],
     /// See [`Schedule::frozen`](schedule::Schedule::frozen): what depends only on such buffers is packed once.
     pub frozen: &'a [bool],

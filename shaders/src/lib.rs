@@ -20,7 +20,6 @@ mod gemm_staging;
 mod halves;
 mod launch;
 mod map;
-mod matmul;
 mod operand;
 mod pack;
 mod pool;
@@ -35,7 +34,8 @@ mod tile;
 mod tile_fold;
 mod tile_text;
 
-use autograd::Result;
+use autograd::{Error, Result};
+use gemm::Gemm;
 use schedule::{Body, Kernel};
 
 pub use assembled::Assembled;
@@ -53,11 +53,9 @@ pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {
         body @ Body::Reduce { .. } => {
             reduce::candidates(context, body).into_iter().map(Choice::Fold).collect()
         }
-        body @ Body::MatMul { .. } => {
-            matmul::candidates(context, body).into_iter().map(Choice::Product).collect()
-        }
-        body @ Body::Convolution { .. } => {
-            convolution::candidates(context, body).into_iter().map(Choice::Product).collect()
+        body @ (Body::MatMul { .. } | Body::Convolution { .. }) => {
+            let gemms = Gemm::of(body, context.target.operands);
+            gemm_kernel::candidates(context, &gemms).into_iter().map(Choice::Product).collect()
         }
         Body::Map { .. } | Body::Pool { .. } | Body::AllReduce { .. } => Vec::new(),
     }
@@ -66,7 +64,7 @@ pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {
 /// Makes a kernel ready for a device.
 ///
 /// # Errors
-/// [`Error::Limit`](autograd::Error::Limit) where the kernel cannot be made to fit the target's limits.
+/// [`Error::Limit`] where the kernel cannot be made to fit the target's limits.
 pub fn assemble(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let mut assembled = assemble_once(context, kernel)?;
     let limit = context.target.limits.storage_buffers as usize;
@@ -84,7 +82,11 @@ fn assemble_once(context: Context, kernel: &Kernel) -> Result<Assembled> {
     let assembled = match &kernel.body {
         Body::Map { parts } => map::assemble(context, label, parts)?,
         Body::Reduce { .. } => reduce::assemble(context, label, &kernel.body)?,
-        Body::MatMul { .. } => matmul::assemble(context, label, &kernel.body)?,
+        Body::MatMul { .. } => {
+            let products =
+                gemm_kernel::assemble(context, label, &Gemm::of(&kernel.body, context.target.operands));
+            products.ok_or_else(|| Error::Device(format!("no tile fits the product `{label}`")))?
+        }
         Body::Convolution { .. } => convolution::assemble(context, label, &kernel.body)?,
         // Between launches: the device's.
         Body::AllReduce { .. } => Assembled::default(),

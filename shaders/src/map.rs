@@ -7,7 +7,7 @@ use schedule::{Map, Program, Store, merge_dims};
 
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
-use crate::emit::{Emitter, decompose, in_fours};
+use crate::emit::{Emitter, decompose, vector_dim};
 use crate::launch::Context;
 use crate::thread::{THREADS, finish_launch};
 
@@ -83,10 +83,4 @@ impl Writer {
         self.emitter.stores(&self.stores, bindings);
         format!("{}{}", self.indices, self.emitter.code)
     }
-}
-
-/// The innermost dim, if every store can write four neighbours along it.
-fn vector_dim(shape: &[usize], stores: &[Store]) -> Option<usize> {
-    let last = shape.len().checked_sub(1)?;
-    (shape[last].is_multiple_of(4) && stores.iter().all(|s| in_fours(&s.view, last))).then_some(last)
 }

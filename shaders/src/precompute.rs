@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use autograd::tensor::BinaryOp;
-use schedule::{
-    Body, Buffer, BufferId, ConvKind, Instr, Kernel, Operand, Program, Reg, Role, Schedule, Store,
-};
+use schedule::{Body, Buffer, BufferId, Instr, Kernel, Operand, Program, Reg, Role, Schedule, Store};
 
 use crate::element::Element;
 use crate::halves;
@@ -26,8 +24,8 @@ pub struct Precomputed {
 impl Precomputed {
     /// What the assembly of its kernels needs to know.
     pub fn context<'a>(&'a self, target: &'a Target) -> Context<'a> {
-        let Precomputed { schedule, places, frozen } = self;
-        Context { buffers: &schedule.buffers, places, frozen, target, choice: None, tight: false }
+        let Precomputed { places, frozen, .. } = self;
+        Context { places, frozen, target, choice: None, tight: false }
     }
 }
 
@@ -189,12 +187,11 @@ impl Rewriter {
             Instr::Load { buffer, .. } => 2 * self.schedule.buffers[*buffer].len() > len,
             _ => false,
         };
-        let is_arithmetic =
-            |instr: &Instr| matches!(instr, Instr::Unary(..) | Instr::Binary(..) | Instr::Select { .. });
         let count = |is_it: &dyn Fn(&Instr) -> bool| {
             operand.program.needed([operand.value]).filter(|(_, instr)| is_it(instr)).count()
         };
-        count(&is_big) > 1 || (self.operands.are_matrices() && len >= LARGE && count(&is_arithmetic) > 1)
+        count(&is_big) > 1
+            || (self.operands.are_matrices() && len >= LARGE && count(&Instr::is_arithmetic) > 1)
     }
 
     /// Forgets operands that depend on memory about to change.
@@ -244,11 +241,12 @@ fn scale_gradients(body: &mut Body, gradients: &BTreeSet<BufferId>) {
 /// An operand of a convolution that goes over a window, and whether it is a gradient.
 fn window_operand(kernel: &mut Kernel, side: Side) -> Option<(&mut Operand, bool)> {
     let Body::Convolution { kind, geometry, lhs, rhs, .. } = &mut kernel.body else { return None };
-    match (side, kind) {
+    let [left, right] = kind.gradients();
+    match side {
         _ if geometry.kernel == [1, 1] => None,
-        (Side::Lhs, kind) => Some((lhs, *kind == ConvKind::InputGrad)),
-        (Side::Rhs, ConvKind::WeightGrad) => Some((rhs, true)),
-        (Side::Rhs, _) => None,
+        Side::Lhs => Some((lhs, left)),
+        // Else the weight.
+        Side::Rhs => right.then_some((rhs, true)),
     }
 }
 

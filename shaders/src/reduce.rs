@@ -6,7 +6,7 @@ use schedule::{Body, ChannelFold, Program, ReduceKind, Reg, Store, merge_dims};
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
 use crate::choice::{Choice, Cut};
-use crate::emit::{Emitter, Index, decompose, in_fours};
+use crate::emit::{Emitter, Index, decompose, in_fours, vector_dim};
 use crate::fold::{Fold, Text};
 use crate::launch::{Access, Context, Launch, Scratch};
 
@@ -34,13 +34,6 @@ pub fn assemble(context: Context, label: &str, body: &Body) -> Result<Assembled>
 /// See [`Fold::cuts`].
 pub fn candidates(context: Context, body: &Body) -> Vec<Cut> {
     Reduce::new(body).map_or_else(Vec::new, |reduce| reduce.fold().cuts(context))
-}
-
-/// The innermost outer dim, if stores take four neighbours along it.
-fn vector_dim(outer: &[usize], stores: &[Store]) -> Option<usize> {
-    let last = outer.len().checked_sub(1)?;
-    let stores = stores.iter().all(|s| in_fours(&s.view, last));
-    (outer[last].is_multiple_of(4) && stores).then_some(last)
 }
 
 /// The launch that finishes the fold of a convolution's epilogue, over its space, from the `states` of tiles of so many

@@ -2,6 +2,8 @@
 
 use schedule::ConvGeometry;
 
+use crate::emit::signed;
+
 /// One axis of the taps. Tap `t` of a phase is element `first + t * step` of the window, and reads the left operand at
 /// `row * stride + offset + t * move_by`, if that is within `0..size`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,9 +107,4 @@ impl TapAxis {
         let numbered = values.enumerate();
         numbered.fold(first, |text, (i, value)| format!("select({text}, {value}, {phase} == {})", i + 1))
     }
-}
-
-/// A number as an operand.
-pub fn signed(value: i64) -> String {
-    if value < 0 { format!("({value})") } else { value.to_string() }
 }

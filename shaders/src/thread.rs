@@ -13,10 +13,10 @@ const TEMPLATE: &str = include_str!("../wgsl/thread.wgsl");
 pub const THREADS: usize = 64;
 
 /// The functions a kernel's core calls, all on single elements.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Functions<'a> {
-    pub lhs: Option<(&'a Operand, &'static [&'static str])>,
-    pub rhs: Option<(&'a Operand, &'static [&'static str])>,
+    pub lhs: (&'a Operand, &'static [&'static str]),
+    pub rhs: (&'a Operand, &'static [&'static str]),
     pub finish: Option<(&'a Epilogue, &'static [&'static str])>,
     /// Scratch the core uses, and how.
     pub scratch: Option<(Scratch, Access)>,
@@ -32,15 +32,13 @@ pub fn launch(
 ) -> Launch {
     let stores = functions.finish.iter().flat_map(|(e, _)| e.stores.iter().map(|s| s.buffer));
     let mut bindings = Bindings::new(context, stores);
-    let lhs = functions.lhs.map(|(o, p)| Loader::new(o, p, None));
-    let rhs = functions.rhs.map(|(o, p)| Loader::new(o, p, None));
+    let [lhs, rhs] = [functions.lhs, functions.rhs].map(|(o, p)| Loader::new(o, p, None));
     let finish = functions.finish.map(|(e, p)| Finisher::new(e, p, None));
-    lhs.iter().chain(&rhs).for_each(|l| l.declare(&mut bindings));
+    [&lhs, &rhs].into_iter().for_each(|l| l.declare(&mut bindings));
     finish.iter().for_each(|f| f.declare(&mut bindings));
 
-    let mut text = String::new();
-    text += &lhs.map_or(String::new(), |l| l.write("lhs", Rounding::NONE, &mut bindings));
-    text += &rhs.map_or(String::new(), |l| l.write("rhs", Rounding::NONE, &mut bindings));
+    let mut text = lhs.write("lhs", Rounding::NONE, &mut bindings);
+    text += &rhs.write("rhs", Rounding::NONE, &mut bindings);
     text += &finish.map_or(String::new(), |f| f.write("finish", &[], &mut bindings));
     let scratch = functions.scratch.map(|(scratch, access)| bindings.scratch(scratch, access, false));
     let body = body(scratch.as_deref().unwrap_or(""));

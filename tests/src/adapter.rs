@@ -1,22 +1,20 @@
-//! The GPU of the tests. Software drivers do not bear several devices being made at the same time, so a
-//! test binary opens one after the other, and its tests take turns on it.
+//! The GPU of the tests. Software drivers do not bear devices being made at the same time, and compile the kernels of a
+//! device on one thread: a test binary makes two devices, one after the other, and its tests share them out.
 
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use gpu::{GpuDevice, Options};
 
-/// Only one test at a time.
-static TURN: Mutex<()> = Mutex::new(());
+/// One device is made at a time.
+static MAKING: Mutex<()> = Mutex::new(());
+/// How many threads use each of the shared devices.
+static USERS: Mutex<[usize; 2]> = Mutex::new([0; 2]);
 
-/// Waits until no other test uses the GPU.
-pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Opens the adapter that `SLD_TEST_ADAPTER` names, or the first; take a [`turn`] before. `None`, said
-/// past the capture of the test harness, where this machine has none; under `CI` that is a failure.
+/// Opens the adapter that `SLD_TEST_ADAPTER` names, or the first. `None`, said past the capture of the test harness,
+/// where this machine has none; under `CI` that is a failure.
 pub fn open(options: Options) -> Option<GpuDevice> {
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
         Ok(device) => Some(device),
         Err(error) => {
@@ -27,12 +25,37 @@ pub fn open(options: Options) -> Option<GpuDevice> {
     }
 }
 
-/// The device that the tests of a binary share, opened as the program opens it.
-pub fn shared() -> Option<&'static GpuDevice> {
-    static DEVICE: OnceLock<Option<GpuDevice>> = OnceLock::new();
+/// A device that the tests of a binary share.
+pub struct Shared {
+    pub device: GpuDevice,
+    /// Held by who runs something on it.
+    pub turn: Mutex<()>,
+}
+
+/// The device of this thread, and so of this test, opened as the program opens it.
+pub fn shared() -> Option<&'static Shared> {
+    /// A thread's device, by number, until the thread ends.
+    struct Seat(usize);
+    impl Seat {
+        fn take() -> Seat {
+            let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = usize::from(users[1] < users[0]);
+            users[number] += 1;
+            Seat(number)
+        }
+    }
+    impl Drop for Seat {
+        fn drop(&mut self) {
+            USERS.lock().unwrap_or_else(PoisonError::into_inner)[self.0] -= 1;
+        }
+    }
+    thread_local! {
+        static SEAT: Seat = Seat::take();
+    }
+    static DEVICES: OnceLock<Option<[Shared; 2]>> = OnceLock::new();
     let made = || {
-        let _turn = turn();
-        open(Options::default())
+        let one = || Some(Shared { device: open(Options::default())?, turn: Mutex::default() });
+        Some([one()?, one()?])
     };
-    DEVICE.get_or_init(made).as_ref()
+    DEVICES.get_or_init(made).as_ref().map(|devices| SEAT.with(|seat| &devices[seat.0]))
 }

@@ -1,12 +1,12 @@
 //! One way to run a test's expressions on everything that can run them.
 
 use std::collections::HashMap;
-use std::sync::MutexGuard;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::{Tensor, Variable, evaluate_adjusted};
 use schedule::{Buffer, Device, Executable, Options, Role, Step, Value};
 
-use crate::adapter;
+use crate::adapter::{self, Shared};
 
 /// What a test computes in one call.
 #[derive(Clone, Default)]
@@ -145,26 +145,26 @@ fn input_name(buffer: &Buffer) -> Option<String> {
 pub struct OnDevice {
     device: Box<dyn Device>,
     options: Options,
-    /// Whether to run only in one's [`adapter::turn`].
-    in_turn: bool,
+    /// Held while something runs, where others run on the device as well.
+    turn: Option<&'static Mutex<()>>,
 }
 
 impl OnDevice {
     pub fn new(device: Box<dyn Device>) -> OnDevice {
-        OnDevice { options: device.options(), device, in_turn: false }
+        OnDevice { options: device.options(), device, turn: None }
     }
     /// Schedules made otherwise than the device likes them.
     pub fn with_options(device: Box<dyn Device>, options: Options) -> OnDevice {
-        OnDevice { device, options, in_turn: false }
+        OnDevice { device, options, turn: None }
     }
 
-    /// On the GPU that the tests of this binary share.
-    fn in_turn(device: &gpu::GpuDevice) -> Box<dyn Runner> {
-        Box::new(OnDevice { options: device.options(), device: Box::new(device.clone()), in_turn: true })
+    /// On a GPU that tests of this binary share.
+    fn in_turn(Shared { device, turn }: &'static Shared) -> Box<dyn Runner> {
+        Box::new(OnDevice { options: device.options(), device: Box::new(device.clone()), turn: Some(turn) })
     }
 
     fn turn(&self) -> Option<MutexGuard<'static, ()>> {
-        self.in_turn.then(adapter::turn)
+        self.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -122,6 +122,6 @@ fn twenty_steps_on_the_cpu_are_bit_identical() {
 
 #[test]
 fn twenty_steps_on_the_gpu_are_bit_identical() {
-    let Some(device) = adapter::shared() else { return };
-    check_device(device);
+    let Some(shared) = adapter::shared() else { return };
+    check_device(&shared.device);
 }

@@ -30,17 +30,11 @@ fn launches(
     shapes: [&[usize]; 3],
     body: impl Fn(Operand, Operand, Epilogue) -> Body,
 ) -> Assembled {
-    let input = |name: &str| Role::Input { name: name.into(), integer: false };
-    let roles = [input("left"), input("right"), Role::Output];
-    let buffer = |(shape, role): (&&[usize], Role)| Buffer {
-        shape: shape.to_vec(),
-        role,
-        label: "b".into(),
-        scope: Default::default(),
+    let place = |(memory, shape): (usize, &[usize])| {
+        let len = shape.iter().product();
+        Place { memory, len, element: Element::F32 }
     };
-    let buffers: Vec<Buffer> = shapes.iter().zip(roles).map(buffer).collect();
-    let place = |(memory, b): (usize, &Buffer)| Place { memory, len: b.len(), element: Element::F32 };
-    let places: Vec<Place> = buffers.iter().enumerate().map(place).collect();
+    let places: Vec<Place> = shapes.into_iter().enumerate().map(place).collect();
     let epilogue = Epilogue {
         shape: shapes[2].to_vec(),
         program: Program { instrs: vec![Instr::Accumulator(0)] },
@@ -49,14 +43,7 @@ fn launches(
     };
     let kernel =
         Kernel { label: "kernel".into(), body: body(dense(0, shapes[0]), dense(1, shapes[1]), epilogue) };
-    let context = Context {
-        buffers: &buffers,
-        places: &places,
-        frozen: &[false; 3],
-        target,
-        choice: None,
-        tight: false,
-    };
+    let context = Context { places: &places, frozen: &[false; 3], target, choice: None, tight: false };
     assemble(context, &kernel).unwrap()
 }
 

@@ -17,7 +17,7 @@ use sld::training::snapshot::Progress;
 use sld::training::{
     Changed, EpochResult, Networks, Observer, Outcome, RunData, Settings, Setup, StepResult, Team, Trainer,
 };
-use sld_tests::adapter;
+use sld_tests::adapter::{self, Shared};
 
 const SIDE: usize = 32;
 /// Steps of two epochs, and the one at which a run is stopped.
@@ -90,7 +90,7 @@ fn state(
 
 #[test]
 fn a_run_on_pictures_goes_on_to_the_same_bits() {
-    let Some(device) = adapter::shared() else { return };
+    let Some(Shared { device, .. }) = adapter::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     photos(folder.path());
     let sight = Sight { side: SIDE, resize: 36, normalization: Normalization::IMAGENET };

@@ -130,7 +130,6 @@ fn random_graphs_agree_whatever_a_kernel_may_bind() {
 
 #[test]
 fn random_graphs_agree_on_the_gpu() {
-    let _turn = adapter::turn();
     let options = gpu::Options { checked: true, ..Default::default() };
     let Some(device) = adapter::open(options) else { return };
     let seeds = seeds(CASES).filter(|seed| seed % ON_GPU == 0 || environment("SLD_PROPERTY_CASES", 0) == 1);

@@ -113,16 +113,19 @@ impl Tensor {
         chosen.select(self, &Tensor::scalar(0.0)).sum(&[axis])
     }
 
+    /// The invalid tensor of an operation whose labels are not a class of each row.
+    #[track_caller]
+    fn without_labels(&self, op: &'static str, labels: &Tensor) -> Option<Tensor> {
+        let fits = self.rank() == 2 && labels.dtype() == DType::I32 && labels.shape() == &self.shape()[..1];
+        let message = "takes logits [N, C] and integer labels [N]";
+        (!fits).then(|| Tensor::invalid(op, &[self, labels], message.into()))
+    }
+
     /// Cross entropy of each row: logits `[N, C]` (self) and integer labels `[N]`, result `[N]`.
     #[track_caller]
     pub fn cross_entropy(&self, labels: &Tensor) -> Tensor {
-        if self.rank() != 2
-            || labels.rank() != 1
-            || labels.dtype() != DType::I32
-            || labels.dim(0) != self.dim(0)
-        {
-            let message = "takes logits [N, C] and integer labels [N]".into();
-            return Tensor::invalid("cross_entropy", &[self, labels], message);
+        if let Some(invalid) = self.without_labels("cross_entropy", labels) {
+            return invalid;
         }
         -self.log_softmax(1).gather(1, &labels.unsqueeze(1)).reshape(&[self.dim(0)])
     }
@@ -140,32 +143,29 @@ impl Tensor {
         sharp * (1.0 - smoothing) + even * smoothing
     }
 
-    /// `KL(softmax(target) || softmax(self))` of each row of logits `[N, C]`, result `[N]`. The
+    /// `KL(softmax(target) || softmax(self))` of each row of logits `[.., C]`, result `[..]`. The
     /// gradient flows into both; detach the target where it should not. Formed from log-softmaxes, so
     /// a probability that underflows contributes 0 and no NaN.
     #[track_caller]
     pub fn kl_divergence(&self, target: &Tensor) -> Tensor {
-        if self.rank() != 2 || target.shape() != self.shape() {
-            return Tensor::invalid("kl_divergence", &[self, target], "takes two equal shapes [N, C]".into());
-        }
-        let (log_p, log_q) = (target.log_softmax(1), self.log_softmax(1));
-        (log_p.exp() * (&log_p - &log_q)).sum(&[1]).reshape(&[self.dim(0)])
+        let Some((_, rows)) = self.shape().split_last().filter(|_| target.shape() == self.shape()) else {
+            return Tensor::invalid(
+                "kl_divergence",
+                &[self, target],
+                "takes two equal shapes [.., C]".into(),
+            );
+        };
+        let last = rows.len();
+        let (log_p, log_q) = (target.log_softmax(last), self.log_softmax(last));
+        (log_p.exp() * (&log_p - &log_q)).sum(&[last]).reshape(rows)
     }
 
     /// 1 for each row whose label is among the `k` largest logits, else 0: logits `[N, C]` (self),
     /// integer labels `[N]`, result `[N]`. Of equal logits the lower index ranks first.
     #[track_caller]
     pub fn top_k_correct(&self, labels: &Tensor, k: usize) -> Tensor {
-        if self.rank() != 2
-            || labels.rank() != 1
-            || labels.dtype() != DType::I32
-            || labels.dim(0) != self.dim(0)
-        {
-            return Tensor::invalid(
-                "top_k_correct",
-                &[self, labels],
-                "takes logits [N, C] and integer labels [N]".into(),
-            );
+        if let Some(invalid) = self.without_labels("top_k_correct", labels) {
+            return invalid;
         }
         let label = labels.unsqueeze(1);
         let own = self.gather(1, &label);

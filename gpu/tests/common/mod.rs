@@ -12,19 +12,20 @@ use schedule::{Device, Role, Schedule, Value};
 
 pub use build::Builder;
 
-/// The device in the configurations that kernels must work in. Made once: software drivers do not bear
-/// devices being created at the same time.
-pub struct Devices(pub Vec<(&'static str, GpuDevice)>);
+/// The device in the configurations that kernels must work in, for one test alone.
+pub struct Devices(pub Vec<(&'static str, MutexGuard<'static, GpuDevice>)>);
 
 /// The configuration that only adapters with matrix units have. `gpu/src/emulated.rs` tests it on others.
 const SPLIT: &str = "pairs of 16-bit floats";
 
-static DEVICES: OnceLock<Option<Mutex<Devices>>> = OnceLock::new();
+/// A device by name, which one test at a time has.
+type Member = (&'static str, Mutex<GpuDevice>);
 
-/// The devices, or `None` (said loudly) where this machine has no adapter. With `CI` in the
-/// environment that is a failure.
-pub fn devices() -> Option<MutexGuard<'static, Devices>> {
-    let made = DEVICES.get_or_init(|| {
+/// The devices, or none (said loudly) where this machine has no adapter. With `CI` in the environment that is a failure.
+/// Made once: software drivers do not bear devices being created at the same time.
+fn members() -> &'static [Member] {
+    static MEMBERS: OnceLock<Vec<Member>> = OnceLock::new();
+    MEMBERS.get_or_init(|| {
         let everything = Options { checked: true, ..Options::default() };
         let configurations = [
             ("all features", everything),
@@ -33,23 +34,32 @@ pub fn devices() -> Option<MutexGuard<'static, Devices>> {
             ("mixed precision", Options { precision: Precision::Mixed, ..everything }),
             (SPLIT, Options { precision: Precision::Split, ..everything }),
         ];
-        let mut devices = Vec::new();
+        let mut members = Vec::new();
         for (name, options) in configurations {
             match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
                 // Without matrix units it would be the first once more.
                 Ok(device) if name == SPLIT && device.precision() != Precision::Split => {}
-                Ok(device) => devices.push((name, device)),
+                Ok(device) => members.push((name, Mutex::new(device))),
                 Err(error) => {
                     assert!(std::env::var_os("CI").is_none(), "CI must have an adapter: {error}");
                     // Not `eprintln`, which the test harness hides.
                     let _ = writeln!(std::io::stderr(), "\n*** GPU TESTS SKIPPED: {error} ***\n");
-                    return None;
+                    return Vec::new();
                 }
             }
         }
-        Some(Mutex::new(Devices(devices)))
-    });
-    made.as_ref().map(|devices| devices.lock().unwrap_or_else(PoisonError::into_inner))
+        members
+    })
+}
+
+fn lock(device: &Mutex<GpuDevice>) -> MutexGuard<'_, GpuDevice> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All of them, or `None` where this machine has no adapter.
+pub fn devices() -> Option<Devices> {
+    let members: Vec<_> = members().iter().map(|(name, device)| (*name, lock(device))).collect();
+    (!members.is_empty()).then_some(Devices(members))
 }
 
 /// Runs the builder's schedule with and without optional features (with bounds checks in the shaders),
@@ -69,8 +79,8 @@ pub fn check_unchecked_too(builder: &Builder, tolerance: f64) {
 /// largest difference, or `None` where the adapter has no 16-bit floats.
 pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
     let expected = evaluate(&builder.schedule, &builder.inputs);
-    let devices = devices()?;
-    let (name, device) = &devices.0[3];
+    let (name, device) = members().get(3)?;
+    let device = &lock(device);
     if !device.target().f16 {
         eprintln!("\n*** MIXED PRECISION NOT TESTED: no 16-bit floats ***\n");
         return None;
@@ -87,14 +97,13 @@ pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
 
 fn check_on(builder: &Builder, tolerance: f64, configurations: usize) {
     let expected = evaluate(&builder.schedule, &builder.inputs);
-    let Some(devices) = devices() else { return };
     // Side by side: a software driver compiles a kernel at its first dispatch, on one thread.
-    let split = devices.0.iter().filter(|(name, _)| *name == SPLIT);
-    let chosen = devices.0[..configurations].iter().chain(split);
+    let split = members().iter().filter(|(name, _)| *name == SPLIT);
+    let chosen = members().iter().take(configurations).chain(split);
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let mut running = Vec::new();
         for (name, device) in chosen {
-            running.push((*name, scope.spawn(|| run(device, &builder.schedule, &builder.inputs))));
+            running.push((*name, scope.spawn(|| run(&lock(device), &builder.schedule, &builder.inputs))));
         }
         running.into_iter().map(|(name, run)| (name, run.join())).collect()
     });

@@ -13,6 +13,13 @@ pub enum ConvKind {
     WeightGrad,
 }
 
+impl ConvKind {
+    /// Which operand, left and right, is a gradient itself.
+    pub fn gradients(self) -> [bool; 2] {
+        [self == ConvKind::InputGrad, self == ConvKind::WeightGrad]
+    }
+}
+
 /// Sizes of a convolution, the same for all three uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {

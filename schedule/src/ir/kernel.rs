@@ -14,7 +14,7 @@ pub struct Kernel {
     pub body: Body,
 }
 
-/// The kinds of kernel: six that compute, and one that waits for other processes.
+/// The kinds of kernel: five that compute, and one that waits for other processes.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// Elementwise, in one launch: most often one part; several, each over a space of its own and in no

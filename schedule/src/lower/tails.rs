@@ -33,7 +33,7 @@ pub fn find_tails(
             // takes the bare sum only.
             Op::Reduce(_, axes) => {
                 let input = &graph.nodes[node.inputs[0]].shape;
-                axes.contains(&(input.len() - 1)) && input.len() <= 3
+                axes.iter().any(|axis| axis + 1 == input.len()) && input.len() <= 3
             }
             Op::MatMul | Op::Convolution(_) | Op::ConvolutionInputGrad(_) => true,
             _ => false,
