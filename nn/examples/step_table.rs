@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut forward = Forward::train(views);
     let logits = model.forward(&x, &mut forward).logits;
     let loss = logits.cross_entropy(&labels).mean_all();
-    let sgd = nn::optimizer::Sgd::new(&model.parameters(), Default::default());
+    let sgd = nn::Sgd::new(&model.parameters(), Default::default());
     let gradients = grad(&loss, &sgd.tensors());
     let lr = Tensor::input("lr", &[]);
     let step = Step::new()

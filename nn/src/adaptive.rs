@@ -204,9 +204,8 @@ impl Optimizer for Adaptive {
         updates.push((self.steps.clone(), steps));
         updates
     }
-    fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        let buffers = self.slots.iter().flat_map(|slot| &slot.buffers);
-        buffers.into_iter().try_for_each(|b| finite(b.name(), &device.read(b)?))
+    fn state(&self) -> Vec<Variable> {
+        self.slots.iter().flat_map(|slot| &slot.buffers).chain([&self.steps]).cloned().collect()
     }
     fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String> {
         let kinds = self.rule.buffers();

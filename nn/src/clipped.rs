@@ -32,8 +32,8 @@ impl Optimizer for Clipped {
     fn gradients(&self, losses: &Losses) -> Vec<Tensor> {
         self.optimizer.gradients(losses)
     }
-    fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        self.optimizer.check(device)
+    fn state(&self) -> Vec<Variable> {
+        self.optimizer.state()
     }
     fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String> {
         self.optimizer.lacks(saved, positions)

@@ -7,8 +7,9 @@ use autograd::{Tensor, Variable, VariableStore, grad, grad_where_any, scope};
 use crate::checkpoint::{OptimizerState, ParamGroup, Scalar};
 use crate::error::Result;
 use crate::layers::within;
-use crate::optimizer::{Losses, Optimizer, SgdOptions};
-use crate::state::{finite, load_by_position, named};
+use crate::optimizer::{Losses, Optimizer};
+use crate::sgd::SgdOptions;
+use crate::state::{load_by_position, named};
 
 /// Stochastic gradient descent with a momentum for each of the two losses: with `M` the momentum and `d` the
 /// difference,
@@ -150,8 +151,8 @@ impl Optimizer for Dot {
         };
         self.step(&self.slots.iter().map(of).collect::<Vec<_>>(), rate)
     }
-    fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        self.momenta().iter().flatten().try_for_each(|b| finite(b.name(), &device.read(b)?))
+    fn state(&self) -> Vec<Variable> {
+        self.momenta().into_iter().flatten().chain([self.begun.clone()]).collect()
     }
     fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String> {
         // Before the first step there are none of the distillation.

@@ -62,6 +62,7 @@ pub mod optimizer;
 pub mod pickle;
 pub mod prelude;
 pub mod rate;
+pub mod sgd;
 mod state;
 pub mod suggest;
 
@@ -72,6 +73,7 @@ pub use dot::Dot;
 pub use error::{Error, Result};
 pub use layers::{Forward, Mode};
 pub use models::{Features, Model, Network, Output};
-pub use optimizer::{Losses, MultiStep, Optimizer, ParameterGroup, Sgd, SgdOptions, clip_by_norm};
+pub use optimizer::{Losses, Optimizer, clip_by_norm};
 pub use rate::{Course, Schedule};
+pub use sgd::{ParameterGroup, Sgd, SgdOptions};
 pub use state::{check_state, identify, load_state, save_state};

@@ -1,10 +1,11 @@
-//! Stochastic gradient descent as expressions, and its learning-rate schedule.
+//! What an optimizer is, and what is done with gradients before it.
 
-use autograd::{Tensor, Variable, VariableStore, grad, scope};
+use autograd::{Tensor, Variable, VariableStore, scope};
 
 use crate::checkpoint::OptimizerState;
 use crate::error::Result;
 use crate::layers::within;
+use crate::state::finite;
 
 /// The losses of a step, scalars of shape `[]`.
 #[derive(Clone, Debug)]
@@ -40,11 +41,16 @@ pub trait Optimizer: Send + Sync {
     /// (a scalar of shape `[]`, usually an input of the step).
     fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)>;
 
+    /// What it keeps between steps beside the parameters.
+    fn state(&self) -> Vec<Variable>;
+
     /// Whether its state on `device` is finite.
     ///
     /// # Errors
     /// [`crate::Error::NotFinite`] with the first value that is not; the device's.
-    fn check(&self, device: &dyn VariableStore) -> Result<()>;
+    fn check(&self, device: &dyn VariableStore) -> Result<()> {
+        self.state().iter().try_for_each(|kept| finite(kept.name(), &device.read(kept)?))
+    }
 
     /// The name of the first of its parameters from `positions` whose state `saved` lacks, or has in another shape.
     fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String>;
@@ -59,35 +65,6 @@ pub trait Optimizer: Send + Sync {
 
     /// Its state as PyTorch's `Optimizer.state_dict()` has it; `rate` is the learning rate.
     fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState>;
-}
-
-impl Optimizer for Sgd {
-    fn parameters(&self) -> Vec<Variable> {
-        self.parameters()
-    }
-    fn differentiated(&self) -> Vec<Variable> {
-        self.parameters()
-    }
-    fn gradients(&self, losses: &Losses) -> Vec<Tensor> {
-        grad(&losses.total, &self.tensors())
-    }
-    fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)> {
-        self.updates(gradients, rate)
-    }
-    fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        self.check(device)
-    }
-    fn lacks(&self, saved: &OptimizerState, positions: std::ops::Range<usize>) -> Option<String> {
-        let momenta = self.momenta();
-        let fits = |p: &usize| saved.momentum.get(p).is_some_and(|m| m.shape == momenta[*p].shape());
-        positions.into_iter().find(|p| !fits(p)).map(|p| momenta[p].name().to_owned())
-    }
-    fn load(&self, saved: &OptimizerState, device: &dyn VariableStore) -> Result<()> {
-        self.load(saved, device)
-    }
-    fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState> {
-        self.save(rate, device)
-    }
 }
 
 /// Gradients as they are, or where they are together longer than `most`, shortened to that length: as
@@ -111,117 +88,6 @@ pub(crate) fn wrong_number(
     let message = format!("{} gradients for {} parameters", gradients.len(), parameters.len());
     let invalid = Tensor::invalid("optimizer", &[rate], message);
     parameters.iter().map(|parameter| (parameter.clone(), invalid.clone())).collect()
-}
-
-/// Settings of a group of parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdOptions {
-    /// How much of the step before goes on; 0: none.
-    pub momentum: f64,
-    /// Coefficient of the parameter itself in its gradient.
-    pub weight_decay: f64,
-    /// The group's learning rate as a multiple of the step's.
-    pub rate_factor: f64,
-    /// Nesterov's momentum: the gradient as it would be a step ahead.
-    pub nesterov: bool,
-}
-
-impl Default for SgdOptions {
-    fn default() -> Self {
-        SgdOptions { momentum: 0.9, weight_decay: 5e-4, rate_factor: 1.0, nesterov: false }
-    }
-}
-
-/// Parameters that share settings.
-#[derive(Clone, Debug)]
-pub struct ParameterGroup {
-    /// What the settings are for.
-    pub parameters: Vec<Variable>,
-    /// The settings.
-    pub options: SgdOptions,
-}
-
-/// Stochastic gradient descent with momentum (no dampening) and weight decay, as PyTorch's `torch.optim.SGD`:
-///
-/// ```text
-/// g = gradient + weight_decay * p;   m = momentum * m + g;   p = p - rate * m
-/// p = p - rate * (g + momentum * m)                                    with Nesterov's
-/// ```
-///
-/// Momentum starts at 0, so the first `m` is `g`.
-pub struct Sgd {
-    slots: Vec<Slot>,
-    /// Each group's settings and number of parameters, in order.
-    groups: Vec<(SgdOptions, usize)>,
-}
-
-struct Slot {
-    parameter: Variable,
-    momentum: Variable,
-    options: SgdOptions,
-}
-
-impl Sgd {
-    /// One group.
-    pub fn new(parameters: &[Variable], options: SgdOptions) -> Sgd {
-        Sgd::with_groups(vec![ParameterGroup { parameters: parameters.to_vec(), options }])
-    }
-
-    /// Several groups. A parameter's momentum is the variable `PARAMETER.momentum`.
-    pub fn with_groups(groups: Vec<ParameterGroup>) -> Sgd {
-        let sizes = groups.iter().map(|group| (group.options, group.parameters.len())).collect();
-        let slots = groups
-            .into_iter()
-            .flat_map(|group| {
-                let options = group.options;
-                group.parameters.into_iter().map(move |parameter| {
-                    let name = format!("{}.momentum", parameter.name());
-                    let momentum = Variable::full(name, parameter.shape(), 0.0);
-                    Slot { parameter, momentum, options }
-                })
-            })
-            .collect();
-        Sgd { slots, groups: sizes }
-    }
-
-    /// Each group's settings and number of parameters, in order.
-    pub fn groups(&self) -> &[(SgdOptions, usize)] {
-        &self.groups
-    }
-    /// The parameters of all groups, in order.
-    pub fn parameters(&self) -> Vec<Variable> {
-        self.slots.iter().map(|slot| slot.parameter.clone()).collect()
-    }
-    /// The parameters as expressions, for [`autograd::grad()`].
-    pub fn tensors(&self) -> Vec<Tensor> {
-        self.slots.iter().map(|slot| slot.parameter.tensor()).collect()
-    }
-    /// The momentum of each parameter, in the same order.
-    pub fn momenta(&self) -> Vec<Variable> {
-        self.slots.iter().map(|slot| slot.momentum.clone()).collect()
-    }
-
-    /// New values of parameters and momenta, given each parameter's gradient and the learning rate (a
-    /// scalar of shape `[]`, usually an input of the step).
-    #[track_caller]
-    pub fn updates(&self, gradients: &[Tensor], rate: &Tensor) -> Vec<(Variable, Tensor)> {
-        if gradients.len() != self.slots.len() {
-            return wrong_number(&self.parameters(), gradients, rate);
-        }
-        let _part = scope::part("update");
-        let mut updates = Vec::with_capacity(2 * self.slots.len());
-        for (slot, gradient) in self.slots.iter().zip(gradients) {
-            let _layer = within(&slot.parameter);
-            let SgdOptions { momentum, weight_decay, rate_factor, nesterov } = slot.options;
-            let (p, m) = (slot.parameter.tensor(), slot.momentum.tensor());
-            let g = gradient + &p * weight_decay;
-            let m = m * momentum + &g;
-            let direction = if nesterov { g + &m * momentum } else { m.clone() };
-            updates.push((slot.parameter.clone(), p - rate * rate_factor * direction));
-            updates.push((slot.momentum.clone(), m));
-        }
-        updates
-    }
 }
 
 /// Sums of gradients, kept on the device between programs: what the parts of a batch add to, one after the
@@ -269,24 +135,5 @@ impl GradientSums {
             (sum.clone(), Tensor::full(sum.shape(), 0.0))
         };
         self.slots.iter().map(clear).collect()
-    }
-}
-
-/// A learning rate that falls by a factor after each of some epochs. Epochs count from 1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MultiStep {
-    /// Rate up to and including the first stage's epoch.
-    pub base: f64,
-    /// Epochs after which the rate falls.
-    pub stages: Vec<usize>,
-    /// What it is multiplied with.
-    pub factor: f64,
-}
-
-impl MultiStep {
-    /// The rate of an epoch: `base * factor^n`, `n` the number of stages strictly before it.
-    pub fn lr_at(&self, epoch: usize) -> f64 {
-        let passed = self.stages.iter().filter(|&&stage| epoch > stage).count();
-        self.base * self.factor.powf(passed as f64)
     }
 }

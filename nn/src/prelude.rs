@@ -9,4 +9,5 @@ pub use crate::layers::{
 };
 pub use crate::loss;
 pub use crate::models::{Features, Model, Network, Output};
-pub use crate::optimizer::{Optimizer, Sgd, SgdOptions};
+pub use crate::optimizer::Optimizer;
+pub use crate::sgd::{Sgd, SgdOptions};

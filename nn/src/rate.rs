@@ -2,8 +2,6 @@
 
 use std::f64::consts::PI;
 
-use crate::optimizer::MultiStep;
-
 /// The course of a learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Course {
@@ -43,13 +41,12 @@ pub struct Schedule {
     pub course: Course,
 }
 
-impl From<MultiStep> for Schedule {
-    fn from(MultiStep { base, stages, factor }: MultiStep) -> Schedule {
-        Schedule { base, epochs: 1, warmup: 0, course: Course::MultiStep { stages, factor } }
-    }
-}
-
 impl Schedule {
+    /// A rate that begins at `base` and falls by a factor after each of some epochs, counted from 1.
+    pub fn multi_step(base: f64, stages: &[usize], factor: f64) -> Schedule {
+        Schedule { base, epochs: 1, warmup: 0, course: Course::MultiStep { stages: stages.to_vec(), factor } }
+    }
+
     /// The rate of a step: of an epoch, counted from 1, a batch, counted from 0, of so many in each epoch.
     pub fn rate(&self, epoch: usize, batch: usize, batches: usize) -> f64 {
         let past = epoch.saturating_sub(1);

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use autograd::{Variable, VariableStore};
 
-use crate::checkpoint::{NamedTensor, OptimizerState, ParamGroup, Scalar, TensorData, match_names};
+use crate::checkpoint::{NamedTensor, TensorData, match_names};
 use crate::error::{Error, Result};
 use crate::layers::{Kind, StateEntry};
 use crate::models::{self, Model};
-use crate::optimizer::Sgd;
 
 /// The models whose tensors these are, exactly, and their number of classes (0 without a model).
 pub fn identify(tensors: &[NamedTensor]) -> (Vec<&'static str>, usize) {
@@ -158,61 +157,6 @@ fn write(state: &[StateEntry], matched: &[Option<&NamedTensor>], device: &dyn Va
         device.write(&entry.variable, &values)?;
     }
     Ok(())
-}
-
-impl Sgd {
-    /// Gives the momenta on `device` a checkpoint's, by position of the parameter; where it has none,
-    /// the momentum starts at 0. Settings (learning rate, weight decay) stay this optimizer's.
-    ///
-    /// # Errors
-    /// [`Error::Optimizer`] for a position or shape that does not fit, [`Error::NotFinite`]; then nothing
-    /// is written.
-    pub fn load(&self, state: &OptimizerState, device: &dyn VariableStore) -> Result<()> {
-        if !state.momentum_kd.is_empty() {
-            let message = "it is of a distillation-oriented trainer, with two momenta a parameter";
-            return Err(Error::Optimizer(message.into()));
-        }
-        if let Some(other) = state.others(&["momentum_buffer"]) {
-            return Err(Error::Optimizer(format!("it has a `{other}`: it is of another optimizer than SGD")));
-        }
-        for (momentum, values) in load_by_position(&state.momentum, &self.momenta())? {
-            device.write(&momentum, &values)?;
-        }
-        Ok(())
-    }
-
-    /// Whether all momenta on `device` are finite.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] with the first value that is not; the device's.
-    pub fn check(&self, device: &dyn VariableStore) -> Result<()> {
-        self.momenta().iter().try_for_each(|momentum| finite(momentum.name(), &device.read(momentum)?))
-    }
-
-    /// The optimizer's state as PyTorch's `SGD.state_dict()` has it; `rate` is the learning rate.
-    pub fn save(&self, rate: f64, device: &dyn VariableStore) -> Result<OptimizerState> {
-        let mut momentum = BTreeMap::new();
-        for (position, variable) in self.momenta().iter().enumerate() {
-            momentum.insert(position, named(variable, device)?.unnamed());
-        }
-        let mut param_groups = Vec::new();
-        let mut next = 0;
-        for &(options, count) in self.groups() {
-            let settings = [
-                ("lr", Scalar::Float(rate * options.rate_factor)),
-                ("momentum", Scalar::Float(options.momentum)),
-                ("dampening", Scalar::Float(0.0)),
-                ("weight_decay", Scalar::Float(options.weight_decay)),
-                ("nesterov", Scalar::Bool(options.nesterov)),
-            ];
-            param_groups.push(ParamGroup {
-                params: (next..next + count).collect(),
-                options: settings.map(|(name, value)| (name.to_string(), value)).to_vec(),
-            });
-            next += count;
-        }
-        Ok(OptimizerState { momentum, param_groups, ..OptimizerState::default() })
-    }
 }
 
 /// What each of `momenta`, or other state, is in a checkpoint, by position; zeros where it has none.

@@ -20,6 +20,7 @@ use threads::{Hub, Member};
 /// A device with something to choose, that notes what happens to it.
 struct Choosing {
     device: CpuDevice,
+    precision: &'static str,
     choices: RefCell<String>,
     events: RefCell<Vec<String>>,
 }
@@ -27,7 +28,7 @@ struct Choosing {
 impl Choosing {
     fn new(choices: &str) -> Choosing {
         let (choices, events) = (RefCell::new(choices.into()), RefCell::default());
-        Choosing { device: CpuDevice::new(1), choices, events }
+        Choosing { device: CpuDevice::new(1), precision: "f32", choices, events }
     }
 }
 
@@ -37,6 +38,9 @@ impl Device for Choosing {
     }
     fn options(&self) -> Options {
         Device::options(&self.device)
+    }
+    fn precision(&self) -> &'static str {
+        self.precision
     }
     fn compile(&self, schedule: Schedule) -> Result<Box<dyn Executable>> {
         self.events.borrow_mut().push("compiled".into());
@@ -128,4 +132,14 @@ fn a_device_without_choices_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     train(&CpuDevice::new(1), folder.path(), 1).unwrap();
     assert!(folder.path().join("latest").exists() && !folder.path().join("kernels.json").exists());
+}
+
+#[test]
+fn a_run_in_another_precision_is_another_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mixed = Choosing { precision: "mixed", ..Choosing::new("") };
+    train(&mixed, folder.path(), 1).unwrap();
+    let why = format!("{:#}", train(&CpuDevice::new(1), folder.path(), 2).unwrap_err());
+    assert!(why.contains("another precision: mixed there, f32 now"), "{why}");
+    train(&mixed, folder.path(), 2).unwrap();
 }

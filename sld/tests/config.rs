@@ -774,4 +774,24 @@ fn differences_are_the_keys_whose_value_is_not_the_default() {
         changed.iter().all(|line| !line.contains("KD_WEIGHT") && !line.contains("EPOCHS")),
         "{changed:?}"
     );
+    // Nor are keys at their defaults which only these settings read.
+    for (key, value, own) in
+        [("DISTILLER.STUDENT", "wrn_16_1", "WRN_DOUBLE"), ("DATASET.TYPE", "tiny_imagenet", "SKIP_BROKEN")]
+    {
+        let config = overridden(&[key, value]).unwrap();
+        assert!(config.to_yaml().contains(own), "{own} is read");
+        assert_eq!(config.differences(), [format!("{key}: \"{value}\"")]);
+    }
+}
+
+#[test]
+fn momenta_of_a_distillation_oriented_trainer_are_below_1() {
+    let taught =
+        ["DISTILLER.TYPE", "KD", "DISTILLER.TEACHER", "resnet56", "SOLVER.TRAINER", "dot", "SOLVER.MOMENTUM"];
+    let with = |momentum: &str| overridden(&[&taught[..], &[momentum]].concat());
+    for (momentum, most) in [("0.95", "at most 0.0500"), ("0.05", "at most 0.0500")] {
+        let why = with(momentum).unwrap_err().to_string();
+        assert!(why.contains("SOLVER.DOT.DELTA") && why.contains(most), "{why}");
+    }
+    assert!(with("0.92").is_ok());
 }

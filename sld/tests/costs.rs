@@ -1,9 +1,8 @@
 //! What trainings cost: steps that are timed, where their time goes, what a run will take, and memory for people.
 
-use autograd::tensor::Transfer;
 use nn::checkpoint::Checkpoint;
 use nn::models;
-use nn::optimizer::MultiStep;
+use nn::{Rule, Schedule};
 use sld::augment::Normalization;
 use sld::data::Dataset;
 use sld::distill::{Distiller, FitNet, Sld, Vanilla};
@@ -157,15 +156,12 @@ fn a_run_is_reckoned_from_an_evaluation() {
             Networks::new(models::build("resnet8", 2, 1).unwrap(), teacher, method, setup).unwrap();
         let settings = Settings {
             epochs: 3,
-            patience: 0,
             batch_size: 2,
-            accumulate: 1,
-            transfer: Transfer::F32,
-            sync_batch_norm: false,
             test_batch_size: 5,
-            schedule: MultiStep { base: 0.01, stages: vec![], factor: 0.1 }.into(),
+            schedule: Schedule::multi_step(0.01, &[], 0.1),
             seed: 3,
             workers: 1,
+            ..Settings::default()
         };
         let stop = AtomicBool::new(false);
         let images = RunData::of(data(8), data(5));
@@ -193,4 +189,17 @@ fn a_run_is_reckoned_from_an_evaluation() {
             assert!((found / wanted - 1.0).abs() < 1e-9, "{found} evaluations, not {wanted}");
         }
     }
+}
+
+#[test]
+fn the_state_counts_all_that_an_optimizer_keeps() {
+    let bytes = |rule: Option<Rule>| {
+        let student = models::build("resnet8", 10, 0).unwrap();
+        let parameters: usize = student.parameters().iter().map(|p| p.len()).sum();
+        let networks = Networks::new(student, None, &Vanilla {}, Setup { rule, ..Setup::default() }).unwrap();
+        (networks.state_bytes(), 4 * parameters as u64)
+    };
+    let ((sgd, parameters), (adam, _)) = (bytes(None), bytes(Some(Rule::adam(0.0))));
+    // Two numbers a parameter in the place of one, and each one's count of steps.
+    assert!((parameters + 1..parameters + 1000).contains(&(adam - sgd)), "{sgd} and {adam}");
 }

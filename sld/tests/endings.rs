@@ -101,6 +101,10 @@ fn seeds_are_trained_by_one_command_and_summed_up() {
     let said = succeeds(&mut command(&["--seeds", "3"], "1"));
     assert!(said.matches("finished before").count() == 2 && said.contains(&summary(3)), "{said}");
     assert!(contents(&root.join("run/seed-1")) == before);
+    // Settings that decide nothing, too.
+    let mut more = command(&["--seeds", "3"], "1");
+    let said = succeeds(more.args(["DATASET.NUM_WORKERS", "1", "DATASET.TEST.BATCH_SIZE", "7"]));
+    assert!(said.matches("finished before").count() == 3, "{said}");
     // Other settings are none that they were finished under.
     assert!(!succeeds(&mut command(&["--seeds", "1"], "2")).contains("finished before"));
 }

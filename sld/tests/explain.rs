@@ -271,3 +271,21 @@ fn the_table_of_launches_has_them_all() {
     assert_eq!([launched + ahead, in_rows + groups_ahead], [launches, groups], "{last}");
     assert!(lines.iter().all(|line| line.chars().count() <= 120));
 }
+
+/// What is held out is not learned from, and pictures that are there are counted.
+#[test]
+fn images_are_as_many_as_training_has() {
+    let count = |words: &[&str]| {
+        let config = Config::from_overrides(&Overrides::from_words(words).unwrap()).unwrap();
+        session::Images::of(&config).count
+    };
+    assert_eq!(count(&["DATASET.VAL_FRACTION", "0.1"]), 45_000);
+    let root = tempfile::tempdir().unwrap();
+    for (class, pictures) in [("a", 3), ("b", 4)] {
+        let folder = root.path().join("train").join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        (0..pictures).for_each(|i| std::fs::write(folder.join(format!("{i}.png")), "").unwrap());
+    }
+    let root = root.path().to_str().unwrap();
+    assert_eq!(count(&["DATASET.TYPE", "imagefolder", "DATASET.ROOT", root]), 7);
+}

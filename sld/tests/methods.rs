@@ -3,9 +3,9 @@
 
 mod small;
 
+use nn::Schedule;
 use nn::checkpoint::{self, Checkpoint};
 use nn::models;
-use nn::optimizer::MultiStep;
 use sld::augment::{Mixing, Normalization};
 use sld::data::Dataset;
 use sld::distill::{Distiller, METHODS, Method};
@@ -79,15 +79,12 @@ fn trained(method: &dyn Distiller, dot: bool, latest: Option<Checkpoint>) -> [Op
     let networks = Networks::new(build("resnet8", 1), teacher, method, setup).unwrap();
     let settings = Settings {
         epochs: 2,
-        patience: 0,
         batch_size: 4,
-        accumulate: 1,
-        transfer: autograd::tensor::Transfer::F32,
-        sync_batch_norm: false,
         test_batch_size: 12,
-        schedule: MultiStep { base: 0.01, stages: vec![1], factor: 0.1 }.into(),
+        schedule: Schedule::multi_step(0.01, &[1], 0.1),
         seed: 3,
         workers: 1,
+        ..Settings::default()
     };
     let stop = AtomicBool::new(false);
     let images = data();

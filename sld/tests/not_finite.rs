@@ -3,8 +3,8 @@
 
 mod small;
 
+use nn::Schedule;
 use nn::checkpoint::TensorData;
-use nn::optimizer::MultiStep;
 use schedule::Device;
 use sld::augment::Normalization;
 use sld::data::Dataset;
@@ -245,15 +245,11 @@ fn meddled(
         Arc::new(Dataset::new("drawn", (32, 32), images, labels, classes, Normalization::CIFAR10).unwrap());
     let settings = Settings {
         epochs: 2,
-        patience: 0,
-        accumulate: 1,
-        transfer: autograd::tensor::Transfer::F32,
-        sync_batch_norm: false,
         batch_size: 4,
         test_batch_size: 4,
-        schedule: MultiStep { base: rate, stages: vec![], factor: 0.1 }.into(),
-        seed: 0,
+        schedule: Schedule::multi_step(rate, &[], 0.1),
         workers: 1,
+        ..Settings::default()
     };
     let stop = AtomicBool::new(false);
     let team = Team::alone(&device, &networks, &Vanilla {});

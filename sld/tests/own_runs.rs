@@ -143,15 +143,10 @@ fn a_program_s_run_leaves_a_folder_and_is_not_mixed_up_with_another() {
         ("training images", settings(), RunData::of(dataset(31), dataset(12))),
         ("test images", settings(), RunData::of(dataset(30), dataset(13))),
         ("batch size", Settings { batch_size: 9, ..settings() }, data()),
+        ("settings", Settings { accumulate: 2, ..settings() }, data()),
+        ("settings", Settings { sync_batch_norm: true, ..settings() }, data()),
         ("seed", Settings { seed: 1, ..settings() }, data()),
-        (
-            "settings",
-            Settings {
-                schedule: nn::MultiStep { base: 1.0, stages: vec![], factor: 1.0 }.into(),
-                ..settings()
-            },
-            data(),
-        ),
+        ("settings", Settings { schedule: nn::Schedule::multi_step(1.0, &[], 1.0), ..settings() }, data()),
     ];
     for (what, settings, data) in others {
         let why = train(&run, settings, data).unwrap_err().to_string();

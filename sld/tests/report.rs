@@ -245,9 +245,16 @@ fn seeds_of_one_setting_are_summed_up() {
         let swaps = series["n"].as_str().unwrap().starts_with("SLD");
         assert_eq!(series["c"], i32::from(swaps), "{series}");
     }
-    // Another setting is another line of the summary.
+    // What decides nothing is none; another setting, or another teacher, is another line of the summary.
+    let has = |runs: &[Run], of: &str| render(runs).contains(of);
+    runs[0].info.settings.push("DATASET.NUM_WORKERS: 7".into());
+    assert!(has(&runs, "71.00 \u{b1} 1.00"));
     runs[0].info.settings.push("SOLVER.LR: 0.2".into());
-    assert!(!render(&runs).contains("71.00 \u{b1} 1.00"));
+    assert!(!has(&runs, "71.00 \u{b1} 1.00") && has(&runs, "75.00 \u{b1} 1.73"));
+    if let Some(teacher) = &mut runs[4].info.teacher {
+        teacher.digest = "another".into();
+    }
+    assert!(!has(&runs, "75.00 \u{b1} 1.73"));
 }
 
 #[test]
@@ -298,7 +305,7 @@ fn folders_without_a_finished_epoch_are_skipped_and_named() {
     let all = [at("empty"), at("whole"), at("begun"), at("a file")];
     let all: Vec<&Path> = all.iter().map(PathBuf::as_path).collect();
     let skipped: Vec<String> =
-        sld::report::write(&all, &out).unwrap().iter().map(ToString::to_string).collect();
+        sld::report::write(&all, &out).unwrap().1.iter().map(ToString::to_string).collect();
     assert!(skipped[0].contains("empty holds no run"), "{skipped:?}");
     assert!(
         skipped[1].contains("no epoch is finished yet in ") && skipped[1].contains("begun"),

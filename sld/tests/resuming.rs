@@ -165,6 +165,29 @@ fn a_change_is_made_when_it_is_asked_for_and_kept_on_record() {
 }
 
 #[test]
+fn a_run_goes_on_in_the_precision_it_had() {
+    let folder = base();
+    let root = folder.path();
+    let file = root.join("run/run.json");
+    let mut info = json(&file);
+    assert_eq!(info["precision"], "f32");
+    let again = |options: &[&str]| train(root, "vanilla", options, &["SOLVER.EPOCHS", "3"]);
+    info["precision"] = "mixed".into();
+    std::fs::write(&file, info.to_string()).unwrap();
+    let parts =
+        ["--precision  mixed there, f32 now", "to go on as it was, give --precision mixed", "--change"];
+    refused_without_a_trace(root, &mut again(&["--resume"]), &parts);
+    let said = succeeds(&mut again(&["--resume", "--change"]));
+    assert!(said.contains("# --precision mixed until epoch 2, then f32"), "{said}");
+    // Older versions did not say.
+    let mut info = json(&file);
+    assert_eq!(info["precision"], "f32");
+    info.as_object_mut().unwrap().remove("precision");
+    std::fs::write(&file, info.to_string()).unwrap();
+    succeeds(&mut again(&["--resume"]));
+}
+
+#[test]
 fn a_teacher_is_known_by_its_weights() {
     let folder = small::folder();
     let root = folder.path();

@@ -618,11 +618,11 @@ const ROWS: &[(&str, &str, &[(&str, &str)], Arrives)] = &[
     ("SOLVER.LR_DECAY_RATE", "0.25", &[], |c| rates(c, [150, 151, 181]) == [0.05, 0.0125, 0.003125]),
     ("SOLVER.WEIGHT_DECAY", "0.0625", &[], |c| step(c)[0] == 0.0625),
     ("SOLVER.MOMENTUM", "0.375", &[], |c| step(c)[1] == 0.375),
-    ("SOLVER.DOT.DELTA", "0.25", &[TAUGHT, ("SOLVER.TRAINER", "dot")], |c| {
+    ("SOLVER.DOT.DELTA", "0.0625", &[TAUGHT, ("SOLVER.TRAINER", "dot")], |c| {
         let saved = networks(c).optimizer.save(0.1, &cpu::CpuDevice::new(1)).unwrap();
         let group = &saved.param_groups[0];
         let momenta = ["momentum", "momentum_kd"].map(|name| group.number(name).unwrap());
-        momenta == [0.9 - 0.25, 0.9 + 0.25]
+        momenta == [0.9 - 0.0625, 0.9 + 0.0625]
     }),
     ("SOLVER.TYPE", "ADAMW", &[], |c| {
         let saved = networks(c).optimizer.save(0.1, &cpu::CpuDevice::new(1)).unwrap();

@@ -2,7 +2,7 @@
 //! sure that a probability underflows.
 
 use autograd::{Tensor, grad};
-use nn::MultiStep;
+use nn::Schedule;
 use nn::layers::Modules;
 use sld::distill::{self, Batch, Distiller, Dkd, Kd, KdSwap, METHODS, Method, Mlkd, Sld, SwapStatistics};
 use sld_tests::compare::{assert_close, norm, relative};
@@ -303,12 +303,12 @@ fn learning_rates_equal_the_reference() {
         let Some(pieces) = pieces.as_array() else { continue };
         let pieces: Vec<[f64; 3]> =
             pieces.iter().map(|piece| [0, 1, 2].map(|i| piece[i].as_f64().unwrap())).collect();
-        let stages = pieces[..pieces.len() - 1].iter().map(|piece| piece[1] as usize).collect();
-        let schedule = MultiStep { base: pieces[0][2], stages, factor: 0.1 };
+        let stages = pieces[..pieces.len() - 1].iter().map(|piece| piece[1] as usize).collect::<Vec<_>>();
+        let schedule = Schedule::multi_step(pieces[0][2], &stages, 0.1);
         for [first, last, rate] in pieces {
             for epoch in first as usize..=last as usize {
                 // The last bit of a number read from JSON is not certain.
-                let ours = schedule.lr_at(epoch);
+                let ours = schedule.rate(epoch, 0, 1);
                 assert!((ours - rate).abs() <= 4e-16 * rate, "{name}, epoch {epoch}: {ours} {rate}");
                 checked += 1;
             }

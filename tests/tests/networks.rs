@@ -2,6 +2,7 @@
 
 use autograd::{Tensor, Variable, VariableStore, grad};
 use cpu::CpuDevice;
+use nn::Optimizer;
 use nn::checkpoint::{self, NamedTensor, Role, TensorData};
 use nn::layers::Kind;
 use nn::{Error, Forward, Model, ParameterGroup, Sgd, SgdOptions, models};

@@ -2,7 +2,7 @@
 
 use autograd::{Tensor, grad};
 use nn::layers::Modules;
-use nn::{Forward, Model, MultiStep, Sgd, SgdOptions, models};
+use nn::{Forward, Model, Schedule, Sgd, SgdOptions, models};
 use serde_json::Value as Json;
 use sld::distill::{Batch, Distiller, Sld};
 use sld_tests::compare::{assert_close, norm};
@@ -105,8 +105,9 @@ impl Recorded {
         };
         let calls = schedule.iter().zip(&rates).map(of_step).collect();
         if name == "boundary" {
-            let lr = MultiStep { base: rates[0], stages: vec![150, 180, 210], factor: 0.1 };
-            schedule.iter().zip(&rates).for_each(|(s, rate)| assert!((lr.lr_at(s[0]) - rate).abs() < 1e-15));
+            let lr = Schedule::multi_step(rates[0], &[150, 180, 210], 0.1);
+            let ours = |epoch| lr.rate(epoch, 0, 1);
+            schedule.iter().zip(&rates).for_each(|(s, rate)| assert!((ours(s[0]) - rate).abs() < 1e-15));
         }
         let rounding = fixture::json("traj/rounding.json")[name].clone();
         Some(Recorded { fixture, calls, rounding })

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use nn::Schedule;
 use nn::models::Model;
-use nn::optimizer::MultiStep;
 use schedule::Device;
 use serde::{Deserialize, Serialize};
 use sld::augment::Normalization;
@@ -322,8 +322,7 @@ fn method(settings: &Settings, number: usize) -> (Box<dyn Distiller>, f64) {
 
 /// About as late in the epochs as in the published schedule (150, 180 and 210 of 240) the rate falls.
 fn plan(settings: &Settings, epochs: usize, share: f64) -> Plan {
-    let rate =
-        MultiStep { base: settings.rate * share, stages: vec![epochs * 5 / 8, epochs * 7 / 8], factor: 0.1 };
+    let rate = Schedule::multi_step(settings.rate * share, &[epochs * 5 / 8, epochs * 7 / 8], 0.1);
     Plan { batch: settings.batch, epochs, rate, seed: settings.seed }
 }
 

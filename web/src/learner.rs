@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use nn::Schedule;
 use nn::models::Model;
-use nn::optimizer::MultiStep;
 use schedule::{Device, Executable};
 use sld::data::Dataset;
 use sld::data::loader::{Loader, LoaderConfig, Parts, Position, Views};
@@ -19,7 +19,7 @@ pub struct Plan {
     /// Passes over the training images.
     pub epochs: usize,
     /// Learning rate by epoch.
-    pub rate: MultiStep,
+    pub rate: Schedule,
     /// Seed of the order of images and of their augmentation.
     pub seed: u64,
 }
@@ -145,7 +145,7 @@ impl Learner {
         };
         let epoch = batch.epoch as usize;
         let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
-        let rate = self.plan.rate.lr_at(epoch) as f32;
+        let rate = self.plan.rate.rate(epoch, 0, 1) as f32;
         let factor = self.method.factor(epoch).map(|factor| factor as f32);
         let values = self.step.run_async(&batch.images, &labels, Scalars::new(rate, factor), &[])?;
         self.loader.recycle(batch);

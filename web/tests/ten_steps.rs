@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cpu::CpuDevice;
-use nn::optimizer::MultiStep;
+use nn::Schedule;
 use schedule::Device;
 use sld::data::synthetic::{SyntheticConfig, generate};
 use sld::distill::{Distiller, Kd, Sld, Vanilla};
@@ -34,7 +34,7 @@ async fn losses(device: &dyn Device) -> Vec<(String, Vec<f64>)> {
     let mut all = Vec::new();
     for (student, teacher, method) in cases {
         let name = format!("{student}, {}", method.name());
-        let rate = MultiStep { base: 0.01, stages: vec![], factor: 0.1 };
+        let rate = Schedule::multi_step(0.01, &[], 0.1);
         let plan = Plan { batch: 8, epochs: 2, rate, seed: 5 };
         let (student, teacher) = (network(student, 1), network(teacher, 2));
         let mut learner =

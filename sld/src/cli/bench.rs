@@ -77,7 +77,7 @@ pub struct StepArgs {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub side: u32,
     /// The method of a step with a teacher.
-    #[arg(long, value_name = "NAME", default_value = "SLD")]
+    #[arg(long, value_name = "NAME", default_value = "SLD", requires = "teacher")]
     pub method: String,
     /// Show where the time goes: each kernel's time, operations and bytes.
     #[arg(long)]

@@ -4,7 +4,7 @@ use super::device::DeviceArgs;
 use super::interrupt;
 use super::series;
 use super::session::{self, RunData};
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, TrainerKind};
 use crate::distill::{METHODS, Method};
 use crate::setting::Choice;
 use anyhow::{Context, ensure};
@@ -82,22 +82,10 @@ impl Entry {
         format!("{}{}", self.method.tag, if self.dot { DOT } else { "" })
     }
 
-    /// The value of `SOLVER.TRAINER`.
-    fn trainer(&self) -> &'static str {
-        let about = self.method.make().about();
-        match (about.knows_images, self.dot) {
-            (true, true) => "crd_dot",
-            (false, true) => "dot",
-            (true, false) => "crd",
-            (false, false) if about.views == 2 => "ours",
-            (false, false) => "base",
-        }
-    }
-
     fn config(&self, args: &CompareArgs, seed: u64) -> Result<Config, ConfigError> {
         let mut overrides = Overrides::default();
         overrides.push("DISTILLER.TYPE", self.method.make().name());
-        overrides.push("SOLVER.TRAINER", self.trainer());
+        overrides.push("SOLVER.TRAINER", TrainerKind::of(self.method.make().about(), self.dot).name());
         overrides.push("SOLVER.SEED", seed.to_string());
         if let Some(data) = &args.data {
             overrides.option("--data", "DATASET.ROOT", data);

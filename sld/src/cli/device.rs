@@ -67,7 +67,8 @@ pub struct DeviceArgs {
     pub threads: Option<u32>,
     /// What convolutions and matrix products of a GPU multiply in: f32; mixed (operands rounded to 16 bits, sums and
     /// weights in f32); or split (each operand as the sum of two 16-bit numbers, for matrix units: as accurate as f32,
-    /// and faster on large cards, but no operand may be above 65504 and no gradient above 64).
+    /// and faster on large cards, but no operand may be above 65504 and no gradient above 64). A run goes on
+    /// in the precision that it had.
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub precision: gpu::Precision,
     /// How a GPU's kernels are chosen that can be computed in several ways: by measuring them once, when they are

@@ -1,5 +1,6 @@
 //! `sld devices`.
 
+use crate::cluster::cores;
 use crate::outln;
 use clap::Args;
 use schedule::Device;
@@ -18,8 +19,7 @@ pub struct DevicesArgs {
 /// Lists.
 pub fn run(args: DevicesArgs) -> anyhow::Result<()> {
     let adapters = gpu::adapters();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let native = cpu::CpuDevice::new(cores).name();
+    let native = cpu::CpuDevice::new(cores::available()).name();
     let auto = adapters.iter().position(|adapter| !adapter.software);
     if args.json {
         let gpus: Vec<_> = adapters.iter().map(|a| a.to_string()).collect();

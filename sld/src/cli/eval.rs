@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use super::session;
 use super::weights::{SightArgs, Weights};
 use crate::augment::Normalization;
+use crate::cluster::cores;
 use crate::config::DatasetKind;
 use crate::data::cifar::RELEASES;
 use crate::data::synthetic::{self, SyntheticConfig};
@@ -105,7 +106,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut evaluator = Evaluator::compile(&*device, &model, (args.batch as usize).min(images.len()), size)?;
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     let keep = args.logits.is_some();
-    let result = evaluator.run(&images, 2, |batch, answers| {
+    let result = evaluator.run(&images, cores::available(), |batch, answers| {
         if keep {
             logits.extend_from_slice(batch);
             labels.extend(answers.iter().map(|&l| i64::from(l)));

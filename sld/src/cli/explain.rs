@@ -5,11 +5,10 @@ use super::session;
 use crate::config::{Config, Overrides};
 use crate::data::loader::part;
 use crate::training::memory::shown;
-use crate::training::step::{self, Division};
+use crate::training::step;
 use crate::training::{Memory, Networks};
 use crate::{out, outln, warn};
 use clap::Args;
-use nn::optimizer::GradientSums;
 use schedule::{Device, Step};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,24 +52,22 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let images = session::Images::of(&config);
     let networks = session::networks(&config, images)?;
     let (batch, parts) = (config.solver.batch_size as usize, config.solver.accumulate as usize);
-    let sums = (parts > 1).then(|| GradientSums::new(&networks.optimizer.differentiated()));
-    let division = Division { sums: sums.as_ref(), ..Division::default() };
-    let size = part(batch, parts, 0).len();
-    let (step, _) = step::program(&networks, config.method(), size, images.size, division);
+    let (step, update) = step::in_parts(&networks, config.method(), batch, parts, images.size);
     if let Some(wanted) = &args.wgsl {
         return print_shader(&*device, &step, wanted);
     }
     let schedule = step.schedule_with(device.options())?;
     match args.format {
         Format::Table => {
-            let in_parts = if parts > 1 { format!(", in parts of {size}") } else { String::new() };
+            let in_parts = match parts {
+                1 => String::new(),
+                _ => format!(", in parts of {}", part(batch, parts, 0).len()),
+            };
             outln!("{} step for {}, batch {batch}{in_parts}", config.method().name(), device.name())?;
             out!("{}", schedule.table())?;
-            if let Some(sums) = &sums {
-                let update =
-                    step::update_expressions(&networks, sums, None).schedule_with(device.options())?;
+            if let Some(update) = &update {
                 outln!("the update that follows the parts")?;
-                out!("{}", update.table())?;
+                out!("{}", update.schedule_with(device.options())?.table())?;
             }
             print_memory(&*device, &networks, &config, images.size)?;
         }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::device::DeviceArgs;
 use super::weights::{SightArgs, Weights};
+use crate::cluster::cores;
 use crate::data::pictures::{self, Sight};
 use crate::data::{Dataset, File, Files};
 use crate::training::Evaluator;
@@ -80,8 +81,7 @@ pub fn run(args: PredictArgs) -> anyhow::Result<()> {
         let mut done = 0;
         let mut printed = Ok(());
         let top = (args.top as usize).min(names.len());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        evaluator.run(images, threads, |logits, _| {
+        evaluator.run(images, cores::available(), |logits, _| {
             for logits in logits.chunks_exact(names.len()) {
                 let path = images.files().map(|files| files.path(done)).unwrap_or_default();
                 done += 1;

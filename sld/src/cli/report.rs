@@ -30,7 +30,7 @@ pub fn run(args: ReportArgs) -> anyhow::Result<()> {
         [run] => run.join(crate::report::FILE),
         _ => PathBuf::from(crate::report::FILE),
     });
-    for why in crate::report::write(&folders, &output)? {
+    for why in crate::report::write(&folders, &output)?.1 {
         warn!("skipped: {why}");
     }
     outln!("{}", output.display())?;

@@ -5,35 +5,20 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use nn::checkpoint::{self, Checkpoint, Scalar};
 
-use crate::config::Config;
+use crate::config::{Config, decides};
 use crate::run::{Change, Claim, RunInfo, epochs_in_words};
 use crate::training::Changed;
 
 /// The weights that training began with.
 const INIT: &str = "DISTILLER.STUDENT_CHECKPOINT";
-/// Keys that decide nothing of what a run computes. Images, teacher and the weights to begin with are known by
-/// their checksums, wherever they lie.
-pub const WITHOUT_EFFECT: &[&str] = &[
-    "EXPERIMENT.PROJECT",
-    "EXPERIMENT.NAME",
-    "EXPERIMENT.TAG",
-    "DATASET.ROOT",
-    "DATASET.NUM_WORKERS",
-    "DATASET.TEST.BATCH_SIZE",
-    "DATASET.SKIP_BROKEN",
-    "DISTILLER.TEACHER_CHECKPOINT",
-    INIT,
-    "LOG.TENSORBOARD_FREQ",
-    "LOG.SAVE_CHECKPOINT_FREQ",
-    "LOG.PREFIX",
-    "LOG.WANDB",
-];
 /// How long a run is changes none of its epochs: the learning rate's stages are keys of their own.
 const LENGTH: &str = "SOLVER.EPOCHS";
 const PATIENCE: &str = "SOLVER.PATIENCE";
 /// What the method's modules are made for.
 const METHOD: &str = "DISTILLER.TYPE";
 const TEACHER: &str = "DISTILLER.TEACHER";
+/// What the device multiplies in: not the config's, but the command line's.
+const PRECISION: &str = "--precision";
 /// What was trained cannot become another network.
 const STUDENT: &str = "DISTILLER.STUDENT";
 
@@ -89,7 +74,7 @@ impl Resume {
         );
         let Some((recorded, _)) = &self.recorded else { return Ok(()) };
         let now = config.values();
-        for (key, from) in recorded.values().into_iter().filter(|(key, _)| !WITHOUT_EFFECT.contains(key)) {
+        for (key, from) in recorded.values().into_iter().filter(|(key, _)| decides(key)) {
             // A key of another method is no change of its own: the method is.
             if let Some((_, to)) = now.iter().find(|(other, to)| *other == key && *to != from) {
                 self.changes.push(Change { epoch: self.epoch, key: key.into(), from, to: to.clone() });
@@ -106,14 +91,19 @@ impl Resume {
         Ok(())
     }
 
-    /// Compares the images, the teacher and the weights to begin with with the run's, by their checksums.
-    pub fn compare_files(&mut self, config: &Config, info: &RunInfo) {
+    /// Compares with the run's what no config says: the device's precision, and the images, the teacher and the weights
+    /// to begin with, by their checksums.
+    pub fn compare_found(&mut self, config: &Config, info: &RunInfo) {
         let Some((recorded, before)) = &self.recorded else { return };
         let epoch = self.epoch;
+        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        if differ(&before.precision, &info.precision) {
+            let [from, to] = [before, info].map(|info| info.precision.clone());
+            self.changes.push(Change { epoch, key: PRECISION.into(), from, to });
+        }
         let mut other = |key: &str, from: String, to: String| {
             self.changes.push(Change { epoch, key: key.into(), from, to: format!("{to} (other contents)") });
         };
-        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
         // Another split takes other images out of the same ones, and is a change of its own.
         let same_split = recorded.dataset.val_fraction == config.dataset.val_fraction
             && recorded.solver.seed == config.solver.seed;

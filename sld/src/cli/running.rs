@@ -7,10 +7,10 @@ use anyhow::Context;
 use nn::checkpoint::Role;
 use schedule::Device;
 
-use super::resuming::{self, Resume};
+use super::resuming::Resume;
 use super::session;
 use crate::cluster::{Cluster, agreement};
-use crate::config::Config;
+use crate::config::{Config, decides};
 use crate::experiment::{Ended, Experiment, Log, Record, State};
 use crate::run::{Claim, ModelInfo, RunInfo};
 use crate::say;
@@ -91,7 +91,7 @@ pub fn train(cluster: &dyn Cluster, job: &Job) -> anyhow::Result<Ended> {
     }
     info.student.digest = begin_with(device, &networks.student, config, resume.is_some())?;
     if let Some(resume) = &mut resume {
-        resume.compare_files(config, &info);
+        resume.compare_found(config, &info);
         resume.agree(change)?;
     }
     agreement::check(cluster, &facts(config, &info))?;
@@ -151,7 +151,7 @@ fn begin_with(
 
 /// What all processes have to agree on.
 fn facts(config: &Config, info: &RunInfo) -> Vec<(String, String)> {
-    let values = config.values().into_iter().filter(|(key, _)| !resuming::WITHOUT_EFFECT.contains(key));
+    let values = config.values().into_iter().filter(|(key, _)| decides(key));
     let teacher = info.teacher.as_ref().map_or(String::new(), |teacher| teacher.digest.clone());
     let files = [
         ("weights to begin with (checksum)", info.student.digest.clone()),

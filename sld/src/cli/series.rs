@@ -4,7 +4,7 @@ use super::interrupt::Interrupted;
 use super::running::{self, Job, Start};
 use super::session::RunData;
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, decides};
 use crate::experiment::Ended;
 use crate::report::{self, Run};
 use crate::{outln, say};
@@ -59,17 +59,17 @@ pub fn train(
 
 /// Whether the run in `folder` has done all its epochs under these settings.
 fn is_finished(folder: &Path, config: &Config) -> bool {
+    let decisive = |settings: &[String]| settings.iter().filter(|s| decides(s)).cloned().collect::<Vec<_>>();
     Run::read(folder).is_ok_and(|run| {
-        run.evaluation.is_some() && run.epochs_left() == 0 && run.info.settings == config.differences()
+        let same = decisive(&run.info.settings) == decisive(&config.differences());
+        run.evaluation.is_some() && run.epochs_left() == 0 && same
     })
 }
 
 /// Writes table and report of the runs, and gives the table.
 fn write_results(output: &Path, runs: &[(PathBuf, Config)]) -> anyhow::Result<String> {
     let folders: Vec<&Path> = runs.iter().map(|run| run.0.as_path()).collect();
-    report::write(&folders, &output.join(report::FILE))?;
-    let read = folders.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>, _>>()?;
-    let table = report::markdown(&read);
+    let table = report::markdown(&report::write(&folders, &output.join(report::FILE))?.0);
     let path = output.join(TABLE);
     write_atomically(&path, |file| file.write_all(table.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))?;

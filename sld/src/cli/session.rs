@@ -8,6 +8,7 @@ use autograd::tensor::Transfer;
 use nn::{Course, Rule, Schedule, SgdOptions, models};
 
 use crate::augment::Mixing;
+use crate::cluster::cores;
 use crate::config::{Config, DatasetKind, OptimizerKind, ScheduleKind, Solver, TransferKind};
 use crate::data::cifar::{self, Cifar, LoadOptions};
 use crate::data::pictures::{self, Folder};
@@ -27,15 +28,6 @@ pub fn classes(kind: DatasetKind) -> usize {
         DatasetKind::TinyImagenet => 200,
         DatasetKind::Synthetic => SyntheticConfig::default().classes,
     }
-}
-
-/// Classes of a config's data: of pictures that are there, as many as they have.
-pub fn classes_of(config: &Config) -> usize {
-    let dataset = &config.dataset;
-    let found =
-        dataset.sight().and_then(|sight| pictures::open(&dataset.root, sight, known(dataset.kind)).ok());
-    let images = found.and_then(|folder| folder.train.or(folder.test));
-    images.map_or(classes(dataset.kind), |images| images.classes().len())
 }
 
 /// The list of a data set's classes that is known without its files.
@@ -134,16 +126,28 @@ impl Images {
         Images { classes: data.classes().len(), count: data.len(), size: [data.height(), data.width()] }
     }
 
-    /// Of a config's data set that is not, as it is published.
+    /// Of a config's data set that is not, less those held out: of pictures that are there as many as there are, of
+    /// others as are published.
     pub fn of(config: &Config) -> Images {
-        let count = match config.dataset.kind {
-            DatasetKind::Cifar10 | DatasetKind::Cifar100 => 50_000,
-            DatasetKind::Imagenet | DatasetKind::Imagefolder => 1_281_167,
-            DatasetKind::TinyImagenet => 100_000,
-            DatasetKind::Synthetic => SyntheticConfig::default().train,
+        let dataset = &config.dataset;
+        let found =
+            dataset.sight().and_then(|sight| pictures::open(&dataset.root, sight, known(dataset.kind)).ok());
+        let all = match found.and_then(|folder| folder.train.or(folder.test)) {
+            Some(images) => Images::of_data(&images),
+            None => {
+                let count = match dataset.kind {
+                    DatasetKind::Cifar10 | DatasetKind::Cifar100 => 50_000,
+                    DatasetKind::Imagenet | DatasetKind::Imagefolder => 1_281_167,
+                    DatasetKind::TinyImagenet => 100_000,
+                    DatasetKind::Synthetic => SyntheticConfig::default().train,
+                };
+                let side = dataset.sight().map_or(32, |sight| sight.side);
+                Images { classes: classes(dataset.kind), count, size: [side, side] }
+            }
         };
-        let side = config.dataset.sight().map_or(32, |sight| sight.side);
-        Images { classes: classes_of(config), count, size: [side, side] }
+        let of_each = all.count as f64 / all.classes as f64;
+        let held_out = all.classes * (of_each * dataset.val_fraction).round() as usize;
+        Images { count: all.count - held_out, ..all }
     }
 }
 
@@ -230,10 +234,9 @@ pub fn settings(config: &Config) -> Settings {
 
 /// Threads that prepare batches: the config's number, at most four for each core, and for 0 one for each.
 pub fn workers(config: &Config) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match config.dataset.num_workers {
-        0 => cores,
-        some => (some as usize).min(4 * cores),
+        0 => cores::available(),
+        some => (some as usize).min(4 * cores::available()),
     }
 }
 
@@ -247,9 +250,8 @@ mod tests {
         config.dataset.num_workers = 3;
         assert_eq!(settings(&config).workers, 3);
         config.dataset.num_workers = 0;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        assert_eq!(settings(&config).workers, cores);
+        assert_eq!(settings(&config).workers, cores::available());
         config.dataset.num_workers = 1024;
-        assert_eq!(settings(&config).workers, 4 * cores);
+        assert_eq!(settings(&config).workers, 4 * cores::available());
     }
 }

@@ -3,14 +3,12 @@
 use super::device::{DeviceArgs, Tune, kernels_folder};
 use super::session;
 use crate::config::{Config, Overrides};
-use crate::data::loader::part;
 use crate::outln;
-use crate::training::step::{self, Division};
-use crate::training::{Evaluator, TrainStep};
+use crate::training::batches::Batches;
+use crate::training::{Evaluator, Team};
 use anyhow::ensure;
 use clap::Args;
 use gpu::{Choices, Chosen, Measured};
-use nn::optimizer::GradientSums;
 use schedule::Device;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,19 +73,8 @@ pub fn run(args: TuneArgs) -> anyhow::Result<()> {
 fn compile(device: &dyn Device, config: &Config) -> anyhow::Result<()> {
     let images = session::Images::of(config);
     let networks = session::networks(config, images)?;
-    let (batch, parts) = (config.solver.batch_size as usize, config.solver.accumulate as usize);
-    let sums = (parts > 1).then(|| GradientSums::new(&networks.optimizer.differentiated()));
-    let division = Division { sums: sums.as_ref(), ..Division::default() };
-    // The last batch of an epoch is smaller.
-    let wholes = [batch.min(images.count), images.count % batch];
-    let mut sizes: Vec<usize> = wholes.iter().map(|&whole| part(whole, parts, 0).len()).collect();
-    sizes.retain(|&size| size > 0);
-    for size in sizes {
-        TrainStep::compile_divided(device, &networks, config.method(), size, images.size, division)?;
-    }
-    if let Some(sums) = &sums {
-        device.compile_step(&step::update_expressions(&networks, sums, None))?;
-    }
+    let team = Team::alone(device, &networks, config.method());
+    Batches::new(team, &session::settings(config), images.count, images.size)?;
     for model in [Some(networks.result()), networks.teacher.as_ref()].into_iter().flatten() {
         Evaluator::compile(device, model, config.dataset.test_batch_size as usize, images.size)?;
     }

@@ -4,20 +4,24 @@ use anyhow::Result;
 
 use super::processes::Cluster;
 
+/// Cores that this process may use, if it is alone; at least one.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Cores that this process may use, where each core is shared by all processes that are bound to it; at least
 /// one.
 ///
 /// # Errors
 /// The cluster's.
 pub fn share(cluster: &dyn Cluster) -> Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
     if cluster.size() == 1 {
-        return Ok(available);
+        return Ok(available());
     }
     let own = allowed();
     let all = cluster.gather(own.clone())?;
     let neighbours: Vec<&Vec<u8>> = cluster.neighbours().into_iter().map(|rank| &all[rank]).collect();
-    Ok(share_of(&own, &neighbours).min(available).max(1))
+    Ok(share_of(&own, &neighbours).min(available()).max(1))
 }
 
 /// Of cores that are bytes (1: may be used), one's own share, rounded down. Where nothing is known of cores, each
@@ -47,7 +51,7 @@ fn allowed() -> Vec<u8> {
 /// A byte for each core of the machine: whether this process may use it.
 #[cfg(not(target_os = "linux"))]
 fn allowed() -> Vec<u8> {
-    vec![1; std::thread::available_parallelism().map_or(1, usize::from)]
+    vec![1; available()]
 }
 
 #[cfg(test)]

@@ -146,9 +146,6 @@ impl Cluster for Mpi {
     fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         Mpi::done(&self.begin(move |world| world.gather(&bytes)))
     }
-    fn communicator(&self) -> &dyn Communicator {
-        self
-    }
     fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
         // Whatever the thread is at: this comes next.

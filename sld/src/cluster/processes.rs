@@ -25,8 +25,6 @@ pub trait Cluster: Communicator {
     fn leads(&self) -> bool {
         self.rank() == 0
     }
-    /// As [`schedule`] knows it.
-    fn communicator(&self) -> &dyn Communicator;
     /// Ends all processes, because this one cannot go on.
     fn abandon(&self);
 }
@@ -46,9 +44,6 @@ impl Cluster for Alone {
     }
     fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         Ok(vec![bytes])
-    }
-    fn communicator(&self) -> &dyn Communicator {
-        self
     }
     fn neighbours(&self) -> Vec<usize> {
         vec![0]

@@ -1,5 +1,6 @@
 //! The keys whose value is one of a few names.
 
+use crate::distill::About;
 use crate::setting::choice;
 
 choice! {
@@ -72,6 +73,17 @@ impl DatasetKind {
 }
 
 impl TrainerKind {
+    /// The trainer of a method: of what it reads of the images, and whether its two losses have momenta of their own.
+    pub fn of(about: About, dot: bool) -> TrainerKind {
+        match (about.views, about.knows_images, dot) {
+            (_, true, false) => TrainerKind::Crd,
+            (_, true, true) => TrainerKind::CrdDot,
+            (_, _, true) => TrainerKind::Dot,
+            (1, ..) => TrainerKind::Base,
+            _ => TrainerKind::Ours,
+        }
+    }
+
     /// Whether the task's and the distillation's gradients have momenta of their own.
     pub fn is_dot(self) -> bool {
         matches!(self, TrainerKind::Dot | TrainerKind::CrdDot)

@@ -48,6 +48,28 @@ impl PartialEq for Config {
     }
 }
 
+/// Whether the setting of a run, a key or a key with its value, decides what the run computes. Images, teacher and the
+/// weights to begin with are known by their checksums, wherever they lie.
+pub fn decides(setting: &str) -> bool {
+    const INCIDENTAL: [&str; 13] = [
+        "EXPERIMENT.PROJECT",
+        "EXPERIMENT.NAME",
+        "EXPERIMENT.TAG",
+        "DATASET.ROOT",
+        "DATASET.NUM_WORKERS",
+        "DATASET.TEST.BATCH_SIZE",
+        "DATASET.SKIP_BROKEN",
+        "DISTILLER.TEACHER_CHECKPOINT",
+        "DISTILLER.STUDENT_CHECKPOINT",
+        "LOG.TENSORBOARD_FREQ",
+        "LOG.SAVE_CHECKPOINT_FREQ",
+        "LOG.PREFIX",
+        "LOG.WANDB",
+    ];
+    let key = setting.split_once(": ").map_or(setting, |(key, _)| key);
+    !INCIDENTAL.contains(&key)
+}
+
 /// Every key there is, each once: the general ones, then those of the methods.
 pub fn keys() -> Vec<&'static Key> {
     let mut keys: Vec<&Key> = Vec::new();

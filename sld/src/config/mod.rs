@@ -14,6 +14,6 @@ mod validate;
 pub use catalog::models_of;
 pub use choice::{DatasetKind, OptimizerKind, ScheduleKind, TrainerKind, TransferKind};
 pub use error::{ConfigError, Origin};
-pub use keys::{Config, Dataset, Distiller, Experiment, Log, Model, Solver, keys};
+pub use keys::{Config, Dataset, Distiller, Experiment, Log, Model, Solver, decides, keys};
 pub use load::Overrides;
 pub use print::help;

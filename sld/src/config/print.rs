@@ -55,7 +55,9 @@ impl Config {
 
     /// Only the keys whose value is not the default, a line each: `SOLVER.LR: 0.025`.
     pub fn differences(&self) -> Vec<String> {
-        let mut defaults = Config::default().values();
+        // All of them: what is read depends on the settings.
+        let ordinary = Config::default();
+        let mut defaults: Vec<_> = ordinary.groups().into_iter().flat_map(|group| group.values()).collect();
         defaults.extend(METHODS.iter().filter(|m| m.tag == self.tag()).flat_map(|m| m.make().values()));
         let changed = self.values().into_iter().filter(|pair| !defaults.contains(pair));
         changed.map(|(path, value)| format!("{path}: {value}")).collect()

@@ -13,10 +13,11 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if about.needs_teacher {
         network(config, "DISTILLER.TEACHER", &config.distiller.teacher)?;
     }
-    let (plain, dot, reads) = match (about.views, about.knows_images) {
-        (_, true) => (TrainerKind::Crd, TrainerKind::CrdDot, "which image of the set each is"),
-        (1, _) => (TrainerKind::Base, TrainerKind::Dot, "one view of each image"),
-        _ => (TrainerKind::Ours, TrainerKind::Dot, "a weak and a strong view of each image"),
+    let [plain, dot] = [false, true].map(|dot| TrainerKind::of(about, dot));
+    let reads = match plain {
+        TrainerKind::Crd => "which image of the set each is",
+        TrainerKind::Base => "one view of each image",
+        _ => "a weak and a strong view of each image",
     };
     let trainer = config.solver.trainer;
     if trainer != plain && (trainer != dot || !about.needs_teacher) {
@@ -36,8 +37,12 @@ pub fn check(config: &Config) -> Result<(), (&'static str, String)> {
             format!("{} is less than DATASET.SIZE, {}, which is cut out of it", sight.resize, sight.side);
         return Err(("DATASET.RESIZE", why));
     }
-    if trainer == dot && config.solver.dot_delta > config.solver.momentum {
-        let why = "must be at most SOLVER.MOMENTUM: the difference is a momentum".to_owned();
+    let (momentum, delta) = (config.solver.momentum, config.solver.dot_delta);
+    if trainer == dot && !(delta <= momentum && momentum + delta < 1.0) {
+        let why = format!(
+            "SOLVER.MOMENTUM less and plus this are momenta, from 0 to below 1; with {momentum} at most {:.4}",
+            momentum.min(1.0 - momentum)
+        );
         return Err(("SOLVER.DOT.DELTA", why));
     }
     if trainer.is_dot() && config.solver.optimizer != OptimizerKind::Sgd {

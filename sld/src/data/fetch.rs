@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use md5::{Digest, Md5};
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,9 +148,10 @@ pub fn fetch(download: &Download) -> Result<Outcome, FetchError> {
         .truncate(false)
         .open(&part)
         .map_err(disk(&part))?;
-    if file.try_lock().is_err() {
-        return Err(FetchError::Busy { path: target.clone() });
-    }
+    file.try_lock().map_err(|why| match why {
+        TryLockError::WouldBlock => FetchError::Busy { path: target.clone() },
+        TryLockError::Error(why) => disk(&part)(why),
+    })?;
     let mut transfer = Transfer { download, file: &mut file, part: &part, resumed_from: None };
     transfer.run()?;
     let resumed_from = transfer.resumed_from;

@@ -1,6 +1,7 @@
 //! What a data set holds, in numbers.
 
 use super::Dataset;
+use super::levels::Levels;
 use std::fmt;
 
 /// Counts and statistics of a [`Dataset`].
@@ -27,20 +28,9 @@ impl Summary {
     pub fn new(dataset: &Dataset) -> Self {
         let mut counts = vec![0; dataset.classes().len()];
         dataset.labels().iter().for_each(|&label| counts[label as usize] += 1);
-        // Sums of bytes are exact in integers.
-        let (mut sum, mut square) = ([0u64; 3], [0u64; 3]);
-        for pixel in dataset.images().as_chunks::<3>().0 {
-            for channel in 0..3 {
-                let value = u64::from(pixel[channel]);
-                sum[channel] += value;
-                square[channel] += value * value;
-            }
-        }
-        let pixels = (dataset.images().len() / 3).max(1) as f64;
-        let mean = sum.map(|sum| sum as f64 / pixels / 255.0);
-        let std = std::array::from_fn(|channel| {
-            (square[channel] as f64 / pixels / 255.0f64.powi(2) - mean[channel].powi(2)).max(0.0).sqrt()
-        });
+        let mut levels = Levels::default();
+        levels.add(dataset.images());
+        let [mean, std] = levels.moments();
         let mut seen = std::collections::HashSet::with_capacity(dataset.len());
         let duplicates = (0..dataset.len()).filter(|&index| !seen.insert(dataset.image(index))).count();
         Self {

@@ -1,29 +1,31 @@
 //! Batches, made ahead of the device by worker threads and delivered in order.
 //!
 //! Makers claim batches by number, fill them (with pictures from files a pool of threads does, image by image), and
-//! put them on a shelf from which the consumer takes them in order. What a batch holds depends only on its number: the order of an epoch is
-//! drawn from (seed, epoch), the views of an image from (seed, epoch, index). The number of threads changes nothing
-//! but the speed, and a loader started at any batch continues exactly as one that came from the beginning. The shelf
-//! is bounded, in batches and in bytes, and buffers handed back with [`Loader::recycle`] are used again.
+//! put them on a shelf from which the consumer takes them in order. What a batch holds depends only on its number: the
+//! order of an epoch is drawn from (seed, epoch), the views of an image from (seed, epoch, index). The number of
+//! threads changes nothing but the speed, and a loader started at any batch continues exactly as one that came from
+//! the beginning. The shelf is bounded, in batches and in bytes, and buffers handed back with [`Loader::recycle`] are
+//! used again.
 //!
 //! A file that cannot be read is an error in the place of its batch. One whose reading does not end (a network folder
 //! that stalls) keeps nobody: [`Loader::wait`] returns now and then, [`tell_stalls`] lets the file be told, and
 //! dropping the loader leaves the thread behind.
 
+mod batch;
 mod paint;
+mod plan;
+mod shelf;
+
+pub use batch::{Batch, Parts, Position, Views, part};
 
 use super::{DataError, Dataset};
-use crate::augment::normalize::NormalizationTable;
-use crate::augment::{Mixing, Mixture};
-use crate::random::{Purpose, Stream};
-use paint::Easel;
-use rayon::prelude::*;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use crate::augment::Mixing;
+use plan::{Job, Plan};
+use shelf::Shared;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use web_time::Instant;
@@ -39,43 +41,6 @@ static TELL: OnceLock<fn(&Path, Duration)> = OnceLock::new();
 pub fn tell_stalls(tell: fn(&Path, Duration)) {
     // The first stays: all of them say the same.
     let _ = TELL.set(tell);
-}
-
-/// What is made of each training image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Views {
-    /// The weak view: crop and flip.
-    Weak,
-    /// The weak and the strong view: crop, flip, RandAugment, Cutout.
-    WeakAndStrong,
-}
-
-/// Which parts of every batch a [`Loader`] delivers, one after the other. What a batch holds does not
-/// depend on how it is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts {
-    /// Into how many parts a batch is cut, see [`part`].
-    pub of: usize,
-    /// The first one to deliver, from 0.
-    pub first: usize,
-    /// How many to deliver of each batch.
-    pub count: usize,
-}
-
-impl Parts {
-    /// Every batch as a whole.
-    pub const WHOLE: Parts = Parts { of: 1, first: 0, count: 1 };
-
-    /// The numbers of the parts to deliver.
-    pub fn mine(self) -> Range<usize> {
-        self.first..self.first + self.count
-    }
-}
-
-/// The places in a batch of `images` that its part `number` (from 0) of `parts` has. Sizes differ by one at
-/// most, and parts are empty only from a number on.
-pub fn part(images: usize, parts: usize, number: usize) -> Range<usize> {
-    (images * number).div_ceil(parts)..(images * (number + 1)).div_ceil(parts)
 }
 
 /// Settings of a training [`Loader`].
@@ -96,280 +61,6 @@ pub struct LoaderConfig {
     pub threads: usize,
     /// Batches that may lie finished or in work ahead of the consumer, at least 1; large ones are fewer.
     pub prefetch: usize,
-}
-
-/// A place in training: the batch to be delivered next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The epoch; any number is a valid first one.
-    pub epoch: u64,
-    /// Place in the epoch, from 0; at most the number of batches of an epoch, which means the next epoch's first.
-    pub batch: usize,
-}
-
-/// Images ready for a network, with B = `labels.len()`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    /// The epoch it belongs to (0 in evaluation).
-    pub epoch: u64,
-    /// Its place in the epoch, from 0.
-    pub number: usize,
-    /// Images of all of its parts together.
-    pub whole: usize,
-    /// How many of `indices` count: all, or none in a part that would be empty. Such a part is delivered with
-    /// the batch's first image, for programs that need one.
-    pub counted: usize,
-    /// Which images of the data set.
-    pub indices: Vec<u32>,
-    /// Their classes.
-    pub labels: Vec<u32>,
-    /// Where images are mixed, the classes of what was mixed into each; else empty.
-    pub others: Vec<u32>,
-    /// The share that each then keeps of itself.
-    pub share: f32,
-    /// The images as a step takes them: normalised, [B, height, width, channels], all weak views (or the plain
-    /// images in evaluation), then all strong ones if there are any.
-    pub images: Vec<f32>,
-}
-
-/// How a worker chooses and paints images.
-enum Job {
-    Train {
-        views: Views,
-        mixing: Option<Mixing>,
-        seed: u64,
-    },
-    /// The images at these places.
-    Evaluate(Range<usize>),
-}
-
-struct Plan {
-    dataset: Arc<Dataset>,
-    table: NormalizationTable,
-    batch_size: usize,
-    parts: Parts,
-    job: Job,
-    start: Position,
-    /// Parts of batches in all; endless in training.
-    total: Option<u64>,
-    prefetch: u64,
-}
-
-impl Plan {
-    fn batches_per_epoch(&self) -> usize {
-        let images = match &self.job {
-            Job::Train { .. } => self.dataset.len(),
-            Job::Evaluate(range) => range.len(),
-        };
-        images.div_ceil(self.batch_size)
-    }
-
-    /// Where the batch of the part with the running number `job` belongs.
-    fn position(&self, job: u64) -> Position {
-        let per_epoch = self.batches_per_epoch() as u64;
-        let batch = self.start.batch as u64 + job / self.parts.count as u64;
-        Position { epoch: self.start.epoch + batch / per_epoch, batch: (batch % per_epoch) as usize }
-    }
-
-    fn order(&self, epoch: u64) -> Vec<u32> {
-        match &self.job {
-            Job::Train { seed, .. } => {
-                let mut order: Vec<u32> = (0..self.dataset.len() as u32).collect();
-                Stream::new(*seed, Purpose::Order, epoch, 0).shuffle(&mut order);
-                order
-            }
-            Job::Evaluate(range) => range.clone().map(|index| index as u32).collect(),
-        }
-    }
-
-    /// The number of the part with the running number `job` in its batch.
-    fn part(&self, job: u64) -> usize {
-        self.parts.first + (job % self.parts.count as u64) as usize
-    }
-
-    /// How the images of a batch are mixed.
-    fn mixture(&self, at: Position) -> Option<Mixture> {
-        let Job::Train { mixing: Some(mixing), seed, .. } = self.job else { return None };
-        let size = (self.dataset.width(), self.dataset.height());
-        Some(mixing.draw(seed, at.epoch, at.batch as u64, size))
-    }
-
-    fn views(&self) -> usize {
-        match self.job {
-            Job::Evaluate(_) | Job::Train { views: Views::Weak, .. } => 1,
-            Job::Train { views: Views::WeakAndStrong, .. } => 2,
-        }
-    }
-}
-
-/// What makers and consumer share; batches are known by their running number.
-#[derive(Default)]
-struct Shelf {
-    next_job: u64,
-    delivered: u64,
-    finished: BTreeMap<u64, Result<Batch, DataError>>,
-    spare: Vec<Batch>,
-    /// The epoch whose order was drawn last, and the order.
-    order: Option<(u64, Arc<Vec<u32>>)>,
-    broken: bool,
-}
-
-struct Shared {
-    plan: Plan,
-    /// Who decodes pictures: a batch of them takes long, and several in work at once much memory.
-    pool: Option<rayon::ThreadPool>,
-    shelf: Mutex<Shelf>,
-    /// Which files are being read, and since when.
-    reading: Mutex<BTreeMap<u32, Instant>>,
-    stop: AtomicBool,
-    /// Signals makers that there is room on the shelf, or that they should end.
-    room: Condvar,
-    /// Signals the consumer that a batch was finished.
-    ready: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
-        // A maker that panicked is noticed through `broken`; the shelf itself stays consistent.
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next batch to make, with a buffer for it and its epoch's order; `None` to end.
-    fn claim(&self) -> Option<(u64, Arc<Vec<u32>>, Batch)> {
-        let mut shelf = self.lock();
-        loop {
-            if self.stop.load(Ordering::Relaxed)
-                || self.plan.total.is_some_and(|total| shelf.next_job >= total)
-            {
-                return None;
-            }
-            if shelf.next_job < shelf.delivered + self.plan.prefetch {
-                break;
-            }
-            shelf = self.room.wait(shelf).unwrap_or_else(PoisonError::into_inner);
-        }
-        let job = shelf.next_job;
-        shelf.next_job += 1;
-        let epoch = self.plan.position(job).epoch;
-        let order = match &shelf.order {
-            Some((of, order)) if *of == epoch => order.clone(),
-            _ => {
-                let order = Arc::new(self.plan.order(epoch));
-                shelf.order = Some((epoch, order.clone()));
-                order
-            }
-        };
-        let buffer = shelf.spare.pop().unwrap_or_default();
-        Some((job, order, buffer))
-    }
-
-    /// Makes the next batch; `false` at the end.
-    fn make(&self) -> bool {
-        let Some((job, order, mut batch)) = self.claim() else { return false };
-        let filled = self.fill(&mut batch, job, &order).map(|()| batch);
-        self.lock().finished.insert(job, filled);
-        self.ready.notify_all();
-        true
-    }
-
-    fn work(&self) {
-        /// Tells the consumer, if the worker unwinds, not to wait for it.
-        struct Alarm<'a>(&'a Shared);
-        impl Drop for Alarm<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.lock().broken = true;
-                    self.0.ready.notify_all();
-                }
-            }
-        }
-        let _alarm = Alarm(self);
-        while self.make() {}
-    }
-
-    fn fill(&self, batch: &mut Batch, job: u64, order: &[u32]) -> Result<(), DataError> {
-        let plan = &self.plan;
-        let (data, image_len) = (&*plan.dataset, plan.dataset.image_len());
-        let position = plan.position(job);
-        let first = position.batch * plan.batch_size;
-        let whole = &order[first..order.len().min(first + plan.batch_size)];
-        let range = part(whole.len(), plan.parts.of, plan.part(job));
-        batch.whole = whole.len();
-        batch.counted = range.len();
-        let own = if range.is_empty() { 0..1 } else { range };
-        // An image is mixed with the one before it in the whole batch, whichever part that is in.
-        let before = whole[(own.start + whole.len() - 1) % whole.len()];
-        let indices = &whole[own];
-        batch.epoch = position.epoch;
-        batch.number = position.batch;
-        batch.indices.clear();
-        batch.indices.extend_from_slice(indices);
-        batch.labels.clear();
-        batch.labels.extend(indices.iter().map(|&index| data.labels()[index as usize]));
-        batch.images.resize(plan.views() * indices.len() * image_len, 0.0);
-        let mixture = plan.mixture(position);
-        let views_before = if mixture.is_some() { plan.views() } else { 0 };
-        let mut images_before = vec![0.0; views_before * image_len];
-        let (weak, strong) = batch.images.split_at_mut(indices.len() * image_len);
-        let mut views = Vec::with_capacity(indices.len() + 1);
-        let mut chunks = images_before.chunks_exact_mut(image_len.max(1));
-        views.extend(chunks.next().map(|weak| (before, weak, chunks.next())));
-        let mut strong = strong.chunks_exact_mut(image_len.max(1));
-        for (&index, weak) in indices.iter().zip(weak.chunks_exact_mut(image_len.max(1))) {
-            views.push((index, weak, strong.next()));
-        }
-        let paint = |(index, weak, strong)| self.paint(index, position.epoch, weak, strong);
-        match &self.pool {
-            Some(pool) => pool.install(|| views.into_par_iter().try_for_each(paint)),
-            None => views.into_iter().try_for_each(paint),
-        }?;
-        batch.others.clear();
-        batch.share = mixture.map_or(1.0, Mixture::share) as f32;
-        if let Some(mixture) = mixture {
-            let others = [before].into_iter().chain(indices.iter().copied()).take(indices.len());
-            batch.others.extend(others.map(|index| data.labels()[index as usize]));
-            let of_view = batch.images.chunks_exact_mut((indices.len() * image_len).max(1));
-            for (images, before) in of_view.zip(images_before.chunks_exact(image_len.max(1))) {
-                mixture.apply(images, before);
-            }
-        }
-        Ok(())
-    }
-
-    fn paint(
-        &self,
-        index: u32,
-        epoch: u64,
-        weak: &mut [f32],
-        strong: Option<&mut [f32]>,
-    ) -> Result<(), DataError> {
-        thread_local! {
-            static EASEL: RefCell<Easel> = RefCell::default();
-        }
-        /// Notes a file that is being read as long as it lives.
-        struct Reading<'a>(&'a Shared, u32);
-        impl Drop for Reading<'_> {
-            fn drop(&mut self) {
-                self.0.reading.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-            }
-        }
-        // Nobody waits for the batch any more.
-        if self.stop.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let data = &*self.plan.dataset;
-        let _reading = data.files().map(|_| {
-            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            reading.insert(index, Instant::now());
-            Reading(self, index)
-        });
-        EASEL.with_borrow_mut(|easel| match self.plan.job {
-            Job::Evaluate(_) => easel.plain(data, &self.plan.table, index, weak),
-            Job::Train { seed, .. } => {
-                easel.views(data, &self.plan.table, index, (seed, epoch), weak, strong)
-            }
-        })
-    }
 }
 
 /// What [`Loader::wait`] found.

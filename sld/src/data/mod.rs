@@ -12,6 +12,7 @@ mod error;
 pub mod fetch;
 mod files;
 pub mod inspect;
+mod levels;
 pub mod loader;
 pub mod pictures;
 pub mod split;

@@ -21,10 +21,8 @@ pub(super) fn soften(logits: &Tensor, temperatures: &[f64]) -> Tensor {
 /// target where it should not.
 #[track_caller]
 pub fn divergence(student: &Tensor, target: &Tensor, temperatures: &[f64]) -> Tensor {
-    let shape = [temperatures.len(), student.dim(0)];
-    let rows = |logits: &Tensor| soften(logits, temperatures).reshape(&[shape[0] * shape[1], student.dim(1)]);
-    let kl = rows(student).kl_divergence(&rows(target)).reshape(&shape);
-    (kl * constants(temperatures, &[shape[0], 1], |t| t * t)).sum_all()
+    let kl = soften(student, temperatures).kl_divergence(&soften(target, temperatures));
+    (kl * constants(temperatures, &[temperatures.len(), 1], |t| t * t)).sum_all()
 }
 
 /// [`divergence`] with the swapped student as the target, through which the gradient flows, too.

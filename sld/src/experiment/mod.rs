@@ -29,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::ensure;
+use autograd::tensor::Transfer;
 use nn::Schedule;
 use nn::checkpoint::{self, Checkpoint};
 use schedule::Alone;
@@ -41,7 +42,9 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::run::{Claim, Evaluation as RunEvaluation, ModelInfo, Reached, RunInfo};
 use crate::say;
-use crate::training::{Changed, Evaluation, Evaluator, Outcome, RunData, Settings, Team, Trainer, alike};
+use crate::training::{
+    Changed, Evaluation, Evaluator, Networks, Outcome, RunData, Settings, Team, Trainer, alike,
+};
 
 /// Everything that decides a run.
 pub struct Experiment<'a> {
@@ -199,13 +202,25 @@ impl<'a> Experiment<'a> {
         // How long a run is changes none of its epochs.
         let Schedule { base, warmup, course, .. } = &self.settings.schedule;
         let schedule = ("schedule", format!("{base}, warm-up {warmup}, {course:?}"));
-        let settings = method.values().into_iter().chain([schedule]);
+        let Settings { accumulate, transfer, sync_batch_norm, .. } = &self.settings;
+        let Networks { smoothing, mixing, .. } = networks;
+        // What most runs do without is told where it is there.
+        let more = [
+            (*accumulate > 1, ("parts of a batch", accumulate.to_string())),
+            (*sync_batch_norm, ("batch norm", "of all processes".into())),
+            (*transfer != Transfer::F32, ("gradients travel as", format!("{transfer:?}"))),
+            (*smoothing > 0.0, ("label smoothing", smoothing.to_string())),
+            (mixing.is_some(), ("mixing", format!("{mixing:?}"))),
+        ];
+        let more = more.into_iter().filter_map(|(there, setting)| there.then_some(setting));
+        let settings = method.values().into_iter().chain([schedule]).chain(more);
         RunInfo {
             distiller: method.name().into(),
             dataset: train.name().into(),
             student: ModelInfo::of(&networks.student),
             teacher: networks.teacher.as_ref().map(ModelInfo::of),
             device: device.name(),
+            precision: device.precision().into(),
             train_images: train.len() as u64,
             train_digest: train.digest(),
             test_images: test.len() as u64,
@@ -226,7 +241,10 @@ impl<'a> Experiment<'a> {
 
     /// Whether the run in `folder` is this one; then it keeps its beginning.
     fn compare(&self, folder: &Path, info: &mut RunInfo) -> anyhow::Result<()> {
-        let before = RunInfo::read(folder)?;
+        let mut before = RunInfo::read(folder)?;
+        if before.precision.is_empty() {
+            before.precision.clone_from(&info.precision);
+        }
         let teacher =
             |info: &RunInfo| info.teacher.as_ref().map(|model| model.name.clone()).unwrap_or_default();
         let facts = |info: &RunInfo| {
@@ -238,6 +256,7 @@ impl<'a> Experiment<'a> {
                 ("test images (checksum)", info.test_digest.clone()),
                 ("batch size", info.batch_size.to_string()),
                 ("seed", info.seed.to_string()),
+                ("precision", info.precision.clone()),
                 ("settings", info.settings.join(", ")),
             ]
         };

@@ -5,7 +5,8 @@ use super::classes;
 use super::curves::by_epoch;
 use super::html::{Column, duration, escape, percent, table};
 use super::run::Run;
-use crate::run::EpochMetrics;
+use crate::config::decides;
+use crate::run::{EpochMetrics, RunInfo};
 use std::fmt::Write;
 
 /// Which run is what in a comparison.
@@ -61,13 +62,13 @@ fn top1(run: &Run) -> f64 {
 }
 
 fn differ_in_seed_only(a: &Run, b: &Run) -> bool {
-    let place = ["SOLVER.SEED", "DATASET.ROOT", "DISTILLER.TEACHER_CHECKPOINT", "LOG.", "EXPERIMENT."];
-    let settings = |run: &Run| -> Vec<String> {
-        let own = |setting: &&String| !place.iter().any(|key| setting.starts_with(key));
-        run.info.settings.iter().filter(own).cloned().collect()
+    let facts = |run: &Run| {
+        let RunInfo { distiller, student, teacher, epochs, settings, precision, .. } = run.info.clone();
+        let networks = [Some(student), teacher].map(|model| model.map(|model| (model.name, model.digest)));
+        let is_fact = |setting: &String| decides(setting) && !setting.starts_with("SOLVER.SEED:");
+        (distiller, networks, epochs, settings.into_iter().filter(is_fact).collect::<Vec<_>>(), precision)
     };
-    let names = |run: &Run| (run.info.distiller.clone(), run.info.student.name.clone(), run.info.epochs);
-    names(a) == names(b) && a.info.seed != b.info.seed && settings(a) == settings(b)
+    a.info.seed != b.info.seed && facts(a) == facts(b)
 }
 
 /// A difference in points, with a proper minus.

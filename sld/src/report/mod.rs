@@ -37,12 +37,12 @@ pub fn render(runs: &[Run]) -> String {
     page::page(&by_data(distinct(runs)))
 }
 
-/// Reads the runs' folders and writes the report. Folders without a finished epoch are left out: gives why,
-/// a [`RunError::NoRun`] or [`RunError::NoEpoch`] for each.
+/// Reads the runs' folders and writes the report. Gives the runs, and of folders without a finished epoch, which are left
+/// out, why: a [`RunError::NoRun`] or [`RunError::NoEpoch`] for each.
 ///
 /// # Errors
 /// No folder has a finished epoch, one does not exist, a file is damaged or the report cannot be written.
-pub fn write(folders: &[&Path], output: &Path) -> Result<Vec<RunError>, RunError> {
+pub fn write(folders: &[&Path], output: &Path) -> Result<(Vec<Run>, Vec<RunError>), RunError> {
     let (mut runs, mut skipped) = (Vec::new(), Vec::new());
     for folder in folders {
         match Run::read(folder) {
@@ -60,7 +60,7 @@ pub fn write(folders: &[&Path], output: &Path) -> Result<Vec<RunError>, RunError
     let html = render(&runs);
     write_atomically(output, |file| file.write_all(html.as_bytes()))
         .map_err(|source| RunError::Write { path: output.into(), source })?;
-    Ok(skipped)
+    Ok((runs, skipped))
 }
 
 /// The runs that were tested on the same images, together: only those can be held against each other.

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Change {
     /// The first epoch with the new value.
     pub epoch: u32,
-    /// The config key.
+    /// The config key, or `--precision`.
     pub key: String,
     /// Its values, as the config shows them.
     pub from: String,

@@ -86,20 +86,14 @@ impl Claim {
     /// # Errors
     /// One is damaged.
     pub fn recorded(&self) -> Result<Option<(Config, RunInfo)>, RunError> {
-        let read = |name: &str| {
-            let path = self.path.join(name);
-            match path.exists() {
-                true => std::fs::read_to_string(&path).map(Some).map_err(RunError::read(&path)),
-                false => Ok(None),
-            }
-        };
-        let (Some(config), Some(info)) = (read("config.yaml")?, read("run.json")?) else { return Ok(None) };
-        let place = self.path.join("config.yaml");
+        let [place, info] = ["config.yaml", "run.json"].map(|name| self.path.join(name));
+        if !(place.exists() && info.exists()) {
+            return Ok(None);
+        }
+        let config = std::fs::read_to_string(&place).map_err(RunError::read(&place))?;
         let config = Config::parse(&config, &place, &Overrides::default())
             .map_err(|why| RunError::content(&place, None, why))?;
-        let info = serde_json::from_str(&info)
-            .map_err(|why| RunError::content(&self.path.join("run.json"), Some(why.line()), why))?;
-        Ok(Some((config, info)))
+        Ok(Some((config, RunInfo::read(&self.path)?)))
     }
 
     /// Computes kernels as the run here did. To be done before its steps are compiled.

@@ -30,6 +30,9 @@ pub struct RunInfo {
     pub teacher: Option<ModelInfo>,
     /// What computed, in words.
     pub device: String,
+    /// In what precision it multiplied ([`schedule::Device::precision`]). Empty in files of older versions.
+    #[serde(default)]
+    pub precision: String,
     /// Images learned from in an epoch; those held out are not counted.
     pub train_images: u64,
     /// [`crate::data::Dataset::digest`] of the training images. Empty in files of older versions.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config.yaml` | the resolved config |
 //! | `run.json` | [`RunInfo`]: names, device, sizes |
+//! | `kernels.json` | how kernels are computed that were chosen by measuring |
 //! | `metrics.jsonl` | [`EpochMetrics`], a line an epoch |
 //! | `evaluation.json` | [`Evaluation`]: per-class accuracy and confusion at the end |
 //! | `worklog.txt` | the reference's log |

@@ -8,29 +8,18 @@ use autograd::tensor::Transfer;
 use nn::optimizer::GradientSums;
 use schedule::{Exchange, Executable, Pending, Schedule, Value, pending};
 
+use super::settings::Settings;
 use super::step::{Division, Metric, Scalars, TrainStep, update_expressions};
 use super::team::Team;
 use crate::data::Dataset;
 use crate::data::loader::{Batch, Loader, LoaderConfig, Parts, Position, Views, part};
 use crate::distill::Own;
 
-/// How batches are computed.
-#[derive(Clone, Copy, Debug)]
-pub struct Sharing {
-    /// Images of a batch, in all processes together; the last of an epoch may have fewer.
-    pub batch_size: usize,
-    /// Parts that a process computes its share in, one after the other, at least 1.
-    pub accumulate: usize,
-    /// How gradients travel between processes.
-    pub transfer: Transfer,
-    /// Whether batch norm's statistics are those of all processes.
-    pub sync_batch_norm: bool,
-}
-
 /// The compiled programs of batches.
 pub struct Batches<'a> {
     team: Team<'a>,
-    sharing: Sharing,
+    settings: Settings,
+    /// Height and width.
     image: [usize; 2],
     /// A full batch's program, and when they are needed those of other sizes.
     steps: Vec<TrainStep>,
@@ -88,17 +77,23 @@ impl Trained {
 }
 
 impl<'a> Batches<'a> {
-    /// Compiles what full batches of `train` need.
+    /// Compiles what the batches of so many training images of `image`'s height and width need.
     ///
     /// # Errors
     /// Batches that cannot be shared out so, and whatever compiling reports.
-    pub fn new(team: Team<'a>, sharing: Sharing, train: &Dataset) -> anyhow::Result<Batches<'a>> {
-        ensure!(sharing.batch_size > 0, "a batch needs at least one image");
-        let image = [train.height(), train.width()];
+    pub fn new(
+        team: Team<'a>,
+        settings: &Settings,
+        images: usize,
+        image: [usize; 2],
+    ) -> anyhow::Result<Batches<'a>> {
+        let Settings { batch_size, accumulate, .. } = *settings;
+        ensure!(batch_size > 0, "a batch needs at least one image");
+        let (steps, sums) = (Vec::new(), String::new());
         let mut batches =
-            Batches { team, sharing, image, steps: Vec::new(), accumulation: None, sums: String::new() };
-        batches.check_parts(train.len())?;
-        if sharing.accumulate > 1 {
+            Batches { team, settings: settings.clone(), image, steps, accumulation: None, sums };
+        batches.check_parts(images)?;
+        if accumulate > 1 {
             let sums = GradientSums::new(&team.networks.optimizer.differentiated());
             let update = update_expressions(team.networks, &sums, batches.transfer());
             let update = team.device.compile_step(&update)?;
@@ -106,8 +101,8 @@ impl<'a> Batches<'a> {
             batches.accumulation = Some(Accumulation { sums, update });
         }
         // Also of the last batch of an epoch: what a device refuses is refused now.
-        for whole in wholes(sharing.batch_size, train.len()) {
-            for number in 0..sharing.accumulate {
+        for whole in wholes(batch_size, images) {
+            for number in 0..accumulate {
                 let counted = batches.parts_of_all(whole, number);
                 if counted > 0 {
                     let program = batches.program(batches.size(whole, number))?;
@@ -123,22 +118,27 @@ impl<'a> Batches<'a> {
     ///
     /// # Errors
     /// As for [`Batches::new`].
-    pub fn fitting(team: Team<'a>, sharing: Sharing, train: &Dataset) -> anyhow::Result<Batches<'a>> {
+    pub fn fitting(
+        team: Team<'a>,
+        settings: &Settings,
+        images: usize,
+        image: [usize; 2],
+    ) -> anyhow::Result<Batches<'a>> {
         let with = |accumulate: usize| {
-            let sharing = Sharing { accumulate, ..sharing };
-            Batches::new(team, sharing, train)
+            let settings = Settings { accumulate, ..settings.clone() };
+            Batches::new(team, &settings, images, image)
         };
-        let why = match with(sharing.accumulate) {
+        let why = match with(settings.accumulate) {
             Err(why) if is_about_memory(&why) => why,
             made => return made,
         };
-        let mut parts = 2 * sharing.accumulate;
-        while parts * team.cluster.size() <= sharing.batch_size {
+        let mut parts = 2 * settings.accumulate;
+        while parts * team.cluster.size() <= settings.batch_size {
             match with(parts) {
                 Ok(_) => {
                     return Err(why.context(format!(
                         "a batch of {} is too much for {}; SOLVER.ACCUMULATE {parts} fits (batch norm then sees the parts)",
-                        sharing.batch_size,
+                        settings.batch_size,
                         team.device.name()
                     )));
                 }
@@ -150,22 +150,15 @@ impl<'a> Batches<'a> {
     }
 
     /// The loader of this process's parts, from a place in training on.
-    pub fn loader(
-        &self,
-        train: &Arc<Dataset>,
-        seed: u64,
-        workers: usize,
-        start: Position,
-    ) -> anyhow::Result<Loader> {
+    pub fn loader(&self, train: &Arc<Dataset>, start: Position) -> anyhow::Result<Loader> {
         let views = if self.team.method.about().views == 2 { Views::WeakAndStrong } else { Views::Weak };
-        let threads = workers.max(1);
-        let batch_size = self.sharing.batch_size;
+        let threads = self.settings.workers.max(1);
         let config = LoaderConfig {
-            batch_size,
+            batch_size: self.settings.batch_size,
             parts: self.parts(),
             views,
             mixing: self.team.networks.mixing,
-            seed,
+            seed: self.settings.seed,
             threads,
             prefetch: threads + 2,
         };
@@ -229,7 +222,7 @@ impl<'a> Batches<'a> {
             let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
             let weight = batch.counted as f32 / batch.whole as f32;
             let share = batch.counted as f32 / in_all as f32;
-            let processes = self.team.cluster.communicator();
+            let processes = self.team.cluster;
             let mut own = own(&batch.indices);
             if self.team.networks.mixing.is_some() {
                 own.push(("others", Own::I32(batch.others.iter().map(|&l| l as i32).collect())));
@@ -280,19 +273,19 @@ impl<'a> Batches<'a> {
             && let Some(accumulation) = &mut self.accumulation
         {
             let inputs = [("rate", Value::F32(&[begun.rate]))];
-            accumulation.update.call_among(&inputs, self.team.cluster.communicator())?;
+            accumulation.update.call_among(&inputs, self.team.cluster)?;
         }
         Ok(trained)
     }
 
     /// How gradients travel, if there is another process.
     fn transfer(&self) -> Option<Transfer> {
-        (self.team.cluster.size() > 1).then_some(self.sharing.transfer)
+        (self.team.cluster.size() > 1).then_some(self.settings.transfer)
     }
 
     /// The parts that this process computes.
     fn parts(&self) -> Parts {
-        let count = self.sharing.accumulate;
+        let count = self.settings.accumulate;
         Parts { of: count * self.team.cluster.size(), first: count * self.team.cluster.rank(), count }
     }
 
@@ -306,7 +299,7 @@ impl<'a> Batches<'a> {
     /// [`TrainStep::size`].
     fn size(&self, whole: usize, number: usize) -> (usize, Option<usize>) {
         let Parts { of, first, .. } = self.parts();
-        let synchronized = self.sharing.sync_batch_norm && self.team.cluster.size() > 1;
+        let synchronized = self.settings.sync_batch_norm && self.team.cluster.size() > 1;
         let own = part(whole, of, first + number).len().max(1);
         (own, synchronized.then(|| self.parts_of_all(whole, number)))
     }
@@ -332,7 +325,8 @@ impl<'a> Batches<'a> {
     /// Whether every part of a full batch and of an epoch's last one has the images that the method needs.
     fn check_parts(&self, images: usize) -> anyhow::Result<()> {
         let Parts { of, .. } = self.parts();
-        let (batch_size, least) = (self.sharing.batch_size, self.team.method.about().smallest_batch as usize);
+        let (batch_size, least) =
+            (self.settings.batch_size, self.team.method.about().smallest_batch as usize);
         for whole in wholes(batch_size, images).into_iter().filter(|_| of > 1) {
             let smallest = (0..of).map(|number| part(whole, of, number).len()).filter(|&n| n > 0).min();
             ensure!(

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use autograd::Result;
-use nn::optimizer::GradientSums;
 use schedule::{Device, Schedule};
 
 use super::networks::Networks;
-use super::step::{Division, program, update_expressions};
-use crate::data::loader::part;
+use super::step::in_parts;
 use crate::distill::Distiller;
 
 /// Bytes that training takes. What a device's kernels keep for themselves (packed weights, scratch) comes on top.
@@ -33,14 +31,10 @@ impl Memory {
         parts: usize,
         image: [usize; 2],
     ) -> Result<Memory> {
-        let sums = (parts > 1).then(|| GradientSums::new(&networks.optimizer.differentiated()));
-        let division = Division { sums: sums.as_ref(), ..Division::default() };
-        let images = part(batch, parts, 0).len();
-        let (step, _) = program(networks, distiller, images, image, division);
-        let mut schedules = vec![step.schedule_with(device.options())?];
-        if let Some(sums) = &sums {
-            schedules.push(update_expressions(networks, sums, None).schedule_with(device.options())?);
-        }
+        let (step, update) = in_parts(networks, distiller, batch, parts, image);
+        let schedules =
+            [Some(step), update].into_iter().flatten().map(|step| step.schedule_with(device.options()));
+        let schedules = schedules.collect::<Result<Vec<_>>>()?;
         let variables: BTreeMap<u64, u64> =
             schedules.iter().flat_map(Schedule::variables).map(|v| (v.id(), 4 * v.len() as u64)).collect();
         Ok(Memory {

@@ -7,11 +7,14 @@
 
 pub mod alike;
 pub mod batches;
+mod blame;
 pub mod evaluate;
+mod expected;
 pub mod memory;
 mod networks;
 mod observer;
 pub mod roofline;
+mod settings;
 pub mod snapshot;
 pub mod step;
 mod team;
@@ -19,9 +22,11 @@ pub mod timing;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator, NotFinite};
+pub use expected::Expected;
 pub use memory::Memory;
 pub use networks::{Networks, Setup};
-pub use observer::{EpochResult, Expected, Observer, StepResult};
+pub use observer::{EpochResult, Observer, StepResult};
+pub use settings::Settings;
 pub use step::{Metric, Scalars, TrainStep};
 pub use team::{RunData, Team};
-pub use trainer::{Changed, Outcome, Settings, Trainer};
+pub use trainer::{Changed, Outcome, Trainer};

@@ -1,10 +1,10 @@
 //! What a step trains, and from whom.
 
-use autograd::{Error, Tensor, Variable, scope};
+use autograd::{Error, Tensor, Variable, VariableStore, scope};
 use nn::layers::{Forward, Kind, Modules, StateEntry};
 use nn::models;
-use nn::optimizer::{Losses, Optimizer, Sgd, SgdOptions};
-use nn::{Adaptive, Average, Clipped, Dot, Model, Rule};
+use nn::optimizer::{Losses, Optimizer};
+use nn::{Adaptive, Average, Clipped, Dot, Model, Rule, Sgd, SgdOptions};
 
 use crate::augment::Mixing;
 use crate::distill::{Batch, Distiller, METHODS, Target};
@@ -233,14 +233,27 @@ impl Networks {
         self.teacher.as_ref().filter(|_| self.teacher_learns)
     }
 
-    /// Bytes of both networks, the modules and the optimizer's momenta.
+    /// Whether training can go on from the state on `device`: all of it is finite, and no variance negative.
+    ///
+    /// # Errors
+    /// The first value that is not, and where; the device's.
+    pub fn check(&self, device: &dyn VariableStore) -> nn::Result<()> {
+        let average = self.average.as_ref().map(|(_, model)| model);
+        for model in [Some(&self.student), self.learning_teacher(), average].into_iter().flatten() {
+            model.check(device)?;
+        }
+        nn::check_state(&self.modules, device)?;
+        self.optimizer.check(device)
+    }
+
+    /// Bytes of both networks, the modules and the optimizer's state.
     pub fn state_bytes(&self) -> u64 {
         let average = self.average.as_ref().map(|(_, model)| model);
         let models = [Some(&self.student), self.teacher.as_ref(), average];
         let models = models.into_iter().flatten().flat_map(Model::state);
         let values: usize = models.chain(&self.modules).map(|entry| entry.variable.len()).sum();
-        let momenta: usize = self.optimizer.differentiated().iter().map(Variable::len).sum();
-        4 * (values + momenta) as u64
+        let kept: usize = self.optimizer.state().iter().map(Variable::len).sum();
+        4 * (values + kept) as u64
     }
 
     /// Values in parameters and memories that belong to the method, running statistics apart.

@@ -3,6 +3,7 @@
 use nn::checkpoint::Checkpoint;
 
 use super::evaluate::Evaluation;
+use super::expected::Expected;
 use super::snapshot::Progress;
 use super::step::Metric;
 
@@ -68,16 +69,6 @@ impl EpochResult {
     pub fn train_top5(&self) -> f64 {
         100.0 * self.metric(Metric::Top5).unwrap_or(f64::NAN)
     }
-}
-
-/// What the rest of a training will take, in seconds, before its first step. 0 where it is not known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Expected {
-    /// An evaluation, by a few of its batches.
-    pub evaluation: f64,
-    /// All steps and evaluations. A step is reckoned by its multiply-adds at the rate of the evaluation: the teacher's
-    /// forward pass, and the student's three times, as a backward pass is worth two.
-    pub all: f64,
 }
 
 /// Who is told what happens, and writes files and terminals.

@@ -5,6 +5,7 @@
 //! Beside that, `latest` holds what an exact continuation needs: seed, the batch within the epoch, and
 //! the sums of that epoch's metrics so far.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -72,8 +73,13 @@ pub fn student_checkpoint(
     networks: &Networks,
     dataset: &Dataset,
 ) -> anyhow::Result<Checkpoint> {
-    let network = Some(network_info(&networks.student, dataset));
-    Ok(Checkpoint { tensors: networks.result().save(device)?, network, ..Checkpoint::default() })
+    let (network, extra) = (Some(network_info(&networks.student, dataset)), recipe(dataset));
+    Ok(Checkpoint { tensors: networks.result().save(device)?, network, extra, ..Checkpoint::default() })
+}
+
+/// What the images were drawn from, if they were, so that the network can be measured on the same.
+fn recipe(dataset: &Dataset) -> BTreeMap<String, Scalar> {
+    dataset.recipe().map(|recipe| (RECIPE.to_owned(), Scalar::Text(recipe.to_owned()))).into_iter().collect()
 }
 
 /// Everything that training on needs.
@@ -96,7 +102,7 @@ pub fn save(
         add("module.average.", average.save(device)?);
     }
     add(MODULES, nn::save_state(&networks.modules, device)?);
-    let mut extra = std::collections::BTreeMap::new();
+    let mut extra = recipe(dataset);
     // As text: a Python int of more than 63 bits is not one of the format's numbers.
     extra.insert("seed".into(), Scalar::Text(progress.seed.to_string()));
     extra.insert("batch".into(), Scalar::Int(progress.batch as i64));

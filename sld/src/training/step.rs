@@ -11,6 +11,7 @@ use nn::optimizer::GradientSums;
 use schedule::{Alone, Communicator, Device, Executable, Pending, Step, Value, pending};
 
 use super::networks::Networks;
+use crate::data::loader::part;
 use crate::distill::{Distiller, Observation, Own};
 
 /// A compiled program for so many images: a step, or a part of one. Programs of several sizes share all state
@@ -85,7 +86,8 @@ impl Metric {
 ///
 /// Inputs: `images` `[views * batch, height, width, 3]` (all weak views, then all strong ones),
 /// `labels` `[batch]`, `rate` `[]`, for methods that change with the epoch `factor` `[]`, for mixed images `others`
-/// `[batch]` (labels) and `own_share` `[]`, and the method's own. Output: `metrics`, the numbers that are returned beside the step.
+/// `[batch]` (labels) and `own_share` `[]`, and the method's own. Output: `metrics`, the numbers that are returned beside
+/// the step.
 pub fn expressions(
     networks: &Networks,
     distiller: &dyn Distiller,
@@ -109,7 +111,8 @@ pub struct Division<'a> {
 
 /// The expressions of a program for `batch` images: as [`expressions`], or as a division asks. Further inputs are
 /// then `weight` `[]`, the share of these images in the whole batch, which the loss is multiplied with, and
-/// `share` `[]`, their share in what processes compute at the same time (batch norm's statistics, memories). A part of a batch takes no `rate`.
+/// `share` `[]`, their share in what processes compute at the same time (batch norm's statistics, memories). A part of a
+/// batch takes no `rate`.
 pub fn program(
     networks: &Networks,
     distiller: &dyn Distiller,
@@ -126,6 +129,21 @@ pub fn program(
         }
     };
     (Step::new().output("metrics", &pass.values).updates(updates), pass.metrics)
+}
+
+/// The expressions of the first, and largest, of so many parts of a batch, in one process; and where there are several,
+/// those of the update that follows them.
+pub fn in_parts(
+    networks: &Networks,
+    distiller: &dyn Distiller,
+    batch: usize,
+    parts: usize,
+    image: [usize; 2],
+) -> (Step, Option<Step>) {
+    let sums = (parts > 1).then(|| GradientSums::new(&networks.optimizer.differentiated()));
+    let division = Division { sums: sums.as_ref(), ..Division::default() };
+    let (step, _) = program(networks, distiller, part(batch, parts, 0).len(), image, division);
+    (step, sums.map(|sums| update_expressions(networks, &sums, None)))
 }
 
 /// The expressions of the update that follows the parts of a batch. Input: `rate` `[]`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
 use schedule::{Alone, Device};
 
 use super::networks::Networks;
@@ -44,5 +45,35 @@ impl RunData {
     /// Without held-out images.
     pub fn of(train: impl Into<Arc<Dataset>>, test: impl Into<Arc<Dataset>>) -> RunData {
         RunData { train: train.into(), test: test.into(), held_out: None }
+    }
+
+    /// Checks that the images fit one another, the networks and the method.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn fit(&self, team: Team) -> anyhow::Result<()> {
+        let (Team { networks, method, .. }, train) = (team, &self.train);
+        ensure!(!train.is_empty(), "there are no training images");
+        for other in [Some(&self.test), self.held_out.as_ref()].into_iter().flatten() {
+            let (shape, wanted) = (other.shape(), train.shape());
+            let name = other.name();
+            ensure!(shape == wanted, "the images of {name} are {shape:?}, those to train on {wanted:?}");
+        }
+        let [classes, channels] = [train.classes().len(), train.channels()];
+        for model in [Some(&networks.student), networks.teacher.as_ref()].into_iter().flatten() {
+            let (name, own) = (model.name(), [model.classes(), model.channels()]);
+            ensure!(own[0] == classes, "{name} has {} classes, the data {classes}", own[0]);
+            ensure!(
+                own[1] == channels,
+                "{name} takes images of {} channels, the data have {channels}",
+                own[1]
+            );
+        }
+        ensure!(
+            networks.teacher.is_some() || !method.needs_teacher(),
+            "{} needs a teacher; give its checkpoint with --teacher",
+            method.name()
+        );
+        Ok(())
     }
 }

@@ -162,7 +162,7 @@ fn repeat(effort: Effort, mut run: impl FnMut() -> autograd::Result<()>) -> auto
     run()?;
     run()?;
     let begun = Instant::now();
-    let mut times = Vec::with_capacity(effort.iterations);
+    let mut times = Vec::new();
     while times.len() < effort.iterations && (times.len() < 3 || begun.elapsed() < effort.patience) {
         let started = Instant::now();
         run()?;

@@ -5,64 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use autograd::tensor::Transfer;
-use nn::checkpoint::{Checkpoint, Scalar};
-use nn::{Course, Model, Schedule};
+use nn::checkpoint::Checkpoint;
 
 use super::alike;
-use super::batches::{Batches, Begun, Sharing};
+use super::batches::{Batches, Begun};
+use super::blame::blame;
 use super::evaluate::{Evaluation, Evaluator, NotFinite};
-use super::observer::{EpochResult, Expected, Observer, StepResult};
+use super::expected::Expected;
+use super::observer::{EpochResult, Observer, StepResult};
+use super::settings::Settings;
 use super::snapshot::{self, Progress};
 use super::step::{Metric, Scalars};
 use super::team::{RunData, Team};
 use crate::data::DataError;
-use crate::data::loader::{Batch, Loader, Position, Waited, part};
+use crate::data::loader::{Batch, Loader, Position, Waited};
 use crate::distill::Drawn;
-
-/// What a run needs beside networks and data.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Epochs after which training ends if none of them was better than all before; 0: it does not.
-    pub patience: usize,
-    /// Images of a batch, in all processes together.
-    pub batch_size: usize,
-    /// Parts that a process computes its share of a batch in, one after the other, at least 1.
-    pub accumulate: usize,
-    /// How gradients travel between processes.
-    pub transfer: Transfer,
-    /// Whether batch norm's statistics are those of all processes.
-    pub sync_batch_norm: bool,
-    /// Images of a batch of the evaluation; no effect on the result.
-    pub test_batch_size: usize,
-    /// The learning rate of every step.
-    pub schedule: Schedule,
-    /// Seeds the order of the images and their augmentation.
-    pub seed: u64,
-    /// Threads that augment.
-    pub workers: usize,
-}
-
-impl Default for Settings {
-    /// A config's: the reference's for CIFAR, on one process.
-    fn default() -> Settings {
-        let course = Course::MultiStep { stages: vec![150, 180, 210], factor: 0.1 };
-        Settings {
-            epochs: 240,
-            patience: 0,
-            batch_size: 64,
-            accumulate: 1,
-            transfer: Transfer::F32,
-            sync_batch_norm: false,
-            test_batch_size: 64,
-            schedule: Schedule { base: 0.05, epochs: 240, warmup: 0, course },
-            seed: 0,
-            workers: 2,
-        }
-    }
-}
 
 /// What a run that goes on does otherwise than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,45 +67,14 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Data that do not fit the networks or one another, and whatever compiling reports.
     pub fn new(team: Team<'a>, settings: Settings, data: RunData) -> anyhow::Result<Trainer<'a>> {
-        let Team { cluster, device, networks, method } = team;
-        let train = &data.train;
-        ensure!(!train.is_empty(), "there are no training images");
-        for other in [Some(&data.test), data.held_out.as_ref()].into_iter().flatten() {
-            let (shape, wanted) = (other.shape(), train.shape());
-            let name = other.name();
-            ensure!(shape == wanted, "the images of {name} are {shape:?}, those to train on {wanted:?}");
-        }
-        let classes = train.classes().len();
-        for model in [Some(&networks.student), networks.teacher.as_ref()].into_iter().flatten() {
-            ensure!(
-                model.classes() == classes,
-                "{} has {} classes, the data {classes}",
-                model.name(),
-                model.classes()
-            );
-            ensure!(
-                model.channels() == train.channels(),
-                "{} takes images of {} channels, the data have {}",
-                model.name(),
-                model.channels(),
-                train.channels()
-            );
-        }
-        if method.needs_teacher() && networks.teacher.is_none() {
-            bail!("{} needs a teacher; give its checkpoint with --teacher", method.name());
-        }
+        let Team { cluster, device, networks, .. } = team;
+        data.fit(team)?;
         // A larger batch would only be filled up.
         let test_batch_size = settings.test_batch_size.min(data.test.len());
-        let settings = Settings { test_batch_size, ..settings };
-        let image = [train.height(), train.width()];
-        let sharing = Sharing {
-            batch_size: settings.batch_size,
-            accumulate: settings.accumulate.max(1),
-            transfer: settings.transfer,
-            sync_batch_norm: settings.sync_batch_norm,
-        };
+        let settings = Settings { test_batch_size, accumulate: settings.accumulate.max(1), ..settings };
+        let image = [data.train.height(), data.train.width()];
         let (batches, evaluator) = alike::compile(cluster, device, || {
-            let batches = Batches::fitting(team, sharing, train)?;
+            let batches = Batches::fitting(team, &settings, data.train.len(), image)?;
             let evaluator = Evaluator::compile(device, networks.result(), settings.test_batch_size, image)?;
             Ok((batches, evaluator))
         })?;
@@ -198,11 +124,11 @@ impl<'a> Trainer<'a> {
     pub fn run(&mut self, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
         self.progress = alike::begin(self.team.cluster, self.team.device, &self.batches, &self.progress)?;
         let start = Position { epoch: self.progress.epoch as u64, batch: self.progress.batch };
-        let (seed, workers) = (self.settings.seed, self.settings.workers);
-        let mut loader = self.batches.loader(&self.data.train, seed, workers, start)?;
+        let mut loader = self.batches.loader(&self.data.train, start)?;
 
         if self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
-            observer.begins(self.expected());
+            let Trainer { team, settings, data, progress, evaluator, .. } = self;
+            observer.begins(Expected::of(*team, settings, data, progress, evaluator));
         }
         while self.progress.epoch <= self.settings.epochs && !self.is_exhausted() {
             let started = Instant::now();
@@ -214,7 +140,7 @@ impl<'a> Trainer<'a> {
             alike::check(self.team.cluster, self.team.device, self.team.networks, self.progress.steps)?;
             alike::take_over(self.team.cluster, self.team.device, &self.batches)?;
             // A state that cannot go on takes no good one's place.
-            if let Err(why) = self.check_state() {
+            if let Err(why) = self.team.networks.check(self.team.device) {
                 return Err(self.diverged(why.to_string(), observer)?);
             }
             if !finished {
@@ -267,7 +193,6 @@ impl<'a> Trainer<'a> {
             if self.team.cluster.leads() {
                 let student =
                     snapshot::student_checkpoint(self.team.device, self.team.networks, &self.data.test)?;
-                let student = self.with_recipe(student);
                 observer.epoch(&result, &self.snapshot()?, &student, is_best)?;
             }
         }
@@ -327,7 +252,7 @@ impl<'a> Trainer<'a> {
     /// before the first is computed, since a batch that is begun cannot be left.
     fn next_batch(&self, loader: &mut Loader) -> anyhow::Result<Option<Vec<Batch>>> {
         let mut parts = Vec::new();
-        while parts.len() < self.settings.accumulate.max(1) {
+        while parts.len() < self.settings.accumulate {
             // (Several processes stop after a step, together.)
             if self.team.cluster.size() == 1 && self.any_stops()? {
                 return Ok(None);
@@ -356,7 +281,11 @@ impl<'a> Trainer<'a> {
         self.progress.batch += 1;
         self.progress.steps += 1;
         if !trained.is_finite() {
-            let own = trained.bad.map(|(values, batch)| self.culprit(&values, batch)).transpose()?;
+            let (train, metrics) = (&self.data.train, self.batches.metrics());
+            let why = |(values, batch): (Vec<f32>, _)| {
+                blame(self.team, train, &self.progress, metrics, &values, batch)
+            };
+            let own = trained.bad.map(why).transpose()?;
             let why = self.first_of_all(own)?.unwrap_or_else(|| "the sum of the metrics overflowed".into());
             return Err(self.diverged(why, observer)?);
         }
@@ -384,7 +313,7 @@ impl<'a> Trainer<'a> {
         if !why.is::<DataError>() || !self.team.cluster.leads() {
             return Ok(why);
         }
-        self.check_state()?;
+        self.team.networks.check(self.team.device)?;
         observer.interrupted(&self.progress, &self.snapshot()?)?;
         let steps = self.progress.steps;
         Ok(why.context(format!("stopped after {steps} steps, which are saved: --resume goes on behind them")))
@@ -412,20 +341,7 @@ impl<'a> Trainer<'a> {
 
     fn snapshot(&self) -> anyhow::Result<Checkpoint> {
         let rate = self.rate(self.progress.batch);
-        Ok(self.with_recipe(snapshot::save(
-            self.team.device,
-            self.team.networks,
-            &self.data.test,
-            &self.progress,
-            rate,
-        )?))
-    }
-
-    /// Adds what the data were drawn from, so that the network can be measured on the same.
-    fn with_recipe(&self, mut checkpoint: Checkpoint) -> Checkpoint {
-        let recipe = self.data.train.recipe().map(|recipe| Scalar::Text(recipe.to_owned()));
-        checkpoint.extra.extend(recipe.map(|recipe| (snapshot::RECIPE.to_owned(), recipe)));
-        checkpoint
+        snapshot::save(self.team.device, self.team.networks, &self.data.test, &self.progress, rate)
     }
 
     /// Test images, and held-out ones if there are any.
@@ -435,83 +351,12 @@ impl<'a> Trainer<'a> {
         Ok((on(&self.data.test)?, self.data.held_out.as_ref().map(on).transpose()?))
     }
 
-    /// What is to be expected, by this process's first test images. What cannot be measured takes no time: why not
-    /// will be told when it is needed.
-    fn expected(&mut self) -> Expected {
-        let (workers, cluster) = (self.settings.workers, self.team.cluster);
-        let sets = [Some(&self.data.test), self.data.held_out.as_ref()];
-        let (mut evaluation, mut measured) = (0.0, 0);
-        for images in sets.into_iter().flatten() {
-            let own = part(images.len(), cluster.size(), cluster.rank());
-            measured += own.len();
-            evaluation += self.evaluator.estimate(images, own, workers).unwrap_or(0.0);
-        }
-        let Team { networks, method, .. } = self.team;
-        let (train, progress) = (&self.data.train, &self.progress);
-        let macs = |model: &Model| model.macs(train.height(), train.width()).unwrap_or(0) as f64;
-        let teacher = networks.teacher.as_ref().filter(|_| method.needs_teacher()).map_or(0.0, macs);
-        let student = macs(&networks.student);
-        let step_of_image = method.views() as f64 * (3.0 + teacher / student.max(1.0));
-        let epochs = (self.settings.epochs + 1 - progress.epoch) as f64;
-        let images = (epochs * train.len() as f64 - progress.images as f64) / cluster.size() as f64;
-        let steps = images * step_of_image * evaluation / measured.max(1) as f64;
-        Expected { evaluation, all: steps + epochs * evaluation }
-    }
-
     /// Whether any process is to stop.
     fn any_stops(&self) -> anyhow::Result<bool> {
         let own = self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed));
         let mut all = [f64::from(u8::from(own))];
         self.team.cluster.sum(&mut all)?;
         Ok(all[0] > 0.0)
-    }
-
-    /// Whether training can go on from the state on the device.
-    fn check_state(&self) -> nn::Result<()> {
-        self.team.networks.student.check(self.team.device)?;
-        self.team.networks.result().check(self.team.device)?;
-        if let Some(teacher) = self.team.networks.learning_teacher() {
-            teacher.check(self.team.device)?;
-        }
-        nn::check_state(&self.team.networks.modules, self.team.device)?;
-        self.team.networks.optimizer.check(self.team.device)
-    }
-
-    /// Why a step gave numbers that are none.
-    fn culprit(&self, values: &[f32], mut batch: Batch) -> anyhow::Result<String> {
-        let metrics = self.batches.metrics();
-        let bad = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
-        let measured = |&(metric, value): &(&Metric, &f32)| match metric {
-            Metric::Term(name) => Some(format!("{name} {value}")),
-            _ => None,
-        };
-        let terms: Vec<String> = metrics.iter().zip(values).filter_map(|pair| measured(&pair)).collect();
-        let said = format!(
-            "{} became {} in epoch {}, step {} ({})",
-            metrics[bad].name(),
-            values[bad],
-            self.progress.epoch,
-            self.progress.batch,
-            terms.join(", ")
-        );
-        if let Some(teacher) =
-            self.team.networks.teacher.as_ref().filter(|_| self.team.method.needs_teacher())
-        {
-            let (rows, size) = (
-                batch.images.len() / self.data.train.image_len(),
-                [self.data.train.height(), self.data.train.width()],
-            );
-            let mut evaluator = Evaluator::compile(self.team.device, teacher, rows, size)?;
-            if let Err(why) = evaluator.logits(&mut batch.images, self.data.train.name(), &batch.indices) {
-                return Ok(format!("{said}: the teacher is to blame, not the student: {why}"));
-            }
-        }
-        Ok(match self.progress.steps {
-            1 => format!(
-                "{said} before anything was learned: it is not SOLVER.LR; look at the method's temperatures and weights"
-            ),
-            _ => format!("{said}; a smaller SOLVER.LR usually helps"),
-        })
     }
 
     /// Saves, and makes the error that ends the run.

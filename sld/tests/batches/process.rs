@@ -2,10 +2,10 @@
 
 use autograd::Tensor;
 use autograd::tensor::Transfer;
+use nn::Schedule;
 use nn::checkpoint::Checkpoint;
 use nn::initialization::{Biases, Initialization, Initializer, Weights};
 use nn::layers::{ConvSpec, Convolution, Linear};
-use nn::optimizer::MultiStep;
 use nn::{Features, Forward, Model, Output};
 use sld::augment::{Mixing, Normalization};
 use sld::cluster::Cluster;
@@ -119,15 +119,15 @@ pub const ALONE: How = How {
 pub fn settings(how: How) -> Settings {
     Settings {
         epochs: 2,
-        patience: 0,
         batch_size: 10,
         accumulate: how.parts,
         transfer: how.transfer,
         sync_batch_norm: how.sync_batch_norm,
         test_batch_size: 10,
-        schedule: MultiStep { base: how.rate, stages: vec![], factor: 0.1 }.into(),
+        schedule: Schedule::multi_step(how.rate, &[], 0.1),
         seed: 3,
         workers: 1,
+        ..Settings::default()
     }
 }
 

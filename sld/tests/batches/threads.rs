@@ -94,9 +94,6 @@ impl Cluster for Member {
     fn gather(&self, bytes: Vec<u8>) -> anyhow::Result<Vec<Vec<u8>>> {
         Ok(self.hub.gather(self.rank, bytes))
     }
-    fn communicator(&self) -> &dyn Communicator {
-        self
-    }
     fn neighbours(&self) -> Vec<usize> {
         (0..self.hub.size).collect()
     }

@@ -98,6 +98,7 @@ pub fn info(distiller: &str, epochs: u32) -> RunInfo {
         student: ModelInfo { name: "resnet8x4".into(), parameters: 1_233_540, ..Default::default() },
         teacher: (distiller != "NONE").then_some(teacher),
         device: "CPU (2 threads, AVX-512)".into(),
+        precision: "f32".into(),
         train_images: 50_000,
         test_images: 10_000,
         test_digest: "c1fa2100".into(),

@@ -1,6 +1,8 @@
+use super::paint::Easel;
 use super::*;
 use crate::augment::{Canvas, Normalization, ViewDraws};
 use crate::data::{File, Files};
+use crate::random::{Purpose, Stream};
 
 /// 53 random 8x8 images in 5 classes.
 fn dataset() -> Arc<Dataset> {

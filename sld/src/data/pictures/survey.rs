@@ -1,5 +1,6 @@
 //! Reading every picture of a data set once: which cannot be read, and what the others are like.
 
+use crate::data::levels::Levels;
 use crate::data::{DataError, Dataset};
 use crate::picture::{Format, Picture};
 use rayon::prelude::*;
@@ -31,9 +32,8 @@ pub struct Survey {
     pub formats: BTreeMap<Format, usize>,
     /// Width and height of the picture with the fewest pixels, and of that with the most.
     pub extremes: Option<[(usize, usize); 2]>,
-    /// Sums of the levels of each channel (RGB), and of their squares, over all pixels.
-    sums: [[u64; 3]; 2],
-    pixels: u64,
+    /// Of all pixels.
+    levels: Levels,
     /// Length and checksum of each file's contents.
     contents: HashSet<(usize, u32)>,
     /// Files whose contents another one has too.
@@ -82,14 +82,7 @@ impl Survey {
     fn add(&mut self, format: Format, picture: &Picture, file: &[u8]) {
         *self.formats.entry(format).or_default() += 1;
         self.meet([(picture.width(), picture.height()); 2]);
-        for pixel in picture.pixels().as_chunks::<3>().0 {
-            for channel in 0..3 {
-                let level = u64::from(pixel[channel]);
-                self.sums[0][channel] += level;
-                self.sums[1][channel] += level * level;
-            }
-        }
-        self.pixels += picture.pixels().len() as u64 / 3;
+        self.levels.add(picture.pixels());
         self.copies += usize::from(!self.contents.insert((file.len(), crc32c::crc32c(file))));
     }
 
@@ -109,10 +102,7 @@ impl Survey {
         if let Some(extremes) = other.extremes {
             self.meet(extremes);
         }
-        for (own, other) in self.sums.iter_mut().flatten().zip(other.sums.iter().flatten()) {
-            *own += other;
-        }
-        self.pixels += other.pixels;
+        self.levels.merge(&other.levels);
         self.copies += other.copies + self.contents.intersection(&other.contents).count();
         self.contents.extend(other.contents);
         self
@@ -125,13 +115,7 @@ impl Survey {
 
     /// Mean and standard deviation of each channel (RGB), of values in [0, 1], over all pixels.
     pub fn moments(&self) -> [[f64; 3]; 2] {
-        let pixels = self.pixels.max(1) as f64;
-        let mean = self.sums[0].map(|sum| sum as f64 / pixels / 255.0);
-        let deviation = std::array::from_fn(|channel| {
-            let square = self.sums[1][channel] as f64 / pixels / 255f64.powi(2);
-            (square - mean[channel].powi(2)).max(0.0).sqrt()
-        });
-        [mean, deviation]
+        self.levels.moments()
     }
 }
 
