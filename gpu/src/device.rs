@@ -8,7 +8,7 @@ use std::sync::Arc;
 use autograd::{Error, Result, Variable, VariableStore};
 use schedule::backend::{self, Backend, State, Variables};
 use schedule::{Kernel, Pending, Schedule, pending};
-use shaders::{Element, Limits, Operands, Subgroups, Target};
+use shaders::{Element, Limits, Operands, Target};
 
 use crate::adapters::{Adapter, choose};
 use crate::answer::Answer;
@@ -69,8 +69,6 @@ impl fmt::Display for Precision {
 /// How to open an adapter.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Use subgroup operations where the adapter has them.
-    pub subgroups: bool,
     /// Use no more than the limits that WebGPU guarantees everywhere, whatever the adapter allows.
     pub webgpu_limits: bool,
     /// Keep the shaders' bounds checks, and those of the driver.
@@ -85,7 +83,6 @@ impl Default for Options {
     /// All features; bounds checks in debug builds only.
     fn default() -> Self {
         Options {
-            subgroups: true,
             webgpu_limits: false,
             checked: cfg!(debug_assertions),
             precision: Precision::F32,
@@ -129,14 +126,11 @@ impl GpuDevice {
         use wgpu::Features;
         let offered = adapter.adapter.features();
         let mut features = offered & (Features::TIMESTAMP_QUERY | Features::SHADER_F16);
-        if options.subgroups {
-            features |= offered & Features::SUBGROUP;
-        }
         // SAFETY: the experimental feature is used by the kernels of `shaders` alone, in the shape that the
         // adapter said it supports.
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
-        if options.precision != Precision::F32 && options.subgroups && adapter.matrices {
-            features |= offered & Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        if options.precision != Precision::F32 && adapter.matrices && offered.contains(MATRIX_UNITS) {
+            features |= MATRIX_UNITS;
             experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let limits = if options.webgpu_limits { wgpu::Limits::default() } else { adapter.adapter.limits() };
@@ -150,8 +144,7 @@ impl GpuDevice {
         let (device, queue) = platform::open(&adapter.adapter, &wanted, options.checked)
             .await
             .map_err(|error| Error::NoDevice(format!("`{}` could not be opened: {error}", adapter.name)))?;
-        let mut target = target(adapter, features, &limits);
-        target.operands = operands(options.precision, &target, features);
+        let target = target(adapter, features, &limits, options.precision);
         let name = format!("{} ({})", adapter.name, adapter.backend);
         let gpu = Gpu::new(device, queue, name, target, options.checked);
         let tuning = Tuning::new(options.tune);
@@ -220,29 +213,36 @@ impl GpuDevice {
     }
 }
 
-/// The best way to a precision that the open device has.
-fn operands(precision: Precision, target: &Target, features: wgpu::Features) -> Operands {
-    let is_fixed = target.subgroups.is_some_and(|s| s.min == s.max && (8..=64).contains(&s.min));
-    let fits = target.subgroups.is_some_and(|s| 4 * s.min <= target.limits.invocations);
-    let has_matrices = is_fixed && fits && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-    match precision {
-        Precision::Mixed if target.f16 && has_matrices => Operands::Matrix,
-        Precision::Mixed if target.f16 => Operands::F16,
-        Precision::Split if target.f16 && has_matrices && target.limits.workgroup_bytes >= 32 << 10 => {
+/// What kernels for matrix units need.
+const MATRIX_UNITS: wgpu::Features =
+    wgpu::Features::SUBGROUP.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// What kernels are written for: the best way to a precision that the open device has.
+fn target(
+    adapter: &Adapter,
+    features: wgpu::Features,
+    limits: &wgpu::Limits,
+    precision: Precision,
+) -> Target {
+    let [lanes, most] = adapter.subgroup_sizes;
+    let fits = lanes == most
+        && (8..=64).contains(&lanes)
+        && 4 * lanes <= limits.max_compute_invocations_per_workgroup;
+    let has_halves = features.contains(wgpu::Features::SHADER_F16);
+    let has_matrices = has_halves && fits && features.contains(MATRIX_UNITS);
+    let operands = match precision {
+        Precision::Mixed if has_matrices => Operands::Matrix,
+        Precision::Mixed if has_halves => Operands::F16,
+        Precision::Split if has_matrices && limits.max_compute_workgroup_storage_size >= 32 << 10 => {
             Operands::Split
         }
         _ => Operands::F32,
-    }
-}
-
-fn target(adapter: &Adapter, features: wgpu::Features, limits: &wgpu::Limits) -> Target {
-    let [min, max] = adapter.subgroup_sizes;
+    };
     // On Metal wgpu takes one storage binding for the sizes of the others.
     let reserved = u32::from(adapter.backend == "Metal");
     Target {
-        subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(Subgroups { min, max }),
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        operands: Operands::F32,
+        lanes,
+        operands,
         limits: Limits {
             storage_buffers: limits.max_storage_buffers_per_shader_stage.saturating_sub(reserved).min(64),
             binding_bytes: limits.max_storage_buffer_binding_size,

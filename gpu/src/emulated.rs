@@ -9,7 +9,7 @@ use autograd::tensor::Conv2d;
 use autograd::{Tensor, evaluate, grad};
 use schedule::pending::wait;
 use schedule::{Kernel, Role, Schedule, Step};
-use shaders::{Context, Launch, Operands, Precomputed, Sequence, Storage, Subgroups, Target};
+use shaders::{Context, Launch, Operands, Precomputed, Sequence, Storage, Target};
 
 use crate::context::lock;
 use crate::dispatch::Uniforms;
@@ -203,7 +203,7 @@ fn check(operands: Operands, steps: &[(Step, usize)], judge: impl Fn(&str, &[f32
     let mut devices = Vec::new();
     for _ in 0..2 {
         match GpuDevice::open(std::env::var("SLD_TEST_ADAPTER").ok().as_deref(), options) {
-            Ok(device) if device.target().f16 => devices.push(device),
+            Ok(device) if device.precision() == Precision::Mixed => devices.push(device),
             other => {
                 assert!(std::env::var_os("CI").is_none(), "CI must have an adapter with 16-bit floats");
                 // Not `eprintln`, which the test harness hides.
@@ -212,8 +212,7 @@ fn check(operands: Operands, steps: &[(Step, usize)], judge: impl Fn(&str, &[f32
             }
         }
     }
-    let subgroups = Some(Subgroups { min: 32, max: 32 });
-    let target = Target { operands, subgroups, ..devices[0].target().clone() };
+    let target = Target { operands, lanes: 32, ..devices[0].target().clone() };
     for (i, (step, count)) in steps.iter().enumerate() {
         let schedule = step.schedule_with(target.schedule_options()).unwrap();
         let outputs_of: Vec<Tensor> = step.outputs.iter().map(|(_, value)| value.clone()).collect();

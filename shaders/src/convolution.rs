@@ -7,7 +7,7 @@ use schedule::{Body, ChannelFolds, ConvGeometry, ConvKind, Epilogue, Operand, Re
 
 use crate::assembled::Assembled;
 use crate::bindings::Bindings;
-use crate::fold::{Fold, Text};
+use crate::fold::Fold;
 use crate::gemm::Gemm;
 use crate::gemm_kernel;
 use crate::launch::{Access, Context, Scratch};
@@ -130,8 +130,6 @@ fn direct_weight_grad(
     let mut bindings = Bindings::new(context, epilogue.stores.iter().map(|s| s.buffer));
     finisher.declare(&mut bindings);
     let functions = finisher.write("finish", &[], &mut bindings);
-    let partials = bindings.scratch(scratch, Access::Read, false);
-    let (declarations, bindings) = bindings.finish();
     let fold = Fold {
         kinds: &[ReduceKind::Sum],
         is_vector: false,
@@ -140,19 +138,12 @@ fn direct_weight_grad(
         len: chunks,
     };
     let ([kh, kw], group_in) = (geometry.kernel, geometry.in_channels / geometry.conv.groups);
-    let text = Text {
-        declarations,
-        bindings,
-        functions,
-        outer_indices: String::new(),
-        update: fold.add_chunk(&partials),
-        finish: format!(
-            "    finish(o / {}, (o / {}) % {group_in}, (o / {kw}) % {kh}, o % {kw}, {});\n",
+    let second = fold.add_chunks(context, label, (bindings, functions), scratch, |total| {
+        format!(
+            "    finish(o / {}, (o / {}) % {group_in}, (o / {kw}) % {kh}, o % {kw}, {total});\n",
             group_in * kh * kw,
             kh * kw,
-            fold.results(pixels).concat()
-        ),
-    };
-    let second = fold.launch(context, label, fold.cut_in_one(context), text);
+        )
+    });
     Assembled { launches: vec![first, second], scratch: vec![scratch.bytes()], ..Default::default() }
 }

@@ -11,13 +11,14 @@ use std::fmt::Write;
 
 use schedule::ReduceKind;
 
+use crate::bindings::Bindings;
 use crate::choice::Cut;
 use crate::emit::module;
-use crate::launch::{Bound, Context, Launch, Scratch};
+use crate::launch::{Access, Bound, Context, Launch, Scratch};
 use crate::template::fill;
 
 const TEMPLATE: &str = include_str!("../wgsl/fold.wgsl");
-pub const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");
+const TREE: &str = include_str!("../wgsl/fold_tree.wgsl");
 
 /// Threads of a workgroup, and of a dispatch that fills a large GPU.
 const THREADS: usize = 256;
@@ -135,11 +136,6 @@ impl Fold<'_> {
         format!("    count += 1.0;\n{}", update.collect::<String>())
     }
 
-    /// Statements that add chunk `j` of sums that another kernel made, from the binding `sums`.
-    pub fn add_chunk(&self, sums: &str) -> String {
-        self.update(&[format!("{sums}[j * {} + o]", self.outer)])
-    }
-
     /// Statements that merge the states of chunk `j` from the binding `states`. A chunk has `chunk_len` of
     /// `len` values, the last what is left.
     pub fn merge_states(&self, states: &str, chunk_len: usize, len: usize) -> String {
@@ -178,6 +174,51 @@ impl Fold<'_> {
         self.kinds.iter().enumerate().map(result).collect()
     }
 
+    /// The workgroup memory in which so many threads merge their states.
+    pub fn memory(&self, threads: usize) -> String {
+        let mut text = format!("var<workgroup> counts: array<f32, {threads}>;\n");
+        for s in 0..self.width() {
+            let _ = writeln!(text, "var<workgroup> states{s}: array<{}, {threads}>;", self.value_type());
+        }
+        text
+    }
+
+    /// Statements that merge the states of the `deep` threads that share a column, of `across` columns, in that memory.
+    pub fn tree(&self, across: usize, deep: usize) -> String {
+        if deep == 1 {
+            return String::new();
+        }
+        let mut store = "    counts[slot] = count;\n".to_string();
+        for (s, name) in self.names().iter().enumerate() {
+            let _ = writeln!(store, "    states{s}[slot] = {name};");
+        }
+        let merge = self.merge("counts[other]", |s| format!("states{s}[other]"));
+        fill(TREE, &[("across", &across), ("half", &(deep / 2)), ("store", &store), ("merge", &merge)])
+    }
+
+    /// The launch that adds up sums of chunks, `[len, outer]` in `partials`. `finish` makes statements of the total's name,
+    /// with these functions.
+    pub fn add_chunks(
+        &self,
+        context: Context,
+        label: &str,
+        (mut bindings, functions): (Bindings, String),
+        partials: Scratch,
+        finish: impl FnOnce(&str) -> String,
+    ) -> Launch {
+        let sums = bindings.scratch(partials, Access::Read, self.is_vector);
+        let (declarations, bindings) = bindings.finish();
+        let text = Text {
+            declarations,
+            bindings,
+            functions,
+            outer_indices: String::new(),
+            update: self.update(&[format!("{sums}[j * {} + o]", self.outer)]),
+            finish: finish(&self.results(self.len).concat()),
+        };
+        self.launch(context, label, self.cut_in_one(context), text)
+    }
+
     /// The launch of one stage.
     pub fn launch(&self, context: Context, label: &str, cut: Cut, text: Text) -> Launch {
         let Cut { across, deep, chunks, chunk_len } = cut;
@@ -188,19 +229,8 @@ impl Fold<'_> {
         };
         let initial: String =
             self.kinds.iter().enumerate().map(|(k, kind)| initial(*kind, k, value_type)).collect();
-        let (mut memory, mut tree) = (String::new(), String::new());
-        if deep > 1 {
-            let _ = writeln!(memory, "var<workgroup> counts: array<f32, {threads}>;");
-            let mut store = "    counts[slot] = count;\n".to_string();
-            for (s, name) in self.names().iter().enumerate() {
-                let _ = writeln!(memory, "var<workgroup> states{s}: array<{value_type}, {threads}>;");
-                let _ = writeln!(store, "    states{s}[slot] = {name};");
-            }
-            let merge = self.merge("counts[other]", |s| format!("states{s}[other]"));
-            let slots: [(&str, &dyn std::fmt::Display); 4] =
-                [("across", &across), ("half", &(deep / 2)), ("store", &store), ("merge", &merge)];
-            tree = fill(TREE, &slots);
-        }
+        let memory = if deep > 1 { self.memory(threads) } else { String::new() };
+        let tree = self.tree(across, deep);
         let outer_groups = self.outer.div_ceil(across);
         let source = fill(
             TEMPLATE,

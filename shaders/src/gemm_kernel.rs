@@ -10,7 +10,7 @@ use crate::bindings::Bindings;
 use crate::choice::{Choice, Tiling};
 use crate::element::Element;
 use crate::emit::{module, quotient, remainder};
-use crate::fold::{Fold, Text};
+use crate::fold::Fold;
 use crate::gemm::{Form, Gemm};
 use crate::gemm_ending::Ending;
 use crate::gemm_plan::Plan;
@@ -259,25 +259,16 @@ fn sum(context: Context, label: &str, gemm: &Gemm, plan: &Plan, partials: Scratc
     let mut bindings = Bindings::new(context, gemm.epilogue.stores.iter().map(|s| s.buffer));
     gemm.finisher().declare(&mut bindings);
     let functions = gemm.finish_function(plan.columns, &mut bindings);
-    let partials = bindings.scratch(partials, Access::Read, true);
-    let (declarations, bindings) = bindings.finish();
     let (rows, quads) = (gemm.rows(), plan.columns / 4);
     let outer = gemm.slices() * rows * quads;
     let fold =
         Fold { kinds: &[ReduceKind::Sum], is_vector: true, is_outer_dense: true, outer, len: plan.chunks };
-    let text = Text {
-        declarations,
-        bindings,
-        functions,
-        outer_indices: String::new(),
-        update: fold.add_chunk(&partials),
-        finish: format!(
-            "    finish4({}, {}, {}, {});\n",
+    fold.add_chunks(context, label, (bindings, functions), partials, |total| {
+        format!(
+            "    finish4({}, {}, {}, {total});\n",
             remainder(&quotient("o", quads), rows),
             quotient("o", rows * quads),
             remainder("o", quads),
-            fold.results(plan.depth).concat()
-        ),
-    };
-    fold.launch(context, label, fold.cut_in_one(context), text)
+        )
+    })
 }

@@ -45,7 +45,7 @@ pub use launch::{Access, Bound, Context, Launch, Place, Storage};
 pub use pack::Pack;
 pub use precompute::{Precomputed, precompute, precompute_alone};
 pub use sequence::Sequence;
-pub use target::{Limits, Operands, Subgroups, Target};
+pub use target::{Limits, Operands, Target};
 
 /// The ways to compute a kernel: first the one that is taken without measuring. Empty where there is one alone.
 pub fn candidates(context: Context, kernel: &Kernel) -> Vec<Choice> {

@@ -7,10 +7,8 @@ use crate::element::Element;
 /// The adapter, as far as kernels care.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Subgroup operations, where the adapter has them.
-    pub subgroups: Option<Subgroups>,
-    /// 16-bit floats in shaders.
-    pub f16: bool,
+    /// Threads of a subgroup, where matrix units multiply.
+    pub lanes: u32,
     /// How the tile kernels hold what they multiply.
     pub operands: Operands,
     /// What must not be exceeded.
@@ -18,17 +16,18 @@ pub struct Target {
 }
 
 /// The type in which tile kernels hold operands: packed weights and operands computed beforehand are stored
-/// in it, and all are staged in it. Where it is 16 bits, or a pair of them, activations are stored so, too (`halves.rs`). Sums are
-/// `f32` and so is everything else in storage: a weight rounded for a product keeps its small updates.
+/// in it, and all are staged in it. Where it is 16 bits, or a pair of them, activations are stored so, too
+/// (`halves.rs`). Sums are `f32` and so is everything else in storage: a weight rounded for a product keeps its small
+/// updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operands {
     /// Neither rounded nor multiplied in less than single precision.
     #[default]
     F32,
-    /// Rounded to 16 bits as they are staged; multiplied in `f32`. Needs [`Target::f16`].
+    /// Rounded to 16 bits as they are staged; multiplied in `f32`. Needs 16-bit floats in shaders.
     F16,
-    /// As `F16`, multiplied by the matrix units in 16x16x16 products. Needs [`Target::f16`], matrices of
-    /// that shape, and subgroups of a fixed size.
+    /// As `F16`, multiplied by the matrix units in 16x16x16 products. Needs matrices of that shape, too, and
+    /// subgroups of a fixed size.
     Matrix,
     /// As the sums of two 16-bit floats ([`Element::Pair`]), multiplied by the matrix units in three products: as accurate
     /// as `F32` for tensors of values around 1, and of convolutions' gradients around 1/1024, down to 2^-13 of that. A
@@ -50,15 +49,6 @@ impl Operands {
     pub fn are_matrices(self) -> bool {
         matches!(self, Operands::Matrix | Operands::Split)
     }
-}
-
-/// The sizes a subgroup can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subgroups {
-    /// The smallest, in threads.
-    pub min: u32,
-    /// The largest, in threads; the same as `min` where the size is fixed.
-    pub max: u32,
 }
 
 /// The limits that kernels respect.
@@ -89,8 +79,7 @@ impl Limits {
 
 impl Target {
     /// The least that WebGPU guarantees: no optional feature.
-    pub const WEBGPU: Target =
-        Target { subgroups: None, f16: false, operands: Operands::F32, limits: Limits::WEBGPU };
+    pub const WEBGPU: Target = Target { lanes: 32, operands: Operands::F32, limits: Limits::WEBGPU };
 
     /// Most buffers that a kernel may touch: one binding is left for its own scratch.
     pub fn most_buffers(&self) -> usize {

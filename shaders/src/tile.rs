@@ -175,7 +175,7 @@ impl Tile {
     /// A tile of at most so many columns. Four subgroups with 128 rows of 64 columns and 16 values of k fit the least that
     /// WebGPU guarantees, where they multiply no pairs.
     fn matrices(target: &Target, columns: usize, k: usize, most: usize) -> Tile {
-        let lanes = target.subgroups.map_or(32, |s| s.min as usize);
+        let lanes = target.lanes as usize;
         let width = columns.next_power_of_two().clamp(MATRIX, most);
         let deep = if k > MATRIX { 2 * MATRIX } else { MATRIX };
         // A subgroup has two rows of up to four matrices: 32 rows by 64 columns. Pairs take twice the registers.

@@ -1,13 +1,12 @@
 //! The fold of a tile's results over its rows: every thread folds what it has, a fixed tree merges what the threads
 //! have, and the states go to scratch, as those of [`Fold`]'s chunks do.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 use schedule::ReduceKind;
 
 use crate::element::Element;
-use crate::fold::{Fold, TREE};
-use crate::template::fill;
+use crate::fold::Fold;
 use crate::tile::{Core, MATRIX, Tile};
 
 /// Bytes of workgroup memory that a thread takes: a count, and a state of up to three vectors.
@@ -80,12 +79,9 @@ impl TileFold<'_> {
 
     /// The workgroup memory.
     pub fn declarations(&self) -> String {
-        let threads = self.tile.threads();
-        let mut text = format!("var<workgroup> counts: array<f32, {threads}>;\n");
-        for s in 0..(0..self.kinds.len()).map(|k| self.one(k).width()).max().unwrap_or(0) {
-            let _ = writeln!(text, "var<workgroup> states{s}: array<vec4<f32>, {threads}>;");
-        }
-        text
+        // One after the other.
+        let widest = (0..self.kinds.len()).map(|k| self.one(k)).max_by_key(Fold::width);
+        widest.map_or_else(String::new, |fold| fold.memory(self.tile.threads()))
     }
 
     /// The running values. A variance is taken of what values are above the first; what a sum rounds off is kept, but
@@ -143,14 +139,7 @@ impl TileFold<'_> {
                 for (name, value) in names.iter().zip(values) {
                     let _ = writeln!(declared, "    var {name} = {value};");
                 }
-                let mut kept = "    counts[slot] = count;\n".to_string();
-                for (s, name) in names.iter().enumerate() {
-                    let _ = writeln!(kept, "    states{s}[slot] = {name};");
-                }
-                let merge = fold.merge("counts[other]", |s| format!("states{s}[other]"));
-                let slots: [(&str, &dyn Display); 4] =
-                    [("across", &across), ("half", &(deep / 2)), ("store", &kept), ("merge", &merge)];
-                let tree = if deep > 1 { fill(TREE, &slots) } else { String::new() };
+                let tree = fold.tree(across, deep);
                 let stores: String =
                     names.iter().enumerate().map(|(s, name)| store(position + s, name)).collect();
                 position += names.len();

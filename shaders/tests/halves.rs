@@ -3,13 +3,13 @@
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, Variable, Window, grad};
 use schedule::{Body, ConvKind, Instr, Kernel, Role, Step};
-use shaders::{Element, Limits, Operands, Precomputed, Subgroups, Target, precompute};
+use shaders::{Element, Limits, Operands, Precomputed, Target, precompute};
 
 const IMAGES: [usize; 4] = [4, 8, 8, 16];
 
 /// A step's schedule on an adapter, with all that is stored in 16 bits.
 fn stored(step: &Step, operands: Operands) -> Precomputed {
-    let target = Target { f16: true, operands, ..Target::WEBGPU };
+    let target = Target { operands, ..Target::WEBGPU };
     precompute(step.schedule_with(target.schedule_options()).unwrap(), &target)
 }
 
@@ -124,12 +124,8 @@ fn a_gradient_is_where_convolutions_alone_read_it() {
 /// ReLU and gradients, and not what is still to be normalised.
 #[test]
 fn pairs_are_what_convolutions_read_as_it_is() {
-    let target = Target {
-        subgroups: Some(Subgroups { min: 32, max: 32 }),
-        f16: true,
-        operands: Operands::Split,
-        limits: Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU },
-    };
+    let limits = Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU };
+    let target = Target { operands: Operands::Split, limits, ..Target::WEBGPU };
     let made = precompute(training().schedule_with(target.schedule_options()).unwrap(), &target);
     let mut pairs = 0;
     for (buffer, place) in made.places.iter().enumerate().filter(|(_, place)| place.element != Element::F32) {

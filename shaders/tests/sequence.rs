@@ -74,7 +74,7 @@ fn products_of_what_a_call_makes_are_packed_in_place() {
 #[test]
 fn packed_operands_lie_apart() {
     // In 16 bits an operand of these takes four and a half times the alignment.
-    let halves = Target { f16: true, operands: Operands::F16, ..target(64) };
+    let halves = Target { operands: Operands::F16, ..target(64) };
     let sequence = sequence(&convolutions(true), &halves);
     let packed = sequence.call.iter().skip(1).flat_map(|launch| &launch.bindings);
     let packed = packed.filter(|bound| bound.storage == Storage::Packed(0));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use autograd::tensor::Conv2d;
 use autograd::{Tensor, grad};
 use schedule::Step;
-use shaders::{Context, Limits, Operands, Subgroups, Target, assemble, candidates, precompute};
+use shaders::{Context, Limits, Operands, Target, assemble, candidates, precompute};
 
 /// A convolution of so many channels with both gradients, and a matrix product.
 fn step(channels: usize) -> Step {
@@ -47,7 +47,7 @@ fn workgroup_bytes(source: &str) -> usize {
 /// What a card with so much workgroup memory would be given.
 fn target(operands: Operands, workgroup_bytes: u32) -> Target {
     let limits = Limits { workgroup_bytes, ..Limits::WEBGPU };
-    Target { subgroups: Some(Subgroups { min: 32, max: 32 }), f16: true, operands, limits }
+    Target { lanes: 32, operands, limits }
 }
 
 /// Checks the ways of all kernels, and gives the kernels that can be loaded ahead.

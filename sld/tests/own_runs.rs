@@ -74,6 +74,8 @@ fn images_of_floats_are_checked_and_delivered_as_they_are() {
         "{why}"
     );
     assert!(of(vec![(vec![0.0; 24], 2)]).is_err());
+    let why = Dataset::of_values("none", [3, 4, 2], images(1), Vec::new()).unwrap_err().to_string();
+    assert!(why.contains("there are no classes"), "{why}");
 
     let all = dataset(10);
     assert_eq!((all.shape(), all.image_len(), all.values(10)), ([3, 4, 2], 24, None));

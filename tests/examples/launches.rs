@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use nn::models;
 use schedule::Kernel;
-use shaders::{Choice, Context, Launch, Limits, Operands, Sequence, Subgroups, Target};
+use shaders::{Choice, Context, Launch, Limits, Operands, Sequence, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, Setup, step::expressions};
 
@@ -38,7 +38,7 @@ fn target(operands: Operands) -> Target {
         invocations: 1024,
         groups: 65_535,
     };
-    Target { subgroups: Some(Subgroups { min: 32, max: 32 }), f16: true, operands, limits }
+    Target { lanes: 32, operands, limits }
 }
 
 /// Of some launches.

@@ -227,6 +227,7 @@ pub fn own_cases() -> Vec<Case> {
         own("all_reduce/times", "all_reduce_times", json!({}), vec![float("x", &[3, 5])]),
         own("constant/times", "constant_times", json!({}), vec![float("x", &[2, 3])]),
         own("variable/times", "variable_times", json!({}), vec![float("x", &[2, 3])]),
+        own("reduce_variance/scalar", "reduce_variance", json!({"axes": []}), vec![float("x", &[])]),
         own(
             "second_order/conv2d",
             "gradient_of",

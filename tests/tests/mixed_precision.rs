@@ -5,18 +5,12 @@ use autograd::tensor::Conv2d;
 use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use schedule::*;
-use shaders::{Assembled, Context, Element, Limits, Operands, Place, Subgroups, Target, assemble};
+use shaders::{Assembled, Context, Element, Limits, Operands, Place, Target, assemble};
 
 /// A card with 16x16x16 matrices, with roomy limits or the least that WebGPU guarantees.
 fn card(operands: Operands, lanes: u32, roomy: bool) -> Target {
     let limits = Limits { workgroup_bytes: 48 << 10, invocations: 1024, ..Limits::WEBGPU };
-    Target {
-        subgroups: Some(Subgroups { min: lanes, max: lanes }),
-        f16: true,
-        operands,
-        limits: if roomy { limits } else { Limits::WEBGPU },
-        ..Target::WEBGPU
-    }
+    Target { lanes, operands, limits: if roomy { limits } else { Limits::WEBGPU } }
 }
 
 fn dense(buffer: BufferId, shape: &[usize]) -> Operand {

@@ -12,7 +12,7 @@ use naga::{ResourceBinding, ShaderStage};
 use nn::{Forward, Model, models};
 use rayon::prelude::*;
 use schedule::{Kernel, Options, Schedule, Step};
-use shaders::{Access, Context, Launch, Limits, Operands, Sequence, Subgroups, Target};
+use shaders::{Access, Context, Launch, Limits, Operands, Sequence, Target};
 use sld::distill::Sld;
 use sld::training::{Networks, Setup, step::expressions};
 use sld_tests::operations::{Case, fixture_cases, own_cases};
@@ -20,9 +20,8 @@ use sld_tests::operations::{Case, fixture_cases, own_cases};
 /// Images of a view.
 const BATCH: usize = 2;
 
-/// The adapters: what WebGPU guarantees; real graphics cards by the size of their subgroups; Metal, which
-/// keeps a binding to itself; and cards that multiply in 16 bits, with and without matrix
-/// units, or in pairs of them.
+/// The adapters: what WebGPU guarantees; Metal, which keeps a binding to itself; other graphics cards; and those that
+/// multiply in 16 bits, with and without matrix units, or in pairs of them.
 fn targets() -> Vec<(String, Target)> {
     let large = Limits {
         storage_buffers: 64,
@@ -31,24 +30,20 @@ fn targets() -> Vec<(String, Target)> {
         invocations: 1024,
         groups: 65_535,
     };
-    let mut targets = vec![("WebGPU's defaults".to_string(), Target::WEBGPU)];
-    let mut add = |subgroups: Option<[u32; 2]>, limits: Limits| {
-        let name = format!("subgroups {subgroups:?}, {} bindings", limits.storage_buffers);
-        let subgroups = subgroups.map(|[min, max]| Subgroups { min, max });
-        targets.push((name, Target { subgroups, f16: subgroups.is_some(), operands: Operands::F32, limits }));
-    };
-    add(None, large);
-    add(Some([32, 32]), Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large });
-    for subgroups in [[32, 32], [64, 64], [8, 32]] {
-        add(Some(subgroups), large);
-    }
-    let mixed = [(Operands::F16, Limits::WEBGPU), (Operands::Matrix, large), (Operands::Split, large)];
-    targets.extend(mixed.map(|(operands, limits)| {
-        let subgroups = Some(Subgroups { min: 32, max: 32 });
+    let fewer = Limits { storage_buffers: 30, workgroup_bytes: 32 << 10, ..large };
+    let targets = [
+        (Operands::F32, Limits::WEBGPU),
+        (Operands::F32, fewer),
+        (Operands::F32, large),
+        (Operands::F16, Limits::WEBGPU),
+        (Operands::Matrix, large),
+        (Operands::Split, large),
+    ];
+    let named = |(operands, limits): (Operands, Limits)| {
         let name = format!("operands {operands:?}, {} bindings", limits.storage_buffers);
-        (name, Target { subgroups, f16: true, operands, limits })
-    }));
-    targets
+        (name, Target { lanes: 32, operands, limits })
+    };
+    targets.map(named).to_vec()
 }
 
 /// Every operation, fused and unfused; every network's training step by distillation, and its evaluation.
@@ -124,8 +119,6 @@ fn launches(schedule: &Schedule, target: &Target, every_way: bool) -> autograd::
 struct Module {
     source: Arc<str>,
     bindings: Vec<Access>,
-    /// Whether the device has subgroup operations.
-    subgroups: bool,
     /// In what it multiplies, if it does.
     operands: Operands,
 }
@@ -150,12 +143,12 @@ fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, u8, bool)
 fn translate(module: &Module) -> Result<(), String> {
     let parsed = naga::front::wgsl::parse_str(&module.source)
         .map_err(|error| format!("parsing: {}", error.emit_to_string(&module.source)))?;
-    let mut capabilities = if module.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut capabilities = Capabilities::empty();
     if module.operands != Operands::F32 {
         capabilities |= Capabilities::SHADER_FLOAT16;
     }
     if module.operands.are_matrices() {
-        capabilities |= Capabilities::COOPERATIVE_MATRIX;
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
     }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&parsed)
@@ -169,28 +162,21 @@ fn translate(module: &Module) -> Result<(), String> {
     };
 
     let mut allowed = vec![spv::Capability::Shader];
-    if module.subgroups {
-        allowed.extend([
-            spv::Capability::GroupNonUniform,
-            spv::Capability::GroupNonUniformVote,
-            spv::Capability::GroupNonUniformArithmetic,
-            spv::Capability::GroupNonUniformBallot,
-            spv::Capability::GroupNonUniformShuffle,
-            spv::Capability::GroupNonUniformShuffleRelative,
-            spv::Capability::GroupNonUniformQuad,
-        ]);
-    }
     if module.operands != Operands::F32 {
         allowed.extend([spv::Capability::Float16, spv::Capability::StorageBuffer16BitAccess]);
     }
     if module.operands.are_matrices() {
-        allowed.extend([spv::Capability::CooperativeMatrixKHR, spv::Capability::VulkanMemoryModel]);
+        allowed.extend([
+            spv::Capability::GroupNonUniform,
+            spv::Capability::CooperativeMatrixKHR,
+            spv::Capability::VulkanMemoryModel,
+        ]);
     }
     let options = spv::Options {
         lang_version: match module.operands {
             operands if operands.are_matrices() => (1, 4),
-            _ if module.subgroups => (1, 3),
-            _ => (1, 0),
+            Operands::F32 => (1, 0),
+            _ => (1, 3),
         },
         capabilities: Some(allowed.into_iter().collect()),
         bounds_check_policies,
@@ -235,9 +221,8 @@ fn translate(module: &Module) -> Result<(), String> {
         (binding, hlsl::BindTarget { register: register.into(), ..Default::default() })
     });
     let options = hlsl::Options {
-        // Without subgroups the old compiler that Windows brings along is enough.
+        // Without 16-bit floats the old compiler that Windows brings along is enough.
         shader_model: match module.operands {
-            Operands::F32 if module.subgroups => hlsl::ShaderModel::V6_0,
             Operands::F32 => hlsl::ShaderModel::V5_1,
             _ => hlsl::ShaderModel::V6_2,
         },
@@ -289,11 +274,10 @@ fn every_module_is_valid_and_translates() {
         let mut modules = modules.lock().expect("no thread panicked");
         for launch in launches {
             let bindings = launch.bindings.iter().map(|bound| bound.access).collect();
-            let subgroups = target.subgroups.is_some();
             // Kernels that multiply nothing are the same in all precisions.
             let is_half = launch.source.contains("f16");
             let operands = if is_half { target.operands } else { Operands::F32 };
-            let module = Module { source: launch.source, bindings, subgroups, operands };
+            let module = Module { source: launch.source, bindings, operands };
             modules.entry(module).or_insert_with(|| format!("{what}, kernel `{}`", launch.label));
         }
     });

@@ -29,7 +29,7 @@ fn members() -> &'static [Member] {
         let everything = Options { checked: true, ..Options::default() };
         let configurations = [
             ("all features", everything),
-            ("WebGPU limits, no subgroups", Options { webgpu_limits: true, subgroups: false, ..everything }),
+            ("WebGPU limits", Options { webgpu_limits: true, ..everything }),
             ("unchecked shaders", Options { checked: false, ..everything }),
             ("mixed precision", Options { precision: Precision::Mixed, ..everything }),
             (SPLIT, Options { precision: Precision::Split, ..everything }),
@@ -81,7 +81,7 @@ pub fn check_mixed(builder: &Builder, tolerance: f64) -> Option<f64> {
     let expected = evaluate(&builder.schedule, &builder.inputs);
     let (name, device) = members().get(3)?;
     let device = &lock(device);
-    if !device.target().f16 {
+    if device.precision() != Precision::Mixed {
         eprintln!("\n*** MIXED PRECISION NOT TESTED: no 16-bit floats ***\n");
         return None;
     }

@@ -161,6 +161,9 @@ impl Dataset {
         classes: Vec<String>,
         normalization: Normalization,
     ) -> Result<Self, DataError> {
+        if classes.is_empty() {
+            return Err(DataError::content(name.as_ref(), "there are no classes"));
+        }
         if let Some(image) = labels.iter().position(|&label| label as usize >= classes.len()) {
             let label = i64::from(labels[image]);
             let classes = classes.len();

@@ -102,6 +102,24 @@ fn two_and_three_processes_are_as_one_and_the_same_when_repeated() {
     assert!((1e-7..1e-2).contains(&half), "{half:e}");
 }
 
+/// Seeds are trained one after the other, each by all processes; the same command goes on.
+#[test]
+fn seeds_are_trained_by_all_processes() {
+    let folder = small::folder();
+    let root = folder.path();
+    let go = |seeds: &str| {
+        finished(train(root, 2, "vanilla", "run", &["--seeds", seeds], &["SOLVER.EPOCHS", "1"]))
+    };
+    assert!(!go("1").contains("finished before"));
+    assert_eq!(go("2").matches("finished before").count(), 1, "rank 0 alone says it");
+    for seed in [1, 2] {
+        let info = json(&root.join(format!("run/seed-{seed}/run.json")));
+        assert!(info["seed"] == seed && info["device"].to_string().contains("and 1 more"), "{info}");
+    }
+    let table = std::fs::read_to_string(root.join("run/comparison.md")).expect("a table");
+    assert!(table.contains("| Cross entropy | resnet8 | 2 |"), "{table}");
+}
+
 /// Without batch norm it does not matter who computes what. All networks with a name have it, so `mpirun` starts this
 /// test as the processes.
 #[test]
